@@ -1,0 +1,149 @@
+//! The closed list of what can go wrong at a process boundary.
+//!
+//! One code answers every reader: gRPC status for machines that speak gRPC, HTTP status for the rest, retryable or not
+//! for clients, a hint for people. Adding a code makes the compiler ask for all of them, and a test asks for its
+//! paragraph in `docs/errors.md`.
+
+use tonic::Code;
+
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $grpc:ident, $http:literal, $retry:literal, $hint:literal;)*) => {
+        /// What went wrong, for machines. The text form is stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ErrorCode { $($(#[$doc])* $variant,)* }
+
+        impl ErrorCode {
+            /// Every code there is.
+            pub const ALL: &[ErrorCode] = &[$(ErrorCode::$variant),*];
+
+            /// The stable text form, such as `JOB_NOT_FOUND`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The gRPC status that carries it.
+            pub fn grpc(self) -> Code {
+                match self { $(Self::$variant => Code::$grpc,)* }
+            }
+
+            /// The HTTP status that carries it.
+            pub fn http(self) -> u16 {
+                match self { $(Self::$variant => $http,)* }
+            }
+
+            /// Whether the same request may succeed later, unchanged.
+            pub fn is_retryable(self) -> bool {
+                match self { $(Self::$variant => $retry,)* }
+            }
+
+            /// How to mend it, when the place where it happened knows nothing better.
+            pub fn hint(self) -> &'static str {
+                match self { $(Self::$variant => $hint,)* }
+            }
+
+            /// The code with this text form.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// No credential was sent.
+    MissingToken = "MISSING_TOKEN", Unauthenticated, 401, false,
+        "Send the token in the X-Avtomatika-Token header, or as Authorization: Bearer TOKEN.";
+    /// The credential is not one that this orchestrator knows for this kind of caller.
+    InvalidToken = "INVALID_TOKEN", Unauthenticated, 401, false,
+        "Check the token; client tokens and worker tokens are different things.";
+    /// The body or field is not acceptable JSON.
+    InvalidJson = "INVALID_JSON", InvalidArgument, 400, false,
+        "Send a JSON object in UTF-8, with every key once in each object and at most 128 levels deep.";
+    /// A field has a value that it may not have.
+    InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, 400, false,
+        "Correct the field that the message names.";
+    /// No job of this client has that id.
+    JobNotFound = "JOB_NOT_FOUND", NotFound, 404, false,
+        "Check the id and the token: a client sees its own jobs only.";
+    /// No blueprint has that name (or that version).
+    BlueprintNotFound = "BLUEPRINT_NOT_FOUND", NotFound, 404, false,
+        "List what is served with GET /api/blueprints.";
+    /// Nothing is served at that path.
+    EndpointNotFound = "ENDPOINT_NOT_FOUND", NotFound, 404, false,
+        "Choose one of the served paths.";
+    /// The path exists, the method does not.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", Unimplemented, 405, false,
+        "Use a method that the Allow header names.";
+    /// The idempotency key belongs to another request.
+    IdempotencyConflict = "IDEMPOTENCY_CONFLICT", AlreadyExists, 409, false,
+        "Use a new key for a new request; repeat a request with its own key and unchanged.";
+    /// The job has ended, so it cannot be changed.
+    JobTerminal = "JOB_TERMINAL", FailedPrecondition, 409, false,
+        "Look at the job; it reached its end before this request.";
+    /// A body or message is over its limit.
+    PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, 413, false,
+        "Keep the data under the limit; put large data elsewhere and submit a reference to it.";
+    /// The request took too long to arrive.
+    RequestTimeout = "REQUEST_TIMEOUT", DeadlineExceeded, 408, true,
+        "Send the body without long pauses.";
+    /// As many jobs are open as the orchestrator is set to hold.
+    TooManyOpenJobs = "TOO_MANY_OPEN_JOBS", ResourceExhausted, 429, true,
+        "Wait for jobs to end, add workers, or raise max_open_jobs.";
+    /// As many workers are connected as the orchestrator is set to serve.
+    TooManyWorkers = "TOO_MANY_WORKERS", ResourceExhausted, 429, true,
+        "Raise max_workers, or run fewer workers with more slots.";
+    /// The work queue of the orchestrator is full at this moment.
+    Overloaded = "OVERLOADED", Unavailable, 503, true,
+        "Try again after a short pause.";
+    /// The orchestrator is stopping.
+    ShuttingDown = "SHUTTING_DOWN", Unavailable, 503, true,
+        "Try again in a moment; the orchestrator is being restarted.";
+    /// The disk is full. What was acknowledged is safe and can be read.
+    StorageFull = "STORAGE_FULL", ResourceExhausted, 507, true,
+        "Free space in the data directory; the orchestrator resumes by itself.";
+    /// The store answered with an error.
+    StorageFailed = "STORAGE_FAILED", Internal, 500, true,
+        "Look at the orchestrator's log for the cause.";
+    /// The session is not known, or is another worker's.
+    SessionUnknown = "SESSION_UNKNOWN", FailedPrecondition, 409, false,
+        "Call RegisterWorker and open the stream with the session it returns.";
+    /// A rule of the task stream was broken.
+    ProtocolViolation = "PROTOCOL_VIOLATION", FailedPrecondition, 400, false,
+        "Follow docs/protocol.md: the first message of a stream is Hello.";
+    /// A watcher read more slowly than its job changed.
+    WatchLagged = "WATCH_LAGGED", ResourceExhausted, 429, true,
+        "Call again; the first message is always the present state.";
+    /// The contract reserves it, this version does not do it.
+    Unsupported = "UNSUPPORTED", Unimplemented, 501, false,
+        "Leave the field out, or use a version that supports it.";
+    /// A fault of the orchestrator.
+    Internal = "INTERNAL", Internal, 500, false,
+        "This is a fault of the orchestrator: report it with its log.";
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_one_name_that_reads_back() {
+        for &code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(code));
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_paragraph_in_the_documentation() {
+        let page = include_str!("../docs/errors.md");
+        for &code in ErrorCode::ALL {
+            let heading = format!("\n## {code}\n");
+            assert!(page.contains(&heading), "docs/errors.md lacks {code}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The contract of Avtomatika: what the orchestrator, its workers and its clients must agree on.
+//!
+//! It holds the generated protocol types, the ids, the closed list of error codes with their translation to gRPC and
+//! HTTP, and every limit that both ends rely on. It refuses to know how either end works.
+
+pub mod error_code;
+pub mod ids;
+pub mod limits;
+pub mod wire_error;
+
+pub use error_code::ErrorCode;
+pub use ids::{JobId, SessionId, TaskId};
+pub use wire_error::ApiError;
+
+/// Package `avtomatika.v1`: messages, clients and servers, generated from `proto/avtomatika/v1/*.proto`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used)]
+pub mod v1 {
+    tonic::include_proto!("avtomatika.v1");
+}
+
+/// The compiled protocol files, for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Names of the metadata and header keys in which credentials travel.
+pub mod headers {
+    /// The seed's client header.
+    pub const AVTOMATIKA_TOKEN: &str = "x-avtomatika-token";
+    /// The client header of later Python versions.
+    pub const CLIENT_TOKEN: &str = "x-client-token";
+    /// The worker header of the Python system.
+    pub const WORKER_TOKEN: &str = "x-worker-token";
+}
+
+/// The outcomes that every worker and every blueprint know; others are the blueprint's own.
+pub mod outcome {
+    /// The task did what it was asked for.
+    pub const SUCCESS: &str = "success";
+    /// The task did not; its error says why.
+    pub const FAILURE: &str = "failure";
+    /// The attempt took longer than it was given.
+    pub const TIMEOUT: &str = "timeout";
+    /// The attempt was stopped on request.
+    pub const CANCELLED: &str = "cancelled";
+}
+
+/// Codes that a task's error carries. A worker may use its own; those count as [`TRANSIENT`](task_error::TRANSIENT).
+pub mod task_error {
+    /// May succeed when tried again; the default.
+    pub const TRANSIENT: &str = "TRANSIENT_ERROR";
+    /// Will not succeed however often it is tried.
+    pub const PERMANENT: &str = "PERMANENT_ERROR";
+    /// The job's own data is at fault.
+    pub const INVALID_INPUT: &str = "INVALID_INPUT_ERROR";
+    /// The attempt ran longer than the state's `timeout`; handled as transient.
+    pub const TIMEOUT: &str = "TIMEOUT_ERROR";
+    /// The worker sent a result that cannot be stored (not a JSON object, or too large).
+    pub const INVALID_RESULT: &str = "INVALID_RESULT_ERROR";
+}

@@ -1,0 +1,79 @@
+//! Every limit that both ends rely on, each with the reason for its value.
+
+use std::time::Duration;
+
+/// Largest `initial_data` and largest result of a task, in bytes. Larger data belongs in a file store, by reference.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// Largest gRPC message either side accepts: a payload with room for its envelope and for a batch of smaller ones.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Where a sender closes a batch: a quarter of [`MESSAGE_BYTES_MAX`], so that one more payload of the largest size fits.
+pub const BATCH_BYTES_TARGET: usize = MESSAGE_BYTES_MAX / 4;
+
+/// Items in one batch message of the task stream; keeps a batch decodable within a millisecond.
+pub const BATCH_ITEMS_MAX: usize = 1024;
+
+/// Nesting of JSON accepted from outside. Far above real data, far below what overflows a 2 MiB stack.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Slots of one worker.
+pub const WORKER_SLOTS_MAX: u32 = 10_000;
+
+/// Task types that one worker may announce.
+pub const WORKER_TASK_TYPES_MAX: usize = 256;
+
+/// Length of a name: worker id, task type, blueprint, state.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Length of an outcome.
+pub const OUTCOME_BYTES_MAX: usize = 64;
+
+/// Labels of a job or of a worker.
+pub const LABELS_MAX: usize = 32;
+
+/// Length of a label's key.
+pub const LABEL_KEY_BYTES_MAX: usize = 63;
+
+/// Length of a label's value.
+pub const LABEL_VALUE_BYTES_MAX: usize = 255;
+
+/// Length of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// Length of a cancel reason.
+pub const REASON_CHARS_MAX: usize = 1000;
+
+/// Length at which an error message from a worker is cut.
+pub const ERROR_MESSAGE_BYTES_MAX: usize = 4096;
+
+/// Length at which a progress message is cut.
+pub const PROGRESS_MESSAGE_BYTES_MAX: usize = 1024;
+
+/// Priorities reach from minus this to plus this.
+pub const PRIORITY_MAX: i32 = 100;
+
+/// Longest wait that a submission may ask for. Proxies on the way rarely hold a request longer.
+pub const WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// Longest timeout that a job or a state may ask for: a year, beyond which a plain typo is more likely than a plan.
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// Largest page of a listing.
+pub const PAGE_SIZE_MAX: u32 = 1000;
+
+/// Page of a listing when the caller names no size.
+pub const PAGE_SIZE_DEFAULT: u32 = 100;
+
+/// Both sides of a task stream say something at least this often.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Silence after which the other side of a task stream is taken for lost: two heartbeats may be late or lost.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// HTTP/2 flow-control window of a connection, on both ends. It also sets how many small unread frames h2 tolerates before it
+/// closes the connection (`too_many_data_frames`, since h2 0.4.16): half of it, at 256 bytes a frame.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+
+/// HTTP/2 flow-control window of a stream: the largest message in one go.
+pub const STREAM_WINDOW_BYTES: u32 = MESSAGE_BYTES_MAX as u32;
