@@ -58,7 +58,7 @@ error_codes! {
         "Check the token; client tokens and worker tokens are different things.";
     /// The body or field is not acceptable JSON.
     InvalidJson = "INVALID_JSON", InvalidArgument, 400, false,
-        "Send a JSON object in UTF-8, with every key once in each object and at most 128 levels deep.";
+        "Send a JSON object in UTF-8, with every key once in each object and at most 127 levels deep.";
     /// A field has a value that it may not have.
     InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, 400, false,
         "Correct the field that the message names.";

@@ -15,7 +15,7 @@ pub const BATCH_BYTES_TARGET: usize = MESSAGE_BYTES_MAX / 4;
 pub const BATCH_ITEMS_MAX: usize = 1024;
 
 /// Nesting of JSON accepted from outside. Far above real data, far below what overflows a 2 MiB stack.
-pub const JSON_DEPTH_MAX: usize = 128;
+pub const JSON_DEPTH_MAX: usize = 127;
 
 /// Slots of one worker.
 pub const WORKER_SLOTS_MAX: u32 = 10_000;

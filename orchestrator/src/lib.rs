@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The Avtomatika orchestrator.
+
+pub mod blueprint;
+pub mod json;
+pub mod time;

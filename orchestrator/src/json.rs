@@ -1,0 +1,254 @@
+//! The JSON gate: text from outside becomes [`Json`] here or nowhere.
+//!
+//! It promises that a [`Json`] is one JSON object in UTF-8, with every key once per object, nested no deeper than
+//! [`JSON_DEPTH_MAX`](avtomatika_proto::limits::JSON_DEPTH_MAX), which is serde_json's own bound. It keeps the text byte for byte and refuses to know what the text means: data is parsed where an
+//! expression looks into it, and passed through everywhere else.
+
+use std::{collections::HashSet, fmt, sync::Arc};
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+/// The text of one JSON object. Cheap to clone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Json(Arc<str>);
+
+/// Why a text is not an acceptable JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidJson(String);
+
+impl Json {
+    /// The object `{}`.
+    pub fn empty() -> Self {
+        Self(Arc::from("{}"))
+    }
+
+    /// Takes text from outside; an empty text is an error, as every other text that is no object.
+    pub fn object(text: &str) -> Result<Self, InvalidJson> {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let kind = Gate
+            .deserialize(&mut deserializer)
+            .and_then(|kind| deserializer.end().map(|()| kind))
+            .map_err(|error| InvalidJson(error.to_string()))?;
+        match kind {
+            Kind::Object => Ok(Self(Arc::from(text))),
+            Kind::Other(name) => Err(InvalidJson(format!("expected a JSON object, got {name}"))),
+        }
+    }
+
+    /// Takes bytes from outside.
+    pub fn object_from_bytes(bytes: &[u8]) -> Result<Self, InvalidJson> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| InvalidJson(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+        Self::object(text)
+    }
+
+    /// Wraps text that passed the gate before it was stored.
+    pub fn from_stored(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
+    /// The text of an object that this process built.
+    pub fn from_map(map: &Map<String, Value>) -> Self {
+        Self(Arc::from(serde_json::to_string(map).expect("a map with string keys always serialises")))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the object without members, however it is spaced.
+    pub fn is_empty_object(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'{' || byte == b'}' || byte.is_ascii_whitespace())
+    }
+
+    /// The members, parsed.
+    pub fn to_map(&self) -> Map<String, Value> {
+        serde_json::from_str(&self.0).expect("a Json is always one JSON object")
+    }
+
+    /// This object with the members of `newer` put over it, top level only. Keeps the order of first appearance.
+    pub fn merged(&self, newer: &Json) -> Json {
+        if newer.is_empty_object() {
+            return self.clone();
+        }
+        if self.is_empty_object() {
+            return newer.clone();
+        }
+        let mut members = self.to_map();
+        members.extend(newer.to_map());
+        Self::from_map(&members)
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What the outermost value is.
+enum Kind {
+    Object,
+    Other(&'static str),
+}
+
+/// Walks a value without building it.
+#[derive(Clone, Copy)]
+struct Gate;
+
+impl<'de> DeserializeSeed<'de> for Gate {
+    type Value = Kind;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Gate {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Kind, E> {
+        Ok(Kind::Other("a boolean"))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Kind, E> {
+        Ok(Kind::Other("a number"))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Kind, E> {
+        Ok(Kind::Other("a number"))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
+        Ok(Kind::Other("a number"))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Kind, E> {
+        Ok(Kind::Other("a string"))
+    }
+
+    fn visit_unit<E>(self) -> Result<Kind, E> {
+        Ok(Kind::Other("null"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Kind, A::Error> {
+        while items.next_element_seed(Gate)?.is_some() {}
+        Ok(Kind::Other("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Kind, A::Error> {
+        let mut seen = Keys::default();
+        while let Some(key) = members.next_key::<String>()? {
+            if let Some(twice) = seen.insert(key) {
+                return Err(A::Error::custom(format_args!(
+                    "the key {:?} stands twice in one object",
+                    cut(&twice)
+                )));
+            }
+            members.next_value_seed(Gate)?;
+        }
+        Ok(Kind::Object)
+    }
+}
+
+/// The keys of one object: a list while it is short, a hashed set (keyed at random, so nobody can choose collisions) after.
+#[derive(Default)]
+struct Keys {
+    few: Vec<String>,
+    many: HashSet<String>,
+}
+
+impl Keys {
+    const FEW: usize = 16;
+
+    /// Returns the key if it was there already.
+    fn insert(&mut self, key: String) -> Option<String> {
+        if self.few.contains(&key) || self.many.contains(&key) {
+            return Some(key);
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(key);
+        } else {
+            self.many.insert(key);
+        }
+        None
+    }
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(64)]
+}
+
+#[cfg(test)]
+mod tests {
+    use avtomatika_proto::limits::JSON_DEPTH_MAX;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_kept_byte_for_byte() {
+        let text = " { \"a\" : 1.10, \"б\": [1, {\"a\": null}] }\n";
+        assert_eq!(Json::object(text).unwrap().as_str(), text);
+    }
+
+    #[test]
+    fn everything_else_is_named() {
+        let deep = "[".repeat(200);
+        let deep = format!("{{\"a\":{deep}");
+        for (text, reason) in [
+            ("", "EOF while parsing a value at line 1 column 0"),
+            ("{\"a\":", "EOF while parsing a value at line 1 column 5"),
+            ("[]", "expected a JSON object, got an array"),
+            ("7", "expected a JSON object, got a number"),
+            ("null", "expected a JSON object, got null"),
+            ("{} {}", "trailing characters at line 1 column 4"),
+            ("{\"a\":1,\"b\":{},\"a\":2}", "the key \"a\" stands twice in one object at line 1 column 17"),
+            ("{\"x\":[{\"a\":1,\"a\":1}]}", "the key \"a\" stands twice in one object at line 1 column 16"),
+            ("{\"a\":\"\\ud800\"}", "unexpected end of hex escape at line 1 column 13"),
+            ("{\"a\":1e400}", "number out of range at line 1 column 10"),
+            (deep.as_str(), "recursion limit exceeded at line 1 column 132"),
+        ] {
+            assert_eq!(Json::object(text).unwrap_err().to_string(), reason, "{text}");
+        }
+        assert_eq!(
+            Json::object_from_bytes(b"{\"a\":\"\xff\"}").unwrap_err().to_string(),
+            "not UTF-8 at byte 6"
+        );
+    }
+
+    #[test]
+    fn nesting_is_accepted_up_to_the_limit_and_not_beyond() {
+        let nested = |levels: usize| format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        assert!(Json::object(&nested(JSON_DEPTH_MAX)).is_ok());
+        assert!(Json::object(&nested(JSON_DEPTH_MAX + 1)).is_err());
+    }
+
+    #[test]
+    fn a_key_repeated_among_many_is_found() {
+        let many: Vec<String> = (0..100).map(|n| format!("\"k{n}\":0")).collect();
+        assert!(Json::object(&format!("{{{}}}", many.join(","))).is_ok());
+        assert!(Json::object(&format!("{{{},\"k90\":1}}", many.join(","))).is_err());
+    }
+
+    #[test]
+    fn merging_is_shallow_and_later_keys_win() {
+        let older = Json::object(r#"{"a":{"x":1},"b":1}"#).unwrap();
+        let newer = Json::object(r#"{"a":{"y":2},"c":3}"#).unwrap();
+        assert_eq!(older.merged(&newer).as_str(), r#"{"a":{"y":2},"b":1,"c":3}"#);
+        assert_eq!(older.merged(&Json::empty()), older);
+        assert_eq!(Json::object(" { }").unwrap().merged(&newer), newer);
+    }
+}

@@ -1,0 +1,97 @@
+//! Points in time, and where they come from.
+//!
+//! Time is an argument everywhere: the engine and the conductor are told `now`, and only [`SystemClock`] asks the machine.
+
+use std::{
+    fmt,
+    ops::{Add, Sub},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A point in time: microseconds since 1970-01-01T00:00:00Z. Shown as RFC 3339.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The point this many microseconds after 1970.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since 1970.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Milliseconds since 1970; 0 for earlier times.
+    pub fn as_unix_ms(self) -> u64 {
+        u64::try_from(self.0 / 1000).unwrap_or(0)
+    }
+
+    /// The time from `earlier` to this point; zero when `earlier` is later.
+    pub fn saturating_since(self, earlier: Timestamp) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn add(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(i64::try_from(span.as_micros()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match jiff::Timestamp::from_microsecond(self.0) {
+            Ok(time) => write!(f, "{time:.6}"),
+            Err(_) => write!(f, "{}us", self.0),
+        }
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where the conductor gets `now` from.
+pub trait Clock: Send + Sync + 'static {
+    /// The present time. May jump in either direction, as the machine's clock may.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_reads_as_rfc_3339_and_arithmetic_saturates() {
+        let time = Timestamp::from_micros(1_700_000_000_123_456);
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20.123456Z");
+        assert_eq!((time + Duration::from_secs(1)).saturating_since(time), Duration::from_secs(1));
+        assert_eq!(time.saturating_since(time + Duration::from_secs(1)), Duration::ZERO);
+        assert_eq!(Timestamp::from_micros(i64::MAX) + Duration::MAX, Timestamp::from_micros(i64::MAX));
+    }
+}
