@@ -1,5 +1,7 @@
 //! The Avtomatika orchestrator.
 
 pub mod blueprint;
+pub mod engine;
 pub mod json;
+pub mod store;
 pub mod time;
