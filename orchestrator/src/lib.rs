@@ -1,6 +1,7 @@
 //! The Avtomatika orchestrator.
 
 pub mod blueprint;
+pub mod conductor;
 pub mod engine;
 pub mod json;
 pub mod store;

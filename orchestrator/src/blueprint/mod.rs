@@ -6,8 +6,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 pub mod expr;
+mod registry;
 
 pub use expr::{Expr, ExprError, Scope, Template};
+pub use registry::Registry;
 
 /// A state machine that jobs follow.
 #[derive(Debug)]
