@@ -1,7 +1,9 @@
 //! The Avtomatika orchestrator.
 
+pub mod api;
 pub mod blueprint;
 pub mod conductor;
+pub mod dispatch;
 pub mod engine;
 pub mod json;
 pub mod store;

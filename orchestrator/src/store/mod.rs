@@ -64,6 +64,8 @@ pub struct SessionRecord {
     pub session_id: SessionId,
     /// What the worker said of itself.
     pub worker: Arc<WorkerRecord>,
+    /// Which credential it registered with (a SHA-256): nobody else may open its stream.
+    pub credential: [u8; 32],
     /// When it registered.
     pub opened_at: Timestamp,
 }
