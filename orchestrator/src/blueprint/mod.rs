@@ -5,9 +5,20 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub mod expr;
+use indexmap::IndexMap;
 
-pub use expr::{Expr, ExprError, Scope, Template};
+mod check;
+pub mod expr;
+mod finding;
+mod load;
+mod yaml;
+
+pub use expr::{Expr, ExprError, ExprSyntaxError, Scope, Template};
+pub use finding::{Finding, Position, Severity};
+pub use load::{
+    Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX, STATES_MAX,
+    load, load_dir,
+};
 
 /// A state machine that jobs follow.
 #[derive(Debug)]
@@ -23,7 +34,7 @@ pub struct Blueprint {
     /// Moves that one job may make; one more quarantines it.
     pub max_transitions: u32,
     /// The states by name, in the order of the definition.
-    pub states: BTreeMap<Arc<str>, State>,
+    pub states: IndexMap<Arc<str>, State>,
     /// The definition in its one canonical form (JSON), from which the same blueprint can be made again.
     pub definition: Arc<str>,
 }
@@ -144,3 +155,6 @@ impl Blueprint {
         types
     }
 }
+
+#[cfg(test)]
+mod tests;
