@@ -3,6 +3,14 @@
 //! It works at the level of batches: [`Store::commit`] takes what many events decided and makes it durable as one
 //! transaction. It refuses to know what the records mean: whether a change is lawful was settled before.
 
+mod checksum;
+#[doc(hidden)]
+pub mod conformance;
+mod listing;
+pub mod memory;
+mod record;
+pub mod sqlite;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use avtomatika_proto::{JobId, SessionId};
