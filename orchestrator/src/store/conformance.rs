@@ -169,6 +169,7 @@ impl Samples {
         SessionRecord {
             session_id: SessionId::from_random(self.entropy.next_u128()),
             worker: Arc::new(worker),
+            credential: [3; 32],
             opened_at: Timestamp::from_micros((START_MS * 1000) as i64) + opened_after,
         }
     }

@@ -185,6 +185,8 @@ struct StoredSession {
     hostname: String,
     #[prost(string, tag = "9")]
     sdk_version: String,
+    #[prost(bytes = "vec", tag = "10")]
+    credential: Vec<u8>,
 }
 
 #[derive(Message)]
@@ -334,6 +336,7 @@ pub(super) fn encode_session(session: &SessionRecord, buffer: &mut Vec<u8>) {
         resources: worker.resources.clone(),
         hostname: worker.hostname.to_string(),
         sdk_version: worker.sdk_version.to_string(),
+        credential: session.credential.to_vec(),
     };
     seal(Kind::Session, session.session_id.as_bytes(), &message, buffer);
 }
@@ -354,6 +357,10 @@ pub(super) fn decode_session(id: SessionId, record: &[u8]) -> Result<SessionReco
     Ok(SessionRecord {
         session_id: id,
         worker: Arc::new(worker),
+        credential: message
+            .credential
+            .try_into()
+            .map_err(|_| Damaged("a credential has 32 bytes".to_owned()))?,
         opened_at: Timestamp::from_micros(message.opened_at_us),
     })
 }
@@ -573,6 +580,7 @@ mod tests {
                     labels,
                     resources,
                 }),
+                credential: [9; 32],
                 opened_at,
             })
     }
@@ -676,7 +684,7 @@ mod tests {
         concat!(
             "01088080f9c0c1c482031203772d311a03677075220c70726f636573735f646174612206726573697a652808",
             "32090a047a6f6e651201613a120a077672616d5f67621100000000008037404204686f73744a05302e312e30",
-            "2c19a3bc",
+            "5220030303030303030303030303030303030303030303030303030303030303030304a36e59",
         ),
         "01080312027b7d8f2a186d",
     ];
