@@ -6,5 +6,6 @@ pub mod conductor;
 pub mod dispatch;
 pub mod engine;
 pub mod json;
+pub mod metrics;
 pub mod store;
 pub mod time;
