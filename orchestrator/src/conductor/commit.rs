@@ -1,10 +1,13 @@
 //! The thread that commits: the only place where this process waits for the disk.
 
-use std::{sync::Arc, thread};
+use std::{sync::Arc, thread, time::Instant};
 
 use tokio::sync::mpsc;
 
-use crate::store::{Batch, Store, StoreError};
+use crate::{
+    metrics::Metrics,
+    store::{Batch, Store, StoreError},
+};
 
 /// The way to the committing thread. One batch at a time is with it.
 pub(super) struct Writer(std::sync::mpsc::SyncSender<Batch>);
@@ -20,12 +23,15 @@ impl Writer {
 }
 
 /// Starts the committing thread. It ends when the [`Writer`] is dropped.
-pub(super) fn start(store: Arc<dyn Store>) -> Result<(Writer, Commits), StoreError> {
+pub(super) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<(Writer, Commits), StoreError> {
     let (sender, batches) = std::sync::mpsc::sync_channel::<Batch>(1);
     let (outcomes, commits) = mpsc::channel(1);
     let body = move || {
         for batch in batches {
-            if outcomes.blocking_send(store.commit(&batch)).is_err() {
+            let started = Instant::now();
+            let outcome = store.commit(&batch);
+            metrics.committed(batch.writes.len(), started.elapsed());
+            if outcomes.blocking_send(outcome).is_err() {
                 return;
             }
         }

@@ -15,13 +15,15 @@ use super::{
     handle::shutting_down,
     mailbox::{Accepted, Follow, Reply, Request},
     view::{JobView, Stats},
+    waiting::Waiting,
     watchers::Watchers,
 };
 use crate::{
     blueprint::Registry,
     dispatch::{Dispatch, ToWorker, Verdict},
     engine::{Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
-    store::{IdempotencyKey, SessionRecord, Store, Write},
+    metrics::Metrics,
+    store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
 };
 
@@ -53,6 +55,7 @@ pub(super) struct Core {
     pub clock: Arc<dyn Clock>,
     pub blueprints: Arc<Registry>,
     pub settings: Settings,
+    pub metrics: Arc<Metrics>,
     pub entropy: Entropy,
     pub book: Book,
     pub dispatch: Dispatch,
@@ -61,8 +64,8 @@ pub(super) struct Core {
     pub batch: Batch,
     /// Keys on their way into the store.
     pub keys: HashMap<ClientKey, (JobId, [u8; 32])>,
-    /// Sessions that have no stream yet, and until when they may wait for one.
-    pub registered: HashMap<SessionId, (SessionRecord, Timestamp)>,
+    /// Sessions that have no stream yet.
+    pub waiting: Waiting,
     /// Events that could not be stored, and when to try again.
     pub again: Vec<(JobId, Event)>,
     pub again_at: Option<Timestamp>,
@@ -166,6 +169,9 @@ impl Core {
             match step {
                 Afterwards::Changed { job, effects, .. } => self.perform_change(&job, effects, now),
                 Afterwards::Submitted { job, accepted, follow, reply } => {
+                    if !accepted.deduplicated {
+                        self.metrics.job_submitted(&job.blueprint);
+                    }
                     let _ = reply.send(Ok(accepted));
                     if let Follow::End(sender) = follow {
                         let view = self.view(self.present(job));
@@ -181,13 +187,24 @@ impl Core {
                     let _ = reply.send(Ok(()));
                 }
                 Afterwards::Answered { session_id, task_id, verdict } => {
+                    match verdict {
+                        Verdict::Applied => self.metrics.result_applied(),
+                        Verdict::Refused(reason) => self.metrics.result_refused(reason),
+                        Verdict::RetryLater => {}
+                    }
                     self.dispatch.answer(session_id, task_id, verdict, now);
                 }
                 Afterwards::Registered { registered, reply } => drop(reply.send(Ok(registered))),
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
             }
         }
+        self.tell_assigned();
+    }
+
+    /// Tells the watchers whose tasks were just handed out.
+    pub fn tell_assigned(&mut self) {
         for job_id in self.dispatch.take_assigned() {
+            self.metrics.dispatched();
             self.touched(job_id);
         }
     }
@@ -202,6 +219,7 @@ impl Core {
         if job.status.is_terminal() {
             self.book.close(job);
             *self.ended.entry(job.status).or_default() += 1;
+            self.metrics.job_ended(job.status);
         }
         let attempt = job.attempt.as_ref().map(|attempt| attempt.task_id);
         let dispatch = &self.dispatch;
@@ -262,7 +280,7 @@ impl Core {
                 self.dispatch.answer(session_id, task_id, Verdict::RetryLater, self.clock.now());
             }
             Afterwards::Registered { registered, reply } => {
-                self.registered.remove(&registered.session_id);
+                self.waiting.remove(registered.session_id);
                 let _ = reply.send(Err(full()));
             }
             Afterwards::KeyStored { client, key, job_id } => {
@@ -278,8 +296,7 @@ impl Core {
 
     /// How long until something is due.
     pub fn until_due(&self) -> Duration {
-        let registered = self.registered.values().map(|(_, until)| *until).min();
-        let due = [self.book.next_due(), self.dispatch.next_due(), self.again_at, registered];
+        let due = [self.book.next_due(), self.dispatch.next_due(), self.waiting.next_due(), self.again_at];
         let now = self.clock.now();
         due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)
     }

@@ -16,6 +16,7 @@ mod mailbox;
 mod recovery;
 mod sessions;
 mod view;
+mod waiting;
 mod watchers;
 mod workers;
 
@@ -37,6 +38,7 @@ pub use self::{
 };
 use crate::{
     blueprint::Registry,
+    metrics::Metrics,
     store::{Store, StoreError},
     time::Clock,
 };
@@ -68,11 +70,12 @@ pub fn start(
     clock: Arc<dyn Clock>,
     blueprints: Arc<Registry>,
     settings: Settings,
+    metrics: Arc<Metrics>,
 ) -> Result<Running, StoreError> {
     let (mailbox, requests) = mpsc::channel(MAILBOX_MAX);
     let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone() };
-    let core = Core::recover(store.clone(), clock, blueprints, settings)?;
-    let (writer, commits) = commit::start(store)?;
+    let core = Core::recover(store.clone(), clock, blueprints, settings, metrics.clone())?;
+    let (writer, commits) = commit::start(store, metrics)?;
     let (tell, stopped) = tokio::sync::oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

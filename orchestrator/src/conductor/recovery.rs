@@ -9,12 +9,14 @@ use super::{
     batch::Batch,
     book::Book,
     core::{Core, Settings},
+    waiting::Waiting,
     watchers::Watchers,
 };
 use crate::{
     blueprint::Registry,
     dispatch::{Adoption, Dispatch},
     engine::{Entropy, Job, offer_again},
+    metrics::Metrics,
     store::{Store, StoreError},
     time::Clock,
 };
@@ -27,6 +29,7 @@ impl Core {
         clock: Arc<dyn Clock>,
         blueprints: Arc<Registry>,
         settings: Settings,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
         let sessions = store.sessions()?;
@@ -50,7 +53,7 @@ impl Core {
             watchers: Watchers::default(),
             batch: Batch::default(),
             keys: HashMap::new(),
-            registered: HashMap::new(),
+            waiting: Waiting::default(),
             again: Vec::new(),
             again_at: None,
             broken_check_at: now,
@@ -61,6 +64,7 @@ impl Core {
             clock,
             blueprints,
             settings,
+            metrics,
         })
     }
 }

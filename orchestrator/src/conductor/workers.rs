@@ -1,6 +1,6 @@
 //! What workers say: register, open a stream, report, leave.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId, v1::GoodbyeReason};
 
@@ -17,9 +17,6 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long a registered worker may take to open its stream.
-pub const STREAM_WITHIN: Duration = Duration::from_secs(10);
-
 impl Core {
     pub(super) fn register(
         &mut self,
@@ -34,7 +31,7 @@ impl Core {
         if worker.worker_id.is_empty() {
             worker.worker_id = made_up_name(&worker.worker_type, self.entropy.next_u64());
         }
-        self.replace_sessions_of(&worker.worker_id);
+        self.replace_session_of(&worker.worker_id);
         let now = self.clock.now();
         let session_id = SessionId::from_random(self.entropy.next_u128());
         let registered = Registered { session_id, worker_id: worker.worker_id.clone() };
@@ -48,45 +45,47 @@ impl Core {
         );
         let record = SessionRecord { session_id, worker: Arc::new(worker), credential, opened_at: now };
         self.batch.writes.writes.push(Write::PutSession(record.clone()));
-        self.registered.insert(session_id, (record, now + STREAM_WITHIN));
+        self.waiting.insert(record, now);
         self.batch.afterwards.push(Afterwards::Registered { registered, reply });
     }
 
     /// A worker's name may be taken over by whoever has the credential that holds it, and there must be room for one more.
     fn check_credential(&self, worker: &WorkerRecord, credential: [u8; 32]) -> Result<(), ApiError> {
-        if let Some(session) = self.dispatch.roster().of_worker(&worker.worker_id) {
-            if session.record.credential != credential {
-                let text = format!("A worker named {:?} is connected with another token", worker.worker_id);
-                return Err(ApiError::new(ErrorCode::InvalidToken, text).with_hint(
-                    "Choose another worker_id, or use the token of the worker that holds this one.",
-                ));
+        if let Some(holder) = self.session_of(&worker.worker_id) {
+            if holder.credential == credential {
+                return Ok(());
             }
-            return Ok(());
+            let text = format!("A worker named {:?} is known with another token", worker.worker_id);
+            return Err(ApiError::new(ErrorCode::InvalidToken, text)
+                .with_hint("Choose another worker_id, or use the token of the worker that holds this one."));
         }
         let limit = self.settings.max_workers;
-        if self.dispatch.roster().len() + self.registered.len() < limit {
+        if self.dispatch.roster().len() + self.waiting.len() < limit {
             return Ok(());
         }
         let text = format!("{limit} workers are connected, as many as this orchestrator serves");
         Err(ApiError::new(ErrorCode::TooManyWorkers, text))
     }
 
-    /// Ends whatever sessions the worker had: it has registered anew.
-    fn replace_sessions_of(&mut self, worker_id: &Arc<str>) {
-        if let Some(session) = self.dispatch.roster().of_worker(worker_id) {
+    /// The session that holds this worker's name: connected, registered or expected back.
+    fn session_of(&self, worker_id: &str) -> Option<&SessionRecord> {
+        let connected = self.dispatch.roster().of_worker(worker_id).map(|session| &session.record);
+        let waiting =
+            || self.waiting.of_worker(worker_id).and_then(|session_id| self.waiting.get(session_id));
+        connected.or_else(waiting).or_else(|| self.dispatch.expected_of_worker(worker_id))
+    }
+
+    /// Ends the session that the worker had: it has registered anew.
+    fn replace_session_of(&mut self, worker_id: &str) {
+        let Some(session_id) = self.session_of(worker_id).map(|record| record.session_id) else { return };
+        if let Some(session) = self.dispatch.roster().get(session_id) {
             let message = "another registration took this worker_id";
             session.outbox.send(ToWorker::Goodbye { reason: GoodbyeReason::Replaced, message });
-            let session_id = session.record.session_id;
-            self.session_ended(session_id, "it was replaced by a new registration");
+            return self.session_ended(session_id, "it was replaced by a new registration");
         }
-        for session_id in self.dispatch.forget_expected(worker_id) {
-            self.batch.writes.writes.push(Write::RemoveSession(session_id));
-        }
-        let waiting = self.registered.iter().find(|(_, (record, _))| record.worker.worker_id == *worker_id);
-        if let Some(session_id) = waiting.map(|(session_id, _)| *session_id) {
-            self.registered.remove(&session_id);
-            self.batch.writes.writes.push(Write::RemoveSession(session_id));
-        }
+        self.waiting.remove(session_id);
+        self.dispatch.give_up_expected(session_id);
+        self.batch.writes.writes.push(Write::RemoveSession(session_id));
     }
 
     pub(super) fn open_stream(
@@ -101,7 +100,7 @@ impl Core {
         let Some(record) = record else {
             return Err(ApiError::new(ErrorCode::SessionUnknown, "The session is not known here"));
         };
-        self.registered.remove(&session_id);
+        self.waiting.remove(session_id);
         let now = self.clock.now();
         let (stream, reconciled) = self.dispatch.connect(&record, held, outbox, now);
         tracing::info!(
@@ -112,12 +111,13 @@ impl Core {
         );
         self.lose(reconciled.orphans);
         self.dispatch.pump_all(now);
+        self.tell_assigned();
         Ok(stream)
     }
 
     fn find_session(&self, session_id: SessionId) -> Option<SessionRecord> {
-        let registered = self.registered.get(&session_id).map(|(record, _)| record);
-        registered
+        self.waiting
+            .get(session_id)
             .or_else(|| self.dispatch.expected(session_id))
             .or_else(|| self.dispatch.roster().get(session_id).map(|session| &session.record))
             .cloned()
@@ -143,9 +143,7 @@ impl Core {
             FromWorker::Drain => self.dispatch.drain(session_id),
             FromWorker::Ended => self.session_ended(session_id, "its stream has ended"),
         }
-        for job_id in self.dispatch.take_assigned() {
-            self.touched(job_id);
-        }
+        self.tell_assigned();
     }
 
     fn result(&mut self, session_id: SessionId, result: WorkerResult, now: Timestamp) {
@@ -195,6 +193,9 @@ impl Core {
             tracing::info!("Worker '{}' left: {why}", session.record.worker.worker_id);
         }
         let orphans = self.dispatch.disconnect(session_id);
+        if !orphans.is_empty() {
+            self.metrics.worker_lost();
+        }
         self.batch.writes.writes.push(Write::RemoveSession(session_id));
         self.lose(orphans);
     }
@@ -213,21 +214,14 @@ impl Core {
             tracing::warn!("Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
             self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id });
         }
-        let late: Vec<SessionId> = self
-            .registered
-            .iter()
-            .filter(|(_, (_, until))| *until <= now)
-            .map(|(session_id, _)| *session_id)
-            .collect();
-        for session_id in late {
-            self.registered.remove(&session_id);
-            self.batch.writes.writes.push(Write::RemoveSession(session_id));
-        }
+        let late = self.waiting.expired(now);
+        self.batch.writes.writes.extend(late.into_iter().map(Write::RemoveSession));
         let missing = self.dispatch.adoption_over(now);
         if !missing.is_empty() {
             tracing::warn!("{} workers of before the restart did not come back in time", missing.len());
             self.batch.writes.writes.extend(missing.into_iter().map(Write::RemoveSession));
             self.dispatch.pump_all(now);
+            self.tell_assigned();
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A session that was open when the orchestrator stopped may still hold tasks that read as ready. They are handed to nobody
 //! else until that session is back and has said what it holds, or until the window is over.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use avtomatika_proto::SessionId;
 
@@ -13,23 +13,30 @@ use crate::{store::SessionRecord, time::Timestamp};
 #[derive(Debug, Default)]
 pub struct Adoption {
     expected: HashMap<SessionId, SessionRecord>,
+    by_worker: HashMap<Arc<str>, SessionId>,
+    /// How many expected sessions serve each task type.
+    serving: HashMap<Arc<str>, usize>,
     until: Option<Timestamp>,
 }
 
 impl Adoption {
     /// Expects these sessions until then.
     pub fn expect(sessions: Vec<SessionRecord>, until: Timestamp) -> Self {
-        let expected: HashMap<_, _> =
-            sessions.into_iter().map(|session| (session.session_id, session)).collect();
-        let until = (!expected.is_empty()).then_some(until);
-        Self { expected, until }
+        let mut adoption = Self::default();
+        for session in sessions {
+            for task_type in &session.worker.task_types {
+                *adoption.serving.entry(task_type.clone()).or_default() += 1;
+            }
+            adoption.by_worker.insert(session.worker.worker_id.clone(), session.session_id);
+            adoption.expected.insert(session.session_id, session);
+        }
+        adoption.until = (!adoption.expected.is_empty()).then_some(until);
+        adoption
     }
 
     /// Whether tasks of this type wait for somebody.
     pub fn awaits(&self, task_type: &str) -> bool {
-        self.expected
-            .values()
-            .any(|session| session.worker.task_types.iter().any(|served| **served == *task_type))
+        self.serving.contains_key(task_type)
     }
 
     /// The expected session with this id.
@@ -37,25 +44,26 @@ impl Adoption {
         self.expected.get(&session_id)
     }
 
-    /// This session is back.
-    pub fn returned(&mut self, session_id: SessionId) {
-        self.expected.remove(&session_id);
-        self.close_if_empty();
+    /// The expected session of this worker.
+    pub fn of_worker(&self, worker_id: &str) -> Option<&SessionRecord> {
+        self.expected.get(self.by_worker.get(worker_id)?)
     }
 
-    /// The worker has registered anew: its old sessions will not come back.
-    pub fn forget_worker(&mut self, worker_id: &str) -> Vec<SessionId> {
-        let gone: Vec<SessionId> = self
-            .expected
-            .values()
-            .filter(|session| *session.worker.worker_id == *worker_id)
-            .map(|session| session.session_id)
-            .collect();
-        for session_id in &gone {
-            self.expected.remove(session_id);
+    /// This session is back, or will not come back.
+    pub fn settle(&mut self, session_id: SessionId) {
+        let Some(session) = self.expected.remove(&session_id) else { return };
+        self.by_worker.remove(&session.worker.worker_id);
+        for task_type in &session.worker.task_types {
+            if let Some(count) = self.serving.get_mut(task_type) {
+                *count -= 1;
+                if *count == 0 {
+                    self.serving.remove(task_type);
+                }
+            }
         }
-        self.close_if_empty();
-        gone
+        if self.expected.is_empty() {
+            self.until = None;
+        }
     }
 
     /// When the window ends; `None` once it has.
@@ -65,18 +73,11 @@ impl Adoption {
 
     /// Ends the window if its time has come; returns who did not come back.
     pub fn over(&mut self, now: Timestamp) -> Vec<SessionId> {
-        match self.until {
-            Some(until) if until <= now => {
-                self.until = None;
-                self.expected.drain().map(|(session_id, _)| session_id).collect()
-            }
-            _ => Vec::new(),
+        if self.until.is_none_or(|until| until > now) {
+            return Vec::new();
         }
-    }
-
-    fn close_if_empty(&mut self) {
-        if self.expected.is_empty() {
-            self.until = None;
-        }
+        let missing = self.expected.keys().copied().collect();
+        *self = Self::default();
+        missing
     }
 }

@@ -211,7 +211,7 @@ impl Dispatch {
         now: Timestamp,
     ) -> (u64, Reconciled) {
         let session_id = record.session_id;
-        self.adoption.returned(session_id);
+        self.adoption.settle(session_id);
         let before = self.roster.get(session_id).map(Session::occupied).unwrap_or_default();
         let stream = self.roster.connect(record, outbox, now);
         let mut reconciled = Reconciled::default();
@@ -298,9 +298,14 @@ impl Dispatch {
         self.adoption.expected(session_id)
     }
 
-    /// Another session took the worker's name: the old one is no longer expected.
-    pub fn forget_expected(&mut self, worker_id: &str) -> Vec<SessionId> {
-        self.adoption.forget_worker(worker_id)
+    /// The session that is expected back from this worker.
+    pub fn expected_of_worker(&self, worker_id: &str) -> Option<&SessionRecord> {
+        self.adoption.of_worker(worker_id)
+    }
+
+    /// The session is no longer expected: its worker has registered anew.
+    pub fn give_up_expected(&mut self, session_id: SessionId) {
+        self.adoption.settle(session_id);
     }
 
     /// Ends the adoption window if its time has come; returns the sessions that did not come back.
