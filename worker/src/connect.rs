@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use avtomatika_proto::v1::WorkerState;
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -46,6 +47,7 @@ pub(crate) struct Connection {
     pub(crate) shutdown: CancellationToken,
     pub(crate) drain_timeout: Duration,
     pub(crate) status: Arc<watch::Sender<Status>>,
+    pub(crate) state: Arc<watch::Sender<WorkerState>>,
 }
 
 impl Connection {
@@ -103,7 +105,7 @@ impl Connection {
         runner.resume(&worker_id, &link.welcome);
         info!("Task stream open; {} slots, {} tasks held", self.slots, runner.held.ids().len());
         self.status.send_replace(Status::Connected(Arc::clone(&worker_id)));
-        let end = Session::new(link, runner, drain, self.slots).run().await;
+        let end = Session::new(link, runner, drain, self.slots, self.state.subscribe()).run().await;
         self.status.send_replace(Status::Apart);
         match end {
             StreamEnd::Drained => return Ok(Next::Stop),
