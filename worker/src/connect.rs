@@ -25,7 +25,7 @@ use crate::{
 /// Between tries to reach the orchestrator: soon enough for a restart to be felt as a hiccup, rarely enough for ten
 /// thousand workers to wait for one orchestrator.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
-const RECONNECT_CAP: Duration = Duration::from_secs(5);
+const RECONNECT_CAP: Duration = Duration::from_secs(2);
 
 /// How a worker stands with its orchestrator, for those who wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
