@@ -1,2 +1,62 @@
-//! IN.
+//! The way in: one port for HTTP/1.1, HTTP/2 and gRPC.
+//!
+//! The layer is thin. It knows who is calling ([`auth`]), whether the request is one ([`submission`]), and how to say it on the
+//! wire ([`convert`], [`reply`]); then it calls the one verb of the [`Conductor`] that the request means. It refuses to know
+//! what a job does, and keeps nothing between two requests.
+
+use std::sync::Arc;
+
+use crate::{conductor::Conductor, metrics::Metrics};
+
 pub mod auth;
+mod convert;
+mod readiness;
+mod reply;
+mod server;
+pub mod submission;
+
+/// The gRPC services.
+pub mod grpc {
+    mod admin;
+    mod gate;
+    mod health;
+    mod jobs;
+    mod routes;
+
+    pub use gate::ClientName;
+    pub use routes::routes;
+
+    pub(super) use gate::Gate;
+}
+
+/// The REST endpoints.
+pub mod rest {
+    mod answer;
+    mod body;
+    mod document;
+    mod events;
+    mod jobs;
+    mod operate;
+    mod query;
+    mod route;
+    mod submit;
+
+    pub(super) use answer::answer;
+}
+
+pub use auth::{Auth, Secret, WorkerCredential};
+pub use readiness::{Phase, Readiness};
+pub use server::{Api, serve};
+
+/// What the requests need of the rest of the process. Cheap to clone.
+#[derive(Clone)]
+pub struct Inside {
+    /// The verbs.
+    pub conductor: Conductor,
+    /// Who may call.
+    pub auth: Arc<Auth>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether to send work here.
+    pub readiness: Readiness,
+}

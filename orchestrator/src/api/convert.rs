@@ -1,0 +1,381 @@
+//! Wire to domain and back: the only file that names both. What comes in is checked here or in [`submission`]; what goes out
+//! has nothing in it that its reader may not see.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use avtomatika_proto::{
+    ApiError, JobId,
+    limits::{BATCH_BYTES_TARGET, LABELS_MAX},
+    v1,
+};
+
+use super::submission::{self, Draft, invalid};
+use crate::{
+    blueprint::Blueprint,
+    conductor::{JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
+    engine::{Attempt, HistoryEntry, JobStatus},
+    json::Json,
+    store::ListQuery,
+    time::Timestamp,
+};
+
+// ---- in ----
+
+/// The job that a caller names. An id that is none reads as a job that is not there: nobody learns from the difference.
+///
+/// # Errors
+/// `JOB_NOT_FOUND`.
+pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
+    text.parse().map_err(|_| ApiError::new(avtomatika_proto::ErrorCode::JobNotFound, "Job not found"))
+}
+
+pub(super) fn submit_request(wire: v1::SubmitJobRequest) -> Result<SubmitRequest, ApiError> {
+    let initial_data = match wire.initial_data.is_empty() {
+        true => Json::empty(),
+        false => submission::initial_data(wire.initial_data.as_bytes())?,
+    };
+    Draft {
+        blueprint: Arc::from(wire.blueprint),
+        initial_data,
+        labels: wire.labels.into_iter().collect(),
+        priority: i64::from(wire.priority),
+        dispatch_timeout: span("dispatch_timeout", wire.dispatch_timeout)?,
+        result_timeout: span("result_timeout", wire.result_timeout)?,
+        webhook_url: Some(&wire.webhook_url),
+        idempotency_key: Some(wire.idempotency_key.as_str()).filter(|key| !key.is_empty()),
+        wait: span("wait", wire.wait)?.unwrap_or_default(),
+    }
+    .check()
+}
+
+pub(super) fn list_query(client: Arc<str>, wire: v1::ListJobsRequest) -> Result<ListQuery, ApiError> {
+    if wire.labels.len() > LABELS_MAX {
+        return Err(invalid(format!("there are {} labels, the limit is {LABELS_MAX}", wire.labels.len())));
+    }
+    let mut statuses = Vec::new();
+    for number in wire.statuses {
+        if number != v1::JobStatus::Unspecified as i32 {
+            statuses.extend(status_filter(number)?);
+        }
+    }
+    Ok(ListQuery {
+        client,
+        statuses,
+        blueprint: Some(wire.blueprint).filter(|name| !name.is_empty()).map(Arc::from),
+        labels: wire.labels.into_iter().collect(),
+        created_from: wire.created_after.map(|time| timestamp_in("created_after", time)).transpose()?,
+        created_before: wire.created_before.map(|time| timestamp_in("created_before", time)).transpose()?,
+        below_key: jobs_cursor(&wire.cursor)?,
+        limit: submission::page_size(wire.page_size.into(), submission::JOBS_PAGE_DEFAULT)?,
+    })
+}
+
+fn status_filter(number: i32) -> Result<Option<JobStatus>, ApiError> {
+    match u8::try_from(number).ok().and_then(JobStatus::from_number) {
+        Some(status) => Ok(Some(status)),
+        None => Err(invalid(format!("{number} is not a status that a job can have in this version"))),
+    }
+}
+
+fn span(field: &str, wire: Option<prost_types::Duration>) -> Result<Option<Duration>, ApiError> {
+    let Some(wire) = wire else { return Ok(None) };
+    match (u64::try_from(wire.seconds), u32::try_from(wire.nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(invalid(format!("{field} is negative or not a valid duration"))),
+    }
+}
+
+fn timestamp_in(field: &str, wire: prost_types::Timestamp) -> Result<Timestamp, ApiError> {
+    let micros =
+        wire.seconds.checked_mul(1_000_000).and_then(|s| s.checked_add(i64::from(wire.nanos) / 1000));
+    micros.map(Timestamp::from_micros).ok_or_else(|| invalid(format!("{field} is not a valid timestamp")))
+}
+
+// ---- cursors ----
+
+const JOBS_CURSOR: char = 'j';
+const HISTORY_CURSOR: char = 'h';
+
+/// Where a listing goes on. Opaque to callers; a listing only ever shows the caller's own jobs, so that there is nothing to
+/// gain by inventing one.
+pub(super) fn jobs_cursor(text: &str) -> Result<Option<i64>, ApiError> {
+    let key = cursor(JOBS_CURSOR, text)?;
+    // Keys have 60 bits: see JobId::key.
+    key.map(|key| i64::try_from(key).map_err(|_| invalid_cursor())).transpose()
+}
+
+pub(super) fn jobs_cursor_text(next_below_key: Option<i64>) -> String {
+    next_below_key.map(|key| cursor_text(JOBS_CURSOR, key as u64)).unwrap_or_default()
+}
+
+pub(super) fn history_cursor(text: &str) -> Result<u64, ApiError> {
+    Ok(cursor(HISTORY_CURSOR, text)?.unwrap_or(0))
+}
+
+pub(super) fn history_cursor_text(next_sequence: Option<u64>) -> String {
+    next_sequence.map(|sequence| cursor_text(HISTORY_CURSOR, sequence)).unwrap_or_default()
+}
+
+fn cursor_text(kind: char, position: u64) -> String {
+    format!("{kind}{position:016x}")
+}
+
+fn cursor(kind: char, text: &str) -> Result<Option<u64>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let position = text.strip_prefix(kind).and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    match position {
+        // One position has one spelling.
+        Some(position) if cursor_text(kind, position) == text => Ok(Some(position)),
+        _ => Err(invalid_cursor()),
+    }
+}
+
+fn invalid_cursor() -> ApiError {
+    invalid("the cursor is not one that this listing gave out".to_owned())
+        .with_hint("Send the next_cursor of the page before, unchanged, or none for the first page.")
+}
+
+// ---- out ----
+
+pub(super) fn submitted(done: Submitted) -> v1::SubmitJobResponse {
+    v1::SubmitJobResponse {
+        job_id: done.job_id.to_string(),
+        deduplicated: done.deduplicated,
+        job: done.job.as_ref().map(job),
+    }
+}
+
+pub(super) fn submit_error(error: ApiError) -> v1::SubmitJobError {
+    v1::SubmitJobError {
+        code: error.code.as_str().to_owned(),
+        retryable: error.code.is_retryable(),
+        message: error.message.into_owned(),
+        hint: error.hint.into_owned(),
+    }
+}
+
+pub(super) fn job(view: &JobView) -> v1::Job {
+    let job = &view.job;
+    let submission = &job.submission;
+    let (error_code, error_message) = match &job.error {
+        Some(error) => (error.code.to_string(), error.message.to_string()),
+        None => Default::default(),
+    };
+    v1::Job {
+        id: job.id.to_string(),
+        blueprint_name: job.blueprint.to_string(),
+        blueprint_version: job.blueprint_version,
+        current_state: job.state.to_string(),
+        // The numbers of the protocol are those of the domain, by definition.
+        status: i32::from(view.status() as u8),
+        initial_data: submission.initial_data.as_str().to_owned(),
+        state_history: job.state_history.as_str().to_owned(),
+        result: job.result.as_ref().map(|result| result.as_str().to_owned()).unwrap_or_default(),
+        error_message,
+        error_code,
+        retry_count: job.retry_count,
+        transition_count: job.transitions,
+        labels: submission.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        priority: submission.priority,
+        current_task: job.attempt.as_ref().map(|attempt| current_task(attempt, view.lease.as_ref())),
+        created_at: Some(timestamp(job.created_at)),
+        updated_at: Some(timestamp(job.updated_at)),
+        finished_at: job.finished_at.map(timestamp),
+        resumes_at: job.resumes_at.map(timestamp),
+    }
+}
+
+fn current_task(attempt: &Attempt, lease: Option<&LeaseView>) -> v1::CurrentTask {
+    let progress = lease.and_then(|lease| lease.progress.as_ref());
+    v1::CurrentTask {
+        id: attempt.task_id.to_string(),
+        r#type: attempt.task_type.to_string(),
+        attempt: attempt.number,
+        worker_id: lease.map(|lease| lease.worker_id.to_string()).unwrap_or_default(),
+        ready_at: Some(timestamp(attempt.ready_at)),
+        dispatched_at: lease.map(|lease| timestamp(lease.dispatched_at)),
+        deadline: lease.map(|lease| timestamp(lease.deadline)),
+        progress: progress.map(|progress| v1::TaskProgressReport {
+            fraction: progress.fraction,
+            message: progress.message.to_string(),
+        }),
+    }
+}
+
+pub(super) fn history_entry(entry: &HistoryEntry) -> v1::HistoryEntry {
+    let text = |value: &Option<Arc<str>>| value.as_deref().unwrap_or_default().to_owned();
+    v1::HistoryEntry {
+        sequence: entry.sequence,
+        at: Some(timestamp(entry.at)),
+        event: entry.event.as_str().to_owned(),
+        state: entry.state.to_string(),
+        from_state: text(&entry.from_state),
+        outcome: text(&entry.outcome),
+        task_id: entry.task_id.map(|id| id.to_string()).unwrap_or_default(),
+        attempt: entry.attempt.unwrap_or(0),
+        worker_id: text(&entry.worker_id),
+        error_code: entry.error.as_ref().map(|error| error.code.to_string()).unwrap_or_default(),
+        error_message: entry.error.as_ref().map(|error| error.message.to_string()).unwrap_or_default(),
+        duration: entry.duration.map(duration),
+    }
+}
+
+/// Cuts a history that was read one entry further than asked for into a page, and says where the next one begins. A page
+/// also ends where its texts would outgrow one message.
+pub(super) fn history_page(mut entries: Vec<HistoryEntry>, limit: usize) -> (Vec<HistoryEntry>, Option<u64>) {
+    let mut bytes = 0;
+    let fits = entries.iter().take(limit).take_while(|entry| {
+        bytes += HISTORY_ENTRY_BYTES + entry.error.as_ref().map_or(0, |error| error.message.len());
+        bytes <= BATCH_BYTES_TARGET
+    });
+    // A single entry is always far below the limit, so that every page moves on.
+    let len = fits.count().max(1).min(entries.len());
+    let next = entries.get(len).map(|entry| entry.sequence);
+    entries.truncate(len);
+    (entries, next)
+}
+
+/// What an entry takes on the wire beside its error message, generously.
+const HISTORY_ENTRY_BYTES: usize = 512;
+
+pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
+    let worker = &view.worker;
+    let status = match view.status {
+        WorkerStatus::Idle => v1::WorkerStatus::Idle,
+        WorkerStatus::Busy => v1::WorkerStatus::Busy,
+        WorkerStatus::Full => v1::WorkerStatus::Full,
+        WorkerStatus::Draining => v1::WorkerStatus::Draining,
+    };
+    v1::WorkerInfo {
+        worker_id: worker.worker_id.to_string(),
+        worker_type: worker.worker_type.to_string(),
+        supported_tasks: worker.task_types.iter().map(|name| name.to_string()).collect(),
+        max_concurrent_tasks: worker.slots,
+        status: status.into(),
+        running_tasks: view.running_tasks,
+        load: view.load,
+        labels: worker.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        resources: worker.resources.iter().map(|(key, value)| (key.clone(), *value)).collect(),
+        hostname: worker.hostname.to_string(),
+        sdk_version: worker.sdk_version.to_string(),
+        connected_at: Some(timestamp(view.connected_at)),
+        hot_cache: view.hot_cache.iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+pub(super) fn blueprint(blueprint: &Blueprint) -> v1::BlueprintInfo {
+    v1::BlueprintInfo {
+        name: blueprint.name.to_string(),
+        version: blueprint.version,
+        endpoint: blueprint.endpoint.as_deref().unwrap_or_default().to_owned(),
+        start_state: blueprint.start.to_string(),
+        states: blueprint.states.keys().map(|name| name.to_string()).collect(),
+        task_types: blueprint.task_types().iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+pub(super) fn stats(stats: &Stats, store: &str) -> v1::GetStatsResponse {
+    let jobs: HashMap<String, u64> =
+        stats.jobs.iter().map(|(status, count)| (status.as_str().to_owned(), *count)).collect();
+    v1::GetStatsResponse {
+        jobs,
+        connected_workers: stats.connected_workers,
+        ready_tasks: stats.ready_tasks.iter().map(|(name, count)| (name.to_string(), *count)).collect(),
+        running_tasks: stats.running_tasks,
+        started_at: Some(timestamp(stats.started_at)),
+        server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        store: store.to_owned(),
+    }
+}
+
+fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    let micros = time.as_micros();
+    prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        // Below a billion: fits.
+        nanos: (micros.rem_euclid(1_000_000) * 1000) as i32,
+    }
+}
+
+fn duration(span: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        // Below a billion: fits.
+        nanos: span.subsec_nanos() as i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{HistoryEvent, JobError};
+
+    #[test]
+    fn a_cursor_has_one_spelling_and_one_listing() {
+        for key in [0, 1, i64::MAX] {
+            assert_eq!(jobs_cursor(&jobs_cursor_text(Some(key))), Ok(Some(key)));
+        }
+        assert_eq!(jobs_cursor(""), Ok(None));
+        assert_eq!(history_cursor(&history_cursor_text(Some(7))), Ok(7));
+        for text in
+            ["j", "x0000000000000001", "j1", "j000000000000000A", "h0000000000000001", "jffffffffffffffff"]
+        {
+            assert!(jobs_cursor(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_protocol_numbers_statuses_as_the_domain_does() {
+        for &status in JobStatus::ALL {
+            let wire = v1::JobStatus::try_from(i32::from(status as u8)).unwrap();
+            assert_eq!(wire.as_str_name().to_lowercase(), format!("job_status_{status}"));
+            assert_eq!(status_filter(wire.into()), Ok(Some(status)));
+        }
+        assert!(status_filter(9999).is_err() && status_filter(-1).is_err());
+    }
+
+    #[test]
+    fn spans_and_times_out_of_range_are_refused() {
+        let wire = |seconds, nanos| Some(prost_types::Duration { seconds, nanos });
+        assert_eq!(span("wait", wire(1, 500_000_000)), Ok(Some(Duration::from_millis(1500))));
+        for bad in [wire(-1, 0), wire(0, -1), wire(0, 1_000_000_000), wire(i64::MIN, i32::MIN)] {
+            assert!(span("wait", bad).is_err(), "{bad:?}");
+        }
+        let time = prost_types::Timestamp { seconds: i64::MAX, nanos: 0 };
+        assert!(timestamp_in("created_after", time).is_err());
+        let time = Timestamp::from_micros(-1);
+        assert_eq!(timestamp_in("created_after", timestamp(time)), Ok(time));
+    }
+
+    fn entries(count: u64, message: &str) -> Vec<HistoryEntry> {
+        let entry = |sequence| HistoryEntry {
+            sequence,
+            at: Timestamp::default(),
+            event: HistoryEvent::TaskFailed,
+            state: Arc::from("init"),
+            from_state: None,
+            outcome: None,
+            task_id: None,
+            attempt: None,
+            worker_id: None,
+            error: Some(JobError { code: Arc::from("TRANSIENT_ERROR"), message: Arc::from(message) }),
+            duration: None,
+        };
+        (0..count).map(entry).collect()
+    }
+
+    #[test]
+    fn a_page_of_history_ends_at_its_limit_or_where_a_message_is_full() {
+        let page = |count, limit, message| {
+            let (entries, next) = history_page(entries(count, message), limit);
+            (entries.len(), next)
+        };
+        assert_eq!(page(0, 10, ""), (0, None));
+        assert_eq!(page(10, 10, ""), (10, None));
+        assert_eq!(page(11, 10, ""), (10, Some(10)));
+        let (len, next) = page(1001, 1000, "x".repeat(4096).leak());
+        assert!(len < 1000 && next == Some(len as u64), "{len}");
+    }
+}

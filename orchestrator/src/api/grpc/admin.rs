@@ -1,0 +1,69 @@
+//! `AdminService`: what the orchestrator runs and knows.
+
+use avtomatika_proto::{ApiError, ErrorCode, v1, v1::admin_service_server::AdminService};
+use tonic::{Request, Response, Status};
+
+use crate::api::{Inside, convert, submission::quote};
+
+/// Answers operators. The gate has asked for their token.
+pub(super) struct Admin {
+    inside: Inside,
+}
+
+impl Admin {
+    pub(super) fn new(inside: Inside) -> Self {
+        Self { inside }
+    }
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    async fn list_workers(
+        &self,
+        _: Request<v1::ListWorkersRequest>,
+    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let workers = self.inside.conductor.workers().await?;
+        Ok(Response::new(v1::ListWorkersResponse { workers: workers.iter().map(convert::worker).collect() }))
+    }
+
+    async fn list_blueprints(
+        &self,
+        _: Request<v1::ListBlueprintsRequest>,
+    ) -> Result<Response<v1::ListBlueprintsResponse>, Status> {
+        let served = self.inside.conductor.blueprints().served();
+        let blueprints = served.map(|blueprint| convert::blueprint(blueprint)).collect();
+        Ok(Response::new(v1::ListBlueprintsResponse { blueprints }))
+    }
+
+    async fn get_blueprint(
+        &self,
+        request: Request<v1::GetBlueprintRequest>,
+    ) -> Result<Response<v1::GetBlueprintResponse>, Status> {
+        let v1::GetBlueprintRequest { name, version } = request.into_inner();
+        let blueprints = self.inside.conductor.blueprints();
+        let found = match version {
+            0 => blueprints.newest(&name),
+            version => blueprints.version(&name, version),
+        };
+        let blueprint = found.ok_or_else(|| {
+            let message = match version {
+                0 => format!("Blueprint not found: {}", quote(&name)),
+                version => format!("Blueprint not found: {} in version {version}", quote(&name)),
+            };
+            ApiError::new(ErrorCode::BlueprintNotFound, message)
+        })?;
+        Ok(Response::new(v1::GetBlueprintResponse {
+            blueprint: Some(convert::blueprint(blueprint)),
+            definition: blueprint.definition.to_string(),
+            graph_dot: blueprint.to_dot(),
+        }))
+    }
+
+    async fn get_stats(
+        &self,
+        _: Request<v1::GetStatsRequest>,
+    ) -> Result<Response<v1::GetStatsResponse>, Status> {
+        let stats = self.inside.conductor.stats().await?;
+        Ok(Response::new(convert::stats(&stats, self.inside.conductor.store_name())))
+    }
+}

@@ -1,0 +1,93 @@
+//! The door in front of every gRPC service: no call reaches a handler without the credential that its service asks for. A
+//! service that is not named here needs a client token, so that a new method cannot forget to ask.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, ErrorCode};
+use http::Request;
+use tonic::Status;
+
+use crate::api::auth::Auth;
+
+/// Who called, as the gate found it. In the extensions of every request that reaches a client's service.
+#[derive(Debug, Clone)]
+pub struct ClientName(pub Arc<str>);
+
+impl ClientName {
+    /// The caller of this request.
+    ///
+    /// # Errors
+    /// `MISSING_TOKEN` when the request did not come through the gate.
+    pub fn of<T>(request: &tonic::Request<T>) -> Result<Arc<str>, Status> {
+        match request.extensions().get::<ClientName>() {
+            Some(ClientName(name)) => Ok(name.clone()),
+            None => Err(ApiError::new(ErrorCode::MissingToken, "Missing X-Avtomatika-Token header").into()),
+        }
+    }
+}
+
+/// What a path asks of its caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::api) enum Gate {
+    /// A client's token.
+    Client,
+    /// A worker's token.
+    Worker,
+    /// Nothing: what is served there is in this project's public files.
+    Open,
+}
+
+impl Gate {
+    /// What this path asks for.
+    fn at(path: &str) -> Self {
+        let service =
+            path.strip_prefix('/').and_then(|rest| rest.split_once('/')).map(|(service, _)| service);
+        match service {
+            Some("avtomatika.v1.WorkerService") => Self::Worker,
+            Some("grpc.health.v1.Health") => Self::Open,
+            Some("grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection") => {
+                Self::Open
+            }
+            _ => Self::Client,
+        }
+    }
+
+    /// Lets the request in with its caller's identity in its extensions, or says why not.
+    pub(in crate::api) fn admit<B>(auth: &Auth, request: &mut Request<B>) -> Result<(), ApiError> {
+        match Self::at(request.uri().path()) {
+            Self::Open => {}
+            Self::Client => {
+                let name = auth.client(request.headers())?;
+                request.extensions_mut().insert(ClientName(name));
+            }
+            Self::Worker => {
+                let credential = auth.worker(request.headers())?;
+                request.extensions_mut().insert(credential);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_named_is_open() {
+        for (path, gate) in [
+            ("/avtomatika.v1.JobService/GetJob", Gate::Client),
+            ("/avtomatika.v1.AdminService/Anything", Gate::Client),
+            ("/avtomatika.v1.WorkerService/TaskStream", Gate::Worker),
+            ("/grpc.health.v1.Health/Check", Gate::Open),
+            ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Gate::Open),
+            ("/grpc.health.v1.Health", Gate::Client),
+            ("//grpc.health.v1.Health/Check", Gate::Client),
+            ("/unknown.Service/Method", Gate::Client),
+            ("/", Gate::Client),
+            ("", Gate::Client),
+        ] {
+            assert_eq!(Gate::at(path), gate, "{path}");
+        }
+    }
+}

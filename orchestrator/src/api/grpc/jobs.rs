@@ -1,0 +1,161 @@
+//! `JobService`: a client's jobs.
+
+use std::{pin::Pin, sync::Arc};
+
+use avtomatika_proto::{
+    ApiError, ErrorCode, v1,
+    v1::{job_service_server::JobService, submit_jobs_response},
+};
+use futures_util::{Stream, StreamExt, stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::gate::ClientName;
+use crate::{
+    api::{Inside, convert, submission},
+    conductor::{Conductor, Watch},
+};
+
+/// Requests of one bulk stream that are under way at once: enough to fill the batches of the group commit, few enough that one
+/// client does not take the whole mailbox.
+const BULK_IN_FLIGHT_MAX: usize = 256;
+
+/// Answers clients. The gate has put their names into the requests.
+pub(super) struct Jobs {
+    inside: Inside,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Jobs {
+    pub(super) fn new(inside: Inside) -> Self {
+        Self { inside }
+    }
+}
+
+async fn submit(
+    conductor: &Conductor,
+    client: &Arc<str>,
+    request: v1::SubmitJobRequest,
+) -> Result<v1::SubmitJobResponse, ApiError> {
+    let request = convert::submit_request(request)?;
+    conductor.submit(client, request).await.map(convert::submitted)
+}
+
+#[tonic::async_trait]
+impl JobService for Jobs {
+    type SubmitJobsStream = Answers<v1::SubmitJobsResponse>;
+    type WatchJobStream = Answers<v1::WatchJobResponse>;
+
+    async fn submit_job(
+        &self,
+        request: Request<v1::SubmitJobRequest>,
+    ) -> Result<Response<v1::SubmitJobResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        Ok(Response::new(submit(&self.inside.conductor, &client, request.into_inner()).await?))
+    }
+
+    async fn submit_jobs(
+        &self,
+        request: Request<Streaming<v1::SubmitJobRequest>>,
+    ) -> Result<Response<Self::SubmitJobsStream>, Status> {
+        let client = ClientName::of(&request)?;
+        let conductor = self.inside.conductor.clone();
+        let answer = move |(index, request): (usize, Result<v1::SubmitJobRequest, Status>)| {
+            let (client, conductor) = (client.clone(), conductor.clone());
+            async move {
+                use submit_jobs_response::Result::{Error, Ok as Done};
+                // A request that cannot be read ends the stream: what follows it cannot be read either.
+                let result = match submit(&conductor, &client, request?).await {
+                    Ok(done) => Done(done),
+                    Err(error) => Error(convert::submit_error(error)),
+                };
+                Ok(v1::SubmitJobsResponse { index: index as u64, result: Some(result) })
+            }
+        };
+        let answers = request.into_inner().enumerate().map(answer).buffered(BULK_IN_FLIGHT_MAX);
+        Ok(Response::new(answers.boxed()))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<v1::GetJobRequest>,
+    ) -> Result<Response<v1::GetJobResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let id = convert::job_id(&request.get_ref().job_id)?;
+        let view = self.inside.conductor.get(&client, id).await?;
+        Ok(Response::new(v1::GetJobResponse { job: Some(convert::job(&view)) }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let query = convert::list_query(client, request.into_inner())?;
+        let page = self.inside.conductor.list(query).await?;
+        Ok(Response::new(v1::ListJobsResponse {
+            jobs: page.jobs.iter().map(convert::job).collect(),
+            next_cursor: convert::jobs_cursor_text(page.next_below_key),
+        }))
+    }
+
+    async fn get_job_history(
+        &self,
+        request: Request<v1::GetJobHistoryRequest>,
+    ) -> Result<Response<v1::GetJobHistoryResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let request = request.into_inner();
+        let id = convert::job_id(&request.job_id)?;
+        let from = convert::history_cursor(&request.cursor)?;
+        let limit = submission::page_size(request.page_size.into(), submission::HISTORY_PAGE_DEFAULT)?;
+        // One entry further, to know whether there is another page.
+        let entries = self.inside.conductor.history(&client, id, from, limit + 1).await?;
+        let (entries, next) = convert::history_page(entries, limit);
+        Ok(Response::new(v1::GetJobHistoryResponse {
+            entries: entries.iter().map(convert::history_entry).collect(),
+            next_cursor: convert::history_cursor_text(next),
+        }))
+    }
+
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        let client = ClientName::of(&request)?;
+        let id = convert::job_id(&request.get_ref().job_id)?;
+        let watch = self.inside.conductor.watch(&client, id).await?;
+        Ok(Response::new(updates(self.inside.clone(), watch).boxed()))
+    }
+
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let id = convert::job_id(&request.get_ref().job_id)?;
+        let reason = submission::reason(&request.get_ref().reason)?;
+        let view = self.inside.conductor.cancel(&client, id, reason).await?;
+        Ok(Response::new(v1::CancelJobResponse { job: Some(convert::job(&view)) }))
+    }
+}
+
+/// The updates of a watch, up to the job's end or the orchestrator's.
+fn updates(inside: Inside, watch: Watch) -> impl Stream<Item = Result<v1::WatchJobResponse, Status>> {
+    stream::unfold(Some(watch), move |watch| {
+        let readiness = inside.readiness.clone();
+        async move {
+            let mut watch = watch?;
+            let update = tokio::select! {
+                biased;
+                update = watch.next() => update?,
+                () = readiness.draining() => {
+                    Err(ApiError::new(ErrorCode::ShuttingDown, "The orchestrator is stopping"))
+                }
+            };
+            match update {
+                Ok(view) => Some((Ok(v1::WatchJobResponse { job: Some(convert::job(&view)) }), Some(watch))),
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        }
+    })
+}

@@ -1,0 +1,83 @@
+//! From request to answer. The order matters: who is calling comes before what is served, so that a stranger learns nothing of
+//! either.
+
+use avtomatika_proto::ApiError;
+use axum::{body::Body, response::Response};
+use http::{HeaderValue, Method, Request, header};
+use hyper::body::{Body as _, Incoming};
+
+use super::{
+    events, jobs, operate, query,
+    route::{self, NoRoute, Route},
+    submit,
+};
+use crate::api::{Inside, reply};
+
+/// Answers one request. Every error becomes an answer.
+pub(in crate::api) async fn answer(inside: Inside, request: Request<Incoming>) -> Response {
+    let head_only = request.method() == Method::HEAD;
+    let response = match route::is_client_path(request.uri().path()) {
+        true => client(&inside, request).await,
+        false => public(&inside, &request).await,
+    };
+    let response = response.unwrap_or_else(|error| reply::error(&error));
+    match head_only {
+        true => without_body(response),
+        false => response,
+    }
+}
+
+async fn public(inside: &Inside, request: &Request<Incoming>) -> Result<Response, ApiError> {
+    match route::public(request.method(), request.uri().path()) {
+        Ok(route) => Ok(operate::public(inside, route).await),
+        Err(NoRoute::UnknownPath) => Err(route::unknown_path(None)),
+        Err(NoRoute::WrongMethod(allow)) => Ok(wrong_method(allow)),
+    }
+}
+
+async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let client = inside.auth.client(request.headers())?;
+    let blueprints = inside.conductor.blueprints();
+    let uri = request.uri().clone();
+    let route = match route::client(request.method(), uri.path(), blueprints) {
+        Ok(route) => route,
+        Err(NoRoute::UnknownPath) => return Err(route::unknown_path(Some(blueprints))),
+        Err(NoRoute::WrongMethod(allow)) => return Ok(wrong_method(allow)),
+    };
+    match route {
+        Route::Submit { blueprint, body } => {
+            submit::at_endpoint(inside, client, blueprint, body, request).await
+        }
+        Route::SubmitByName => submit::by_name(inside, client, request).await,
+        Route::ListJobs => jobs::list(inside, client, &uri).await,
+        Route::Job(id) => jobs::get(inside, &client, id, &uri).await,
+        Route::JobHistory(id) => jobs::history(inside, &client, id, &uri).await,
+        Route::JobEvents(id) => {
+            query::none(&uri)?;
+            events::follow(inside, &client, id).await
+        }
+        Route::CancelJob(id) => jobs::cancel(inside, &client, id, request).await,
+        Route::Workers => query::none(&uri).map(|()| operate::workers(inside))?.await,
+        Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),
+        Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),
+        Route::BlueprintGraph(name) => {
+            query::none(&uri).and_then(|()| operate::blueprint_graph(inside, name))
+        }
+        Route::Dashboard => query::none(&uri).map(|()| operate::dashboard(inside))?.await,
+    }
+}
+
+fn wrong_method(allow: &'static str) -> Response {
+    let mut response = reply::error(&route::wrong_method(allow));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+/// The answer to HEAD: what GET would say, without saying it.
+fn without_body(response: Response) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    Response::from_parts(parts, Body::empty())
+}

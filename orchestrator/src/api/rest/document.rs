@@ -1,0 +1,369 @@
+//! The documents that REST answers with: what a job, a history entry, a worker and a blueprint look like as JSON.
+//!
+//! Fields stand in the order of the published contract, absent values are `null`, and a job's own data is embedded as it is
+//! stored, byte for byte.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use serde::{Serialize, Serializer, ser::Error as _, ser::SerializeMap};
+use serde_json::value::RawValue;
+
+use crate::{
+    blueprint::Blueprint,
+    conductor::{JobView, Stats, WorkerView},
+    engine::{HistoryEntry, JobStatus},
+    json::Json,
+    time::Timestamp,
+};
+
+/// A job, or some of its fields.
+pub(super) struct JobDocument<'a> {
+    pub view: &'a JobView,
+    /// Only these; `None` means all.
+    pub fields: Option<&'a [String]>,
+}
+
+macro_rules! job_fields {
+    ($view:ident, $job:ident: $($name:literal => $value:expr,)*) => {
+        /// The fields of a job, in their order.
+        pub(super) const JOB_FIELDS: &[&str] = &[$($name),*];
+
+        impl Serialize for JobDocument<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let $view = self.view;
+                let $job = &*$view.job;
+                let wanted = |name: &str| self.fields.is_none_or(|fields| fields.iter().any(|field| field == name));
+                let mut map = serializer.serialize_map(None)?;
+                $(if wanted($name) {
+                    map.serialize_entry($name, &$value)?;
+                })*
+                map.end()
+            }
+        }
+    };
+}
+
+job_fields! { view, job:
+    "id" => job.id,
+    "blueprint_name" => job.blueprint,
+    "current_state" => job.state,
+    "initial_data" => Raw(&job.submission.initial_data),
+    "state_history" => Raw(&job.state_history),
+    "status" => view.status().as_str(),
+    "result" => job.result.as_ref().map(Raw),
+    "error_message" => job.error.as_ref().map(|error| &error.message),
+    "error_code" => job.error.as_ref().map(|error| &error.code),
+    "retry_count" => job.retry_count,
+    "transition_count" => job.transitions,
+    "blueprint_version" => job.blueprint_version,
+    "labels" => job.submission.labels,
+    "priority" => job.submission.priority,
+    "current_task" => CurrentTask::of(view),
+    "created_at" => time(job.created_at),
+    "updated_at" => time(job.updated_at),
+    "finished_at" => job.finished_at.map(time),
+    "resumes_at" => job.resumes_at.map(time),
+}
+
+/// Stored JSON, passed through.
+struct Raw<'a>(&'a Json);
+
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(self.0.as_str()).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
+#[derive(Serialize)]
+struct CurrentTask<'a> {
+    id: String,
+    r#type: &'a str,
+    attempt: u32,
+    worker_id: Option<&'a str>,
+    ready_at: String,
+    dispatched_at: Option<String>,
+    deadline: Option<String>,
+    progress: Option<Progress<'a>>,
+}
+
+#[derive(Serialize)]
+struct Progress<'a> {
+    fraction: f64,
+    message: &'a str,
+}
+
+impl<'a> CurrentTask<'a> {
+    fn of(view: &'a JobView) -> Option<Self> {
+        let attempt = view.job.attempt.as_ref()?;
+        let lease = view.lease.as_ref();
+        let progress = lease.and_then(|lease| lease.progress.as_ref());
+        Some(Self {
+            id: attempt.task_id.to_string(),
+            r#type: &attempt.task_type,
+            attempt: attempt.number,
+            worker_id: lease.map(|lease| &*lease.worker_id),
+            ready_at: time(attempt.ready_at),
+            dispatched_at: lease.map(|lease| time(lease.dispatched_at)),
+            deadline: lease.map(|lease| time(lease.deadline)),
+            progress: progress
+                .map(|progress| Progress { fraction: progress.fraction, message: &progress.message }),
+        })
+    }
+}
+
+/// A page of jobs.
+#[derive(Serialize)]
+pub(super) struct JobsDocument<'a> {
+    pub jobs: Vec<JobDocument<'a>>,
+    pub next_cursor: Option<String>,
+}
+
+/// A page of a history.
+#[derive(Serialize)]
+pub(super) struct HistoryDocument<'a> {
+    pub history: Vec<EntryDocument<'a>>,
+    pub next_cursor: Option<String>,
+}
+
+/// One thing that happened to a job.
+#[derive(Serialize)]
+pub(super) struct EntryDocument<'a> {
+    sequence: u64,
+    at: String,
+    event: &'static str,
+    state: &'a str,
+    from_state: Option<&'a str>,
+    outcome: Option<&'a str>,
+    task_id: Option<String>,
+    attempt: Option<u32>,
+    worker_id: Option<&'a str>,
+    error_code: Option<&'a str>,
+    error_message: Option<&'a str>,
+    duration_ms: Option<f64>,
+}
+
+impl<'a> EntryDocument<'a> {
+    pub(super) fn of(entry: &'a HistoryEntry) -> Self {
+        Self {
+            sequence: entry.sequence,
+            at: time(entry.at),
+            event: entry.event.as_str(),
+            state: &entry.state,
+            from_state: entry.from_state.as_deref(),
+            outcome: entry.outcome.as_deref(),
+            task_id: entry.task_id.map(|id| id.to_string()),
+            attempt: entry.attempt,
+            worker_id: entry.worker_id.as_deref(),
+            error_code: entry.error.as_ref().map(|error| &*error.code),
+            error_message: entry.error.as_ref().map(|error| &*error.message),
+            duration_ms: entry.duration.map(|duration| duration.as_micros() as f64 / 1000.0),
+        }
+    }
+}
+
+/// A connected worker.
+#[derive(Serialize)]
+pub(super) struct WorkerDocument<'a> {
+    worker_id: &'a str,
+    worker_type: &'a str,
+    supported_tasks: &'a [Arc<str>],
+    max_concurrent_tasks: u32,
+    status: &'static str,
+    load: f64,
+    running_tasks: u32,
+    labels: &'a BTreeMap<String, String>,
+    resources: &'a BTreeMap<String, f64>,
+    hostname: &'a str,
+    sdk_version: &'a str,
+    hot_cache: &'a [Arc<str>],
+    connected_at: String,
+}
+
+impl<'a> WorkerDocument<'a> {
+    pub(super) fn of(view: &'a WorkerView) -> Self {
+        let worker = &view.worker;
+        Self {
+            worker_id: &worker.worker_id,
+            worker_type: &worker.worker_type,
+            supported_tasks: &worker.task_types,
+            max_concurrent_tasks: worker.slots,
+            status: view.status.as_str(),
+            load: view.load,
+            running_tasks: view.running_tasks,
+            labels: &worker.labels,
+            resources: &worker.resources,
+            hostname: &worker.hostname,
+            sdk_version: &worker.sdk_version,
+            hot_cache: &view.hot_cache,
+            connected_at: time(view.connected_at),
+        }
+    }
+}
+
+/// A blueprint: in short, or with its definition.
+#[derive(Serialize)]
+pub(super) struct BlueprintDocument<'a> {
+    name: &'a str,
+    version: u32,
+    endpoint: Option<&'a str>,
+    start_state: &'a str,
+    states: Vec<&'a str>,
+    task_types: Vec<Arc<str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    definition: Option<&'a RawValue>,
+}
+
+impl<'a> BlueprintDocument<'a> {
+    pub(super) fn short(blueprint: &'a Blueprint) -> Self {
+        Self {
+            name: &blueprint.name,
+            version: blueprint.version,
+            endpoint: blueprint.endpoint.as_deref(),
+            start_state: &blueprint.start,
+            states: blueprint.states.keys().map(|name| &**name).collect(),
+            task_types: blueprint.task_types(),
+            definition: None,
+        }
+    }
+
+    pub(super) fn whole(blueprint: &'a Blueprint) -> Self {
+        Self { definition: serde_json::from_str(&blueprint.definition).ok(), ..Self::short(blueprint) }
+    }
+}
+
+/// The counts of the Python system's dashboard.
+#[derive(Serialize)]
+pub(super) struct Dashboard {
+    workers: Total,
+    jobs: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct Total {
+    total: u64,
+}
+
+impl Dashboard {
+    pub(super) fn of(stats: &Stats) -> Self {
+        let count = |(status, count): (&JobStatus, &u64)| (status.as_str(), *count);
+        let mut jobs: BTreeMap<&'static str, u64> = stats.jobs.iter().map(count).collect();
+        jobs.insert("queued", stats.ready_tasks.values().sum());
+        Self { workers: Total { total: stats.connected_workers }, jobs }
+    }
+}
+
+fn time(time: Timestamp) -> String {
+    time.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use avtomatika_proto::{JobId, TaskId};
+
+    use super::*;
+    use crate::{
+        conductor::{LeaseView, Progress},
+        engine::{Attempt, Job, Submission},
+    };
+
+    fn view() -> JobView {
+        let blueprint = Blueprint {
+            name: Arc::from("test_workflow"),
+            version: 2,
+            endpoint: None,
+            start: Arc::from("init"),
+            max_transitions: 1,
+            states: Default::default(),
+            definition: Arc::from("{\"blueprint\":\"test_workflow\"}"),
+        };
+        let submission = Submission {
+            initial_data: Json::object("{ \"n\": 9007199254740993, \"x\": 1.50 }").unwrap(),
+            labels: BTreeMap::from([("team".to_owned(), "a".to_owned())]),
+            priority: 5,
+            dispatch_timeout: None,
+            result_timeout: None,
+        };
+        let now = Timestamp::from_micros(1_700_000_000_123_456);
+        let id = JobId::compose(1_700_000_000_123, 0, 0);
+        let mut job = Job::accepted(id, Arc::from("alice"), &blueprint, Arc::new(submission), now);
+        job.attempt = Some(Attempt {
+            task_id: TaskId::from_random(7),
+            task_type: Arc::from("process_data"),
+            number: 1,
+            ready_at: now,
+        });
+        let lease = LeaseView {
+            worker_id: Arc::from("w1"),
+            dispatched_at: now,
+            deadline: now,
+            progress: Some(Progress { fraction: 0.5, message: Arc::from("half way") }),
+        };
+        JobView { job: Arc::new(job), lease: Some(lease) }
+    }
+
+    #[test]
+    fn a_job_reads_in_the_order_of_the_contract_with_its_data_untouched() {
+        let view = view();
+        let text = serde_json::to_string_pretty(&JobDocument { view: &view, fields: None }).unwrap();
+        let expected = r#"{
+  "id": "018bcfe5-687b-7000-8000-000000000000",
+  "blueprint_name": "test_workflow",
+  "current_state": "init",
+  "initial_data": { "n": 9007199254740993, "x": 1.50 },
+  "state_history": {},
+  "status": "running",
+  "result": null,
+  "error_message": null,
+  "error_code": null,
+  "retry_count": 0,
+  "transition_count": 0,
+  "blueprint_version": 2,
+  "labels": {
+    "team": "a"
+  },
+  "priority": 5,
+  "current_task": {
+    "id": "00000000-0000-4000-8000-000000000007",
+    "type": "process_data",
+    "attempt": 1,
+    "worker_id": "w1",
+    "ready_at": "2023-11-14T22:13:20.123456Z",
+    "dispatched_at": "2023-11-14T22:13:20.123456Z",
+    "deadline": "2023-11-14T22:13:20.123456Z",
+    "progress": {
+      "fraction": 0.5,
+      "message": "half way"
+    }
+  },
+  "created_at": "2023-11-14T22:13:20.123456Z",
+  "updated_at": "2023-11-14T22:13:20.123456Z",
+  "finished_at": null,
+  "resumes_at": null
+}"#;
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn some_fields_of_a_job_are_only_those() {
+        let view = view();
+        let fields = ["status".to_owned(), "id".to_owned()];
+        let text = serde_json::to_string(&JobDocument { view: &view, fields: Some(&fields) }).unwrap();
+        assert_eq!(text, r#"{"id":"018bcfe5-687b-7000-8000-000000000000","status":"running"}"#);
+    }
+
+    #[test]
+    fn the_dashboard_counts_what_waits_for_a_worker_as_queued() {
+        let stats = Stats {
+            jobs: BTreeMap::from([(JobStatus::Running, 1), (JobStatus::Finished, 3)]),
+            connected_workers: 2,
+            ready_tasks: BTreeMap::from([(Arc::from("a"), 4), (Arc::from("b"), 1)]),
+            running_tasks: 1,
+            started_at: Timestamp::default(),
+        };
+        let text = serde_json::to_string(&Dashboard::of(&stats)).unwrap();
+        assert_eq!(text, r#"{"workers":{"total":2},"jobs":{"finished":3,"queued":5,"running":1}}"#);
+    }
+}

@@ -1,0 +1,76 @@
+//! `GET /api/jobs/{id}/events`: a job's changes as server-sent events. First the job as it is, then each change, and the end of
+//! the stream after the job's own. Each event's data is the document of `GET /api/jobs/{id}`.
+
+use std::{sync::Arc, time::Duration};
+
+use avtomatika_proto::{ApiError, ErrorCode};
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderValue, header};
+use serde::Serialize;
+
+use super::document::JobDocument;
+use crate::{
+    api::{Inside, Readiness, convert, reply},
+    conductor::Watch,
+};
+
+/// Silence after which a comment is sent: proxies on the way close what says nothing for a minute.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+pub(super) async fn follow(inside: &Inside, client: &Arc<str>, id: &str) -> Result<Response, ApiError> {
+    let watch = inside.conductor.watch(client, convert::job_id(id)?).await?;
+    let state = Some((watch, inside.readiness.clone()));
+    let events = stream::unfold(state, async |state| {
+        let (watch, readiness) = state?;
+        let (event, rest) = next(watch, readiness).await?;
+        Some((Ok::<Bytes, std::convert::Infallible>(event), rest))
+    });
+    let mut response = Response::new(Body::from_stream(events));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The next event, and what follows it.
+async fn next(mut watch: Watch, readiness: Readiness) -> Option<(Bytes, Option<(Watch, Readiness)>)> {
+    let update = tokio::select! {
+        biased;
+        update = watch.next() => update?,
+        () = readiness.draining() => Err(ApiError::new(ErrorCode::ShuttingDown, "The orchestrator is stopping")),
+        () = tokio::time::sleep(KEEPALIVE) => {
+            return Some((Bytes::from_static(b": still here\n\n"), Some((watch, readiness))));
+        }
+    };
+    match update {
+        Ok(view) => {
+            let event = event("job", &JobDocument { view: &view, fields: None });
+            Some((event, Some((watch, readiness))))
+        }
+        Err(error) => Some((event("error", &reply::ErrorBody::of(&error)), None)),
+    }
+}
+
+fn event(name: &str, data: &impl Serialize) -> Bytes {
+    let data = serde_json::to_string(data).unwrap_or_else(|fault| {
+        tracing::error!(%fault, "an event could not be written as JSON");
+        "null".to_owned()
+    });
+    // A line break in stored JSON stands between its tokens; as a field of an event it would end the field.
+    let data = data.replace(['\n', '\r'], " ");
+    Bytes::from(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::value::RawValue;
+
+    #[test]
+    fn an_event_is_one_field_of_one_line_whatever_the_data_looks_like() {
+        let data: Box<RawValue> = serde_json::from_str("{\r\n \"a\": \"x\\ny\"\n}").unwrap();
+        assert_eq!(event("job", &data), "event: job\ndata: {   \"a\": \"x\\ny\" }\n\n");
+    }
+}

@@ -1,0 +1,86 @@
+//! What the orchestrator runs and knows: workers, blueprints, counts, and the probes that ask for no token.
+
+use avtomatika_proto::{ApiError, ErrorCode};
+use axum::{body::Body, response::Response};
+use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use serde::Serialize;
+
+use super::{
+    document::{BlueprintDocument, Dashboard, WorkerDocument},
+    route::PublicRoute,
+};
+use crate::{
+    api::{Inside, Phase, reply, submission::quote},
+    blueprint::Blueprint,
+    metrics,
+};
+
+pub(super) async fn workers(inside: &Inside) -> Result<Response, ApiError> {
+    let workers = inside.conductor.workers().await?;
+    let document: Vec<WorkerDocument<'_>> = workers.iter().map(WorkerDocument::of).collect();
+    Ok(reply::json(StatusCode::OK, &document))
+}
+
+pub(super) fn blueprints(inside: &Inside) -> Response {
+    let served = inside.conductor.blueprints().served();
+    let document: Vec<BlueprintDocument<'_>> =
+        served.map(|blueprint| BlueprintDocument::short(blueprint)).collect();
+    reply::json(StatusCode::OK, &document)
+}
+
+pub(super) fn blueprint(inside: &Inside, name: &str) -> Result<Response, ApiError> {
+    Ok(reply::json(StatusCode::OK, &BlueprintDocument::whole(find(inside, name)?)))
+}
+
+pub(super) fn blueprint_graph(inside: &Inside, name: &str) -> Result<Response, ApiError> {
+    let dot = find(inside, name)?.to_dot();
+    Ok(text(HeaderValue::from_static("text/vnd.graphviz; charset=utf-8"), dot))
+}
+
+fn find<'a>(inside: &'a Inside, name: &str) -> Result<&'a Blueprint, ApiError> {
+    let missing =
+        || ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {}", quote(name)));
+    Ok(&**inside.conductor.blueprints().newest(name).ok_or_else(missing)?)
+}
+
+pub(super) async fn dashboard(inside: &Inside) -> Result<Response, ApiError> {
+    let stats = inside.conductor.stats().await?;
+    Ok(reply::json(StatusCode::OK, &Dashboard::of(&stats)))
+}
+
+#[derive(Serialize)]
+struct StatusDocument {
+    status: &'static str,
+}
+
+pub(super) async fn public(inside: &Inside, route: PublicRoute) -> Response {
+    match route {
+        // The process answers, so it lives; what it can do is another question.
+        PublicRoute::Status | PublicRoute::Live => ok("ok"),
+        PublicRoute::Ready => ready(inside.readiness.phase()),
+        PublicRoute::Metrics => {
+            let stats = inside.conductor.stats().await.ok();
+            text(HeaderValue::from_static(metrics::CONTENT_TYPE), inside.metrics.render(stats.as_ref()))
+        }
+    }
+}
+
+fn ready(phase: Phase) -> Response {
+    let (code, message) = match phase {
+        Phase::Ready => return ok("ready"),
+        Phase::Starting => (ErrorCode::Overloaded, "The orchestrator is still recovering its jobs"),
+        Phase::DiskFull => (ErrorCode::StorageFull, "The orchestrator's disk is full"),
+        Phase::Draining => (ErrorCode::ShuttingDown, "The orchestrator is stopping"),
+    };
+    reply::error_with_status(&ApiError::new(code, message), StatusCode::SERVICE_UNAVAILABLE)
+}
+
+fn ok(status: &'static str) -> Response {
+    reply::json(StatusCode::OK, &StatusDocument { status })
+}
+
+fn text(media_type: HeaderValue, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    response
+}

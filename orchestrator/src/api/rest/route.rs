@@ -1,0 +1,263 @@
+//! Which endpoint a request means: a total function of method, path and the blueprints that are served.
+//!
+//! The table is written out here instead of being registered with a router, because blueprints bring endpoints of their
+//! own, among the fixed ones (`/api/jobs/test` beside `/api/jobs/{id}`), and because the answer to what is not served must say
+//! what is.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, ErrorCode};
+use http::Method;
+
+use crate::blueprint::{Blueprint, Registry};
+
+/// An endpoint, with what its path says.
+#[derive(Debug, Clone)]
+pub(super) enum Route<'p> {
+    /// Create a job of this blueprint.
+    Submit {
+        blueprint: Arc<Blueprint>,
+        body: BodyForm,
+    },
+    /// Create a job of the blueprint that the body names.
+    SubmitByName,
+    ListJobs,
+    Job(&'p str),
+    JobHistory(&'p str),
+    JobEvents(&'p str),
+    CancelJob(&'p str),
+    Workers,
+    Blueprints,
+    BlueprintByName(&'p str),
+    BlueprintGraph(&'p str),
+    Dashboard,
+}
+
+/// What the body of a submission is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyForm {
+    /// `initial_data` itself: the unversioned API.
+    Raw,
+    /// An object with `initial_data` in it: version 1.
+    Wrapped,
+}
+
+/// An endpoint that asks for no token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PublicRoute {
+    Status,
+    Metrics,
+    Live,
+    Ready,
+}
+
+/// Why there is no endpoint.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoRoute {
+    /// Nothing is served at this path.
+    UnknownPath,
+    /// Something is, with other methods: the value of `Allow`.
+    WrongMethod(&'static str),
+}
+
+const READ: &str = "GET, HEAD";
+const CREATE: &str = "POST";
+const BOTH: &str = "GET, HEAD, POST";
+
+/// Whether the path belongs to clients, served or not: everything there asks for a token first.
+pub(super) fn is_client_path(path: &str) -> bool {
+    path.starts_with("/api")
+}
+
+/// The endpoint that asks for no token.
+pub(super) fn public(method: &Method, path: &str) -> Result<PublicRoute, NoRoute> {
+    let route = match path {
+        "/_public/status" => PublicRoute::Status,
+        "/_public/metrics" => PublicRoute::Metrics,
+        "/healthz" => PublicRoute::Live,
+        "/readyz" => PublicRoute::Ready,
+        _ => return Err(NoRoute::UnknownPath),
+    };
+    match is_read(method) {
+        true => Ok(route),
+        false => Err(NoRoute::WrongMethod(READ)),
+    }
+}
+
+/// The endpoint for a client's request.
+pub(super) fn client<'p>(
+    method: &Method,
+    path: &'p str,
+    blueprints: &Registry,
+) -> Result<Route<'p>, NoRoute> {
+    let (form, path) = strip_version(path).ok_or(NoRoute::UnknownPath)?;
+    let read = reads(path);
+    let create = creates(path, form, blueprints);
+    let allow = match (&read, &create) {
+        (Some(_), Some(_)) => BOTH,
+        (Some(_), None) => READ,
+        (None, Some(_)) => CREATE,
+        (None, None) => return Err(NoRoute::UnknownPath),
+    };
+    let chosen = match *method {
+        _ if is_read(method) => read,
+        Method::POST => create,
+        _ => None,
+    };
+    match chosen {
+        Some(route) => Ok(route),
+        // The path looks like a job's, but who posts there means a blueprint's endpoint.
+        None if *method == Method::POST && matches!(reads(path), Some(Route::Job(_))) => {
+            Err(NoRoute::UnknownPath)
+        }
+        None => Err(NoRoute::WrongMethod(allow)),
+    }
+}
+
+/// The path below `/api` or `/api/v1`, and what that says of bodies.
+fn strip_version(path: &str) -> Option<(BodyForm, &str)> {
+    let path = path.strip_prefix("/api")?;
+    let (form, path) = match path.strip_prefix("/v1") {
+        Some(rest) if rest.starts_with('/') => (BodyForm::Wrapped, rest),
+        _ => (BodyForm::Raw, path),
+    };
+    path.starts_with('/').then_some((form, path))
+}
+
+fn reads(path: &str) -> Option<Route<'_>> {
+    let mut segments = path.split('/').skip(1);
+    let route = match (segments.next()?, segments.next(), segments.next()) {
+        ("jobs", None, None) => Route::ListJobs,
+        ("jobs", Some(id), None) => Route::Job(id),
+        ("jobs", Some(id), Some("history")) => Route::JobHistory(id),
+        ("jobs", Some(id), Some("events")) => Route::JobEvents(id),
+        ("workers", None, None) => Route::Workers,
+        ("blueprints", None, None) => Route::Blueprints,
+        ("blueprints", Some(name), None) => Route::BlueprintByName(name),
+        ("blueprints", Some(name), Some("graph")) => Route::BlueprintGraph(name),
+        ("dashboard", None, None) => Route::Dashboard,
+        _ => return None,
+    };
+    segments.next().is_none().then_some(route)
+}
+
+fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<Route<'p>> {
+    let mut segments = path.split('/').skip(1);
+    match (segments.next()?, segments.next(), segments.next(), segments.next()) {
+        ("jobs", None, None, None) => return Some(Route::SubmitByName),
+        ("jobs", Some(id), Some("cancel"), None) => return Some(Route::CancelJob(id)),
+        _ => {}
+    }
+    let blueprint = blueprints.at_endpoint(path)?.clone();
+    Some(Route::Submit { blueprint, body: form })
+}
+
+fn is_read(method: &Method) -> bool {
+    method == Method::GET || method == Method::HEAD
+}
+
+/// Blueprints' endpoints that an error lists at most.
+const LISTED_ENDPOINTS_MAX: usize = 20;
+
+/// The answer to a path at which nothing is served. `blueprints` is what the caller may know of.
+pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
+    let error = ApiError::new(ErrorCode::EndpointNotFound, "Nothing is served at this path");
+    let Some(blueprints) = blueprints else {
+        return error.with_hint("Served without a token: GET /_public/status, GET /_public/metrics, GET /healthz, GET /readyz; with one: /api and below.");
+    };
+    let mut served: Vec<String> = Vec::new();
+    let endpoints = blueprints.served().filter_map(|blueprint| blueprint.endpoint.as_deref());
+    served.extend(endpoints.take(LISTED_ENDPOINTS_MAX).map(|endpoint| format!("POST /api{endpoint}")));
+    served.push(FIXED.to_owned());
+    error.with_hint(format!("Served: {}.", served.join(", ")))
+}
+
+const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
+    GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel, GET /api/workers, GET /api/blueprints, \
+    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard; each also below /api/v1";
+
+/// The answer to a method that a path does not have.
+pub(super) fn wrong_method(allow: &str) -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, "This path is not served with this method")
+        .with_hint(format!("Served here: {allow}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> Registry {
+        let mut registry = Registry::default();
+        let blueprint = Blueprint {
+            name: Arc::from("test_workflow"),
+            version: 1,
+            endpoint: Some(Arc::from("/jobs/test")),
+            start: Arc::from("init"),
+            max_transitions: 1,
+            states: Default::default(),
+            definition: Arc::from("{}"),
+        };
+        registry.add(Arc::new(blueprint), true);
+        registry
+    }
+
+    fn name(method: &str, path: &str) -> String {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        match client(&method, path, &registry()) {
+            Ok(Route::Submit { blueprint, body }) => format!("submit {} {body:?}", blueprint.name),
+            Ok(route) => format!("{route:?}"),
+            Err(NoRoute::UnknownPath) => "404".to_owned(),
+            Err(NoRoute::WrongMethod(allow)) => format!("405 {allow}"),
+        }
+    }
+
+    #[test]
+    fn every_path_means_one_thing() {
+        for (method, path, meant) in [
+            ("POST", "/api/jobs/test", "submit test_workflow Raw"),
+            ("POST", "/api/v1/jobs/test", "submit test_workflow Wrapped"),
+            ("POST", "/api/jobs", "SubmitByName"),
+            ("POST", "/api/v1/jobs", "SubmitByName"),
+            ("GET", "/api/jobs", "ListJobs"),
+            ("HEAD", "/api/v1/jobs", "ListJobs"),
+            ("GET", "/api/jobs/test", "Job(\"test\")"),
+            ("GET", "/api/jobs/", "Job(\"\")"),
+            ("GET", "/api/v1/jobs/x/history", "JobHistory(\"x\")"),
+            ("GET", "/api/jobs/x/events", "JobEvents(\"x\")"),
+            ("POST", "/api/jobs/x/cancel", "CancelJob(\"x\")"),
+            ("GET", "/api/workers", "Workers"),
+            ("GET", "/api/blueprints", "Blueprints"),
+            ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),
+            ("GET", "/api/blueprints/b/graph", "BlueprintGraph(\"b\")"),
+            ("GET", "/api/v1/dashboard", "Dashboard"),
+            ("POST", "/api/jobs/xyz", "404"),
+            ("POST", "/api/jobs/31c0f6fe-650e-4c67-9a15-641ec32266b7", "404"),
+            ("DELETE", "/api/jobs/test", "405 GET, HEAD, POST"),
+            ("DELETE", "/api/jobs/xyz", "405 GET, HEAD"),
+            ("PUT", "/api/jobs", "405 GET, HEAD, POST"),
+            ("POST", "/api/workers", "405 GET, HEAD"),
+            ("GET", "/api/jobs/x/cancel", "405 POST"),
+            ("OPTIONS", "/api/dashboard", "405 GET, HEAD"),
+            ("GET", "/api/jobs/x/history/y", "404"),
+            ("GET", "/api", "404"),
+            ("GET", "/api/", "404"),
+            ("GET", "/api/v1", "404"),
+            ("GET", "/api/v2/jobs", "404"),
+            ("GET", "/apix/jobs", "404"),
+            ("POST", "/api/nothing", "404"),
+        ] {
+            assert_eq!(name(method, path), meant, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn the_answer_to_what_is_not_served_says_what_is() {
+        let error = unknown_path(Some(&registry()));
+        assert!(
+            error.hint.starts_with("Served: POST /api/jobs/test, POST /api/v1/jobs, GET"),
+            "{}",
+            error.hint
+        );
+        assert!(!unknown_path(None).hint.contains("/api/jobs/test"), "blueprints are for clients");
+    }
+}

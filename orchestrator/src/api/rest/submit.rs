@@ -1,0 +1,256 @@
+//! `POST /api{endpoint}`, `POST /api/v1{endpoint}`, `POST /api/v1/jobs`: creating a job.
+
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use avtomatika_proto::{ApiError, limits::PAYLOAD_BYTES_MAX};
+use axum::response::Response;
+use http::{HeaderValue, Request, StatusCode, header::LOCATION};
+use hyper::body::Incoming;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use super::{body, document::JobDocument, query, route::BodyForm};
+use crate::{
+    api::{
+        Inside, reply,
+        submission::{self, Draft, invalid, invalid_json, quote},
+    },
+    blueprint::Blueprint,
+    conductor::Submitted,
+    json::Json,
+    span,
+    spelling::did_you_mean,
+};
+
+/// At a blueprint's own endpoint.
+pub(super) async fn at_endpoint(
+    inside: &Inside,
+    client: Arc<str>,
+    blueprint: Arc<Blueprint>,
+    form: BodyForm,
+    request: Request<Incoming>,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let wait = query::wait(&parts.uri, &parts.headers)?;
+    let key = query::idempotency_key(&parts.headers)?;
+    let name = blueprint.name.clone();
+    let draft = match form {
+        BodyForm::Raw => {
+            let bytes = body::read(&parts.headers, body, PAYLOAD_BYTES_MAX).await?;
+            Draft::new(name, submission::initial_data(&bytes)?)
+        }
+        BodyForm::Wrapped => {
+            let bytes = body::read(&parts.headers, body, body::ENVELOPE_BYTES_MAX).await?;
+            let (draft, named) = envelope(&bytes, name)?;
+            if named {
+                return Err(invalid("blueprint stands in the body, but the path has named it".to_owned())
+                    .with_hint("Leave blueprint out, or post to /api/v1/jobs."));
+            }
+            draft
+        }
+    };
+    create(inside, client, Draft { wait, idempotency_key: key, ..draft }).await
+}
+
+/// Of the blueprint that the body names.
+pub(super) async fn by_name(
+    inside: &Inside,
+    client: Arc<str>,
+    request: Request<Incoming>,
+) -> Result<Response, ApiError> {
+    let (parts, body) = request.into_parts();
+    let wait = query::wait(&parts.uri, &parts.headers)?;
+    let key = query::idempotency_key(&parts.headers)?;
+    let bytes = body::read(&parts.headers, body, body::ENVELOPE_BYTES_MAX).await?;
+    let (draft, _) = envelope(&bytes, Arc::from(""))?;
+    create(inside, client, Draft { wait, idempotency_key: key, ..draft }).await
+}
+
+#[derive(Serialize)]
+struct AcceptedDocument {
+    status: &'static str,
+    job_id: String,
+}
+
+async fn create(inside: &Inside, client: Arc<str>, draft: Draft<'_>) -> Result<Response, ApiError> {
+    let request = draft.check()?;
+    let Submitted { job_id, job, .. } = inside.conductor.submit(&client, request).await?;
+    let mut response = match job.filter(|view| view.job.status.is_terminal()) {
+        Some(view) => reply::json(StatusCode::OK, &JobDocument { view: &view, fields: None }),
+        None => {
+            let accepted = AcceptedDocument { status: "accepted", job_id: job_id.to_string() };
+            reply::json(StatusCode::ACCEPTED, &accepted)
+        }
+    };
+    let location = HeaderValue::try_from(format!("/api/jobs/{job_id}"));
+    response.headers_mut().insert(LOCATION, location.expect("an id is ASCII"));
+    Ok(response)
+}
+
+// ---- the wrapped form ----
+
+const KEYS: [&str; 7] =
+    ["blueprint", "initial_data", "webhook_url", "dispatch_timeout", "result_timeout", "priority", "labels"];
+
+/// The members of the body's one object, each still as it was written.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Vec<(String, &'de RawValue)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members: Self::Value = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    // Refused here and not later: a list of unknown keys has no other bound.
+                    if !KEYS.contains(&key.as_str()) {
+                        let meant = did_you_mean(&key, KEYS);
+                        return Err(A::Error::custom(format_args!("unknown key {}{meant}", quote(&key))));
+                    }
+                    if members.iter().any(|(known, _)| *known == key) {
+                        return Err(A::Error::custom(format_args!("the key {key:?} stands twice")));
+                    }
+                    members.push((key, map.next_value()?));
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(Collect).map(Members)
+    }
+}
+
+/// Reads the wrapped form, and says whether it names the blueprint. A member that is `null` is as good as absent.
+fn envelope(bytes: &[u8], blueprint: Arc<str>) -> Result<(Draft<'static>, bool), ApiError> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| invalid_json(format_args!("not UTF-8 at byte {}", error.valid_up_to())))?;
+    let Members(members) = serde_json::from_str(text).map_err(invalid_json)?;
+    let mut draft = Draft::new(blueprint, Json::empty());
+    let mut named = false;
+    for (key, value) in members {
+        if value.get() == "null" {
+            continue;
+        }
+        match key.as_str() {
+            "blueprint" => {
+                draft.blueprint = Arc::from(member::<String>("blueprint", value, "a text")?);
+                named = true;
+            }
+            "initial_data" => draft.initial_data = submission::initial_data(value.get().as_bytes())?,
+            "webhook_url" => {
+                // Whatever it says, it is refused; an empty one asks for nothing.
+                let url: String = member("webhook_url", value, "a text")?;
+                draft.webhook_url = (!url.is_empty()).then_some("asked for");
+            }
+            "dispatch_timeout" => draft.dispatch_timeout = Some(timeout("dispatch_timeout", value)?),
+            "result_timeout" => draft.result_timeout = Some(timeout("result_timeout", value)?),
+            "priority" => draft.priority = member("priority", value, "a whole number")?,
+            // The last of KEYS.
+            _ => draft.labels = labels(value)?,
+        }
+    }
+    Ok((draft, named))
+}
+
+fn member<'a, T: Deserialize<'a>>(key: &str, value: &'a RawValue, expected: &str) -> Result<T, ApiError> {
+    serde_json::from_str(value.get())
+        .map_err(|_| invalid(format!("{key} is {}; expected {expected}", quote(value.get()))))
+}
+
+fn labels(value: &RawValue) -> Result<BTreeMap<String, String>, ApiError> {
+    // Through the gate first: it knows a key that stands twice.
+    Json::object(value.get()).map_err(|error| invalid(format!("labels: {error}")))?;
+    member("labels", value, "an object of texts")
+}
+
+/// A number of seconds, or a text such as `30s`.
+fn timeout(key: &str, value: &RawValue) -> Result<Duration, ApiError> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Seconds(f64),
+        Text(String),
+    }
+    let written = member(key, value, "a number of seconds or a text such as \"30s\"")?;
+    let span = match written {
+        Written::Seconds(seconds) => span::from_seconds(seconds),
+        Written::Text(text) => span::parse(&text),
+    };
+    span.map_err(|error| invalid(format!("{key} is {}: {error}", quote(value.get()))))
+}
+
+#[cfg(test)]
+mod tests {
+    use avtomatika_proto::ErrorCode;
+
+    use super::*;
+
+    fn read(body: &str) -> Result<Draft<'static>, ApiError> {
+        envelope(body.as_bytes(), Arc::from("given")).map(|(draft, _)| draft)
+    }
+
+    #[test]
+    fn an_envelope_holds_what_the_later_contract_names() {
+        let draft = read(
+            r#"{"initial_data": {"a": 1.50}, "dispatch_timeout": "30s", "result_timeout": 1.5,
+                "priority": -3, "labels": {"team": "a"}, "webhook_url": null, "blueprint": "b"}"#,
+        )
+        .unwrap();
+        assert_eq!(draft.initial_data.as_str(), r#"{"a": 1.50}"#);
+        assert_eq!(draft.dispatch_timeout, Some(Duration::from_secs(30)));
+        assert_eq!(draft.result_timeout, Some(Duration::from_millis(1500)));
+        assert_eq!((draft.priority, &*draft.blueprint), (-3, "b"));
+        assert_eq!(draft.labels["team"], "a");
+        let draft = read("{}").unwrap();
+        assert_eq!((draft.initial_data.as_str(), &*draft.blueprint), ("{}", "given"));
+    }
+
+    #[test]
+    fn initial_data_may_be_as_deep_in_an_envelope_as_alone() {
+        let deep = |levels: usize| {
+            format!("{{\"initial_data\":{}1{}}}", "{\"a\":".repeat(levels), "}".repeat(levels))
+        };
+        assert!(read(&deep(127)).is_ok());
+        assert_eq!(read(&deep(128)).unwrap_err().code, ErrorCode::InvalidJson);
+        assert_eq!(read(&deep(50_000)).unwrap_err().code, ErrorCode::InvalidJson);
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_its_place() {
+        for (body, message, hint) in [
+            ("", "Invalid JSON body", "line 1 column 0"),
+            ("[]", "Invalid JSON body", "expected a JSON object"),
+            ("{\"pririty\": 1}", "Invalid JSON body", "unknown key \"pririty\"; did you mean \"priority\"?"),
+            ("{\"priority\": 1, \"priority\": 2}", "Invalid JSON body", "\"priority\" stands twice"),
+            ("{\"initial_data\": []}", "Invalid JSON body", "expected a JSON object, got an array"),
+            ("{\"initial_data\": {\"a\":1,\"a\":2}}", "Invalid JSON body", "\"a\" stands twice"),
+            ("{\"priority\": \"high\"}", "priority is \"\\\"high\\\"\"; expected a whole number", ""),
+            ("{\"priority\": 1.5}", "priority is \"1.5\"; expected a whole number", ""),
+            ("{\"labels\": {\"a\": 1}}", "labels is \"{\\\"a\\\": 1}\"; expected an object of texts", ""),
+            (
+                "{\"labels\": {\"a\":\"1\",\"a\":\"2\"}}",
+                "labels: the key \"a\" stands twice in one object",
+                "",
+            ),
+            ("{\"result_timeout\": -1}", "result_timeout is \"-1\": expected a span of time", ""),
+            ("{\"result_timeout\": \"soon\"}", "result_timeout is \"\\\"soon\\\"\": expected a span", ""),
+            ("{\"result_timeout\": {}}", "result_timeout is \"{}\"; expected a number of seconds", ""),
+        ] {
+            let error = read(body).unwrap_err();
+            assert!(error.message.starts_with(message), "{body}: {}", error.message);
+            assert!(error.hint.contains(hint), "{body}: {}", error.hint);
+        }
+        let draft = read("{\"webhook_url\": \"http://x\"}").unwrap();
+        assert_eq!(draft.check().unwrap_err().code, ErrorCode::Unsupported);
+    }
+}

@@ -1,0 +1,256 @@
+//! One listener, one accept loop: HTTP/1.1, HTTP/2 and gRPC on one port.
+//!
+//! The loop is our own because it sets what ready-made servers leave unbounded; each limit stands below with its reason. A
+//! request goes to gRPC when its content type says so, and to REST otherwise.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use avtomatika_proto::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use axum::response::Response;
+use futures_util::FutureExt;
+use http::{Request, header::CONTENT_TYPE};
+use hyper::{body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Code, Status, service::Routes};
+use tower::Service as _;
+
+use super::{Inside, grpc::Gate, rest};
+
+mod patience;
+
+use patience::Patient;
+
+/// Connections at once. Each costs a file and some tens of kilobytes; beyond this a new one is closed at once, so that those
+/// that are there keep working.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Longest that the head of an HTTP/1 request may take to arrive, counted from the end of the request before: also what an
+/// idle connection is kept for.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers of one HTTP/1 request. Real ones have a dozen.
+pub const HEADERS_MAX: usize = 64;
+
+/// Read buffer of an HTTP/1 connection, hence the largest head of a request.
+pub const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Headers of one HTTP/2 request, counted as the protocol does (32 bytes for each one extra).
+pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+
+/// Requests under way on one HTTP/2 connection. A worker needs two; a client that submits in parallel may use many.
+pub const STREAMS_MAX: u32 = 1024;
+
+/// Streams that a peer opened and reset before we looked at them (rapid reset): beyond this the connection is closed.
+pub const PENDING_RESETS_MAX: usize = 20;
+
+/// Streams that we had to reset because the peer broke the protocol on them: beyond this the connection is closed.
+pub const LOCAL_RESETS_MAX: usize = 64;
+
+/// Largest HTTP/2 frame that we accept: four fill a stream's usual message, and none blocks the others for long.
+pub const FRAME_BYTES_MAX: u32 = 64 * 1024;
+
+/// Silence on an HTTP/2 connection after which we ask whether the peer is there.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the peer may take to say that it is.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause after the system could not give us another connection (usually: no files left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Trouble with accepting is said at most this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Everything that is served at the port. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    inside: Inside,
+    grpc: axum::Router,
+}
+
+impl Api {
+    /// Serves REST itself, and these gRPC services: `grpc::routes(&inside)` and what was added to them.
+    pub fn new(inside: Inside, grpc: Routes) -> Self {
+        Self { inside, grpc: grpc.prepare().into_axum_router() }
+    }
+}
+
+/// Serves the port until `shutdown`, then takes no more connections and requests, lets those under way end for at most `drain`,
+/// and cuts off what is left.
+pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken, drain: Duration) {
+    let connections = TaskTracker::new();
+    // Dropping a connection's task would be enough, if only we held it; this token reaches all of them at once.
+    let cut = CancellationToken::new();
+    let builder = Arc::new(builder());
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut complaints = Complaints::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                complaints.say(|| tracing::error!(%error, "cannot accept connections; trying again"));
+                tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => continue,
+                }
+            }
+        };
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            api.inside.metrics.connection_refused();
+            complaints
+                .say(|| tracing::warn!(limit = CONNECTIONS_MAX, "too many connections; closing new ones"));
+            continue;
+        };
+        let connection = connection(builder.clone(), stream, api.clone(), shutdown.clone(), cut.clone());
+        connections.spawn(connection.map(|()| drop(place)));
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        tracing::warn!(connections = connections.len(), "the drain time is over; cutting the rest off");
+        cut.cancel();
+        connections.wait().await;
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    builder: Arc<Builder<TokioExecutor>>,
+    stream: TcpStream,
+    api: Api,
+    shutdown: CancellationToken,
+    cut: CancellationToken,
+) {
+    // Answers are small and wanted at once. A socket that cannot be told so works anyway.
+    let _ = stream.set_nodelay(true);
+    let io = TokioIo::new(Patient::new(stream));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, Requests { api }));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        () = shutdown.cancelled() => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                () = cut.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        // The peer's doing: a broken request, a time that ran out, a connection that broke off.
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_READ_TIMEOUT)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HTTP1_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        // An adaptive window would shrink the budget of small frames: see CONNECTION_WINDOW_BYTES.
+        .adaptive_window(false)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// Whether only the connection that was about to come is lost, and not the ability to accept.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+/// Says something at most once per interval.
+#[derive(Default)]
+struct Complaints {
+    last: Option<Instant>,
+}
+
+impl Complaints {
+    fn say(&mut self, complaint: impl FnOnce()) {
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
+            self.last = Some(Instant::now());
+            complaint();
+        }
+    }
+}
+
+/// The requests of one connection.
+struct Requests {
+    api: Api,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let inside = self.api.inside.clone();
+        match is_grpc(&request) {
+            true => Box::pin(grpc(inside, self.api.grpc.clone(), request)),
+            false => Box::pin(async move {
+                let metrics = inside.metrics.clone();
+                let response = rest::answer(inside, request).await;
+                metrics.http_request(response.status().as_u16());
+                Ok(response)
+            }),
+        }
+    }
+}
+
+fn is_grpc(request: &Request<Incoming>) -> bool {
+    let media_type = request.headers().get(CONTENT_TYPE);
+    media_type.is_some_and(|media_type| media_type.as_bytes().starts_with(b"application/grpc"))
+}
+
+async fn grpc(
+    inside: Inside,
+    mut routes: axum::Router,
+    mut request: Request<Incoming>,
+) -> Result<Response, std::convert::Infallible> {
+    let response = match Gate::admit(&inside.auth, &mut request) {
+        Ok(()) => routes.call(request).await?,
+        Err(error) => Status::from(error).into_http(),
+    };
+    // An error without a message stands in the head; a stream that began well counts as well.
+    let status = response.headers().get(Status::GRPC_STATUS);
+    inside.metrics.grpc_request(status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())));
+    Ok(response)
+}

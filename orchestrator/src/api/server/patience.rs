@@ -1,0 +1,146 @@
+//! A socket whose peer may not keep us waiting where nobody else watches: before its first words are understood, and while it
+//! does not read what we say. All other waiting is bounded by HTTP itself: see [`super`].
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+/// Longest that a peer may take to show which protocol it speaks.
+const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest that a peer may take nothing of what we send it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first words of HTTP/2. As long as everything that came is a part of them, the protocol is not known.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The socket.
+pub(super) struct Patient<S> {
+    socket: S,
+    /// While the protocol is not known: how much of the preface has come, and until when the rest must.
+    first_words: Option<(usize, Pin<Box<Sleep>>)>,
+    /// While the peer takes nothing: until when it must.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    pub(super) fn new(socket: S) -> Self {
+        let deadline = tokio::time::sleep_until(Instant::now() + FIRST_WORDS_TIMEOUT);
+        Self { socket, first_words: Some((0, Box::pin(deadline))), stuck: None }
+    }
+
+    /// Passes on what a write came to, and watches the time while it comes to nothing.
+    fn watch_write<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let deadline = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read")))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.socket).poll_read(cx, buffer);
+        let Some((known, deadline)) = &mut this.first_words else { return read };
+        if read.is_pending() {
+            ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not speak")));
+        }
+        let words = &buffer.filled()[before..];
+        let expected = &PREFACE[*known..];
+        let part = words.len().min(expected.len());
+        *known += part;
+        if words[..part] != expected[..part] || *known == PREFACE.len() {
+            this.first_words = None;
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write(cx, bytes);
+        this.watch_write(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.socket).poll_write_vectored(cx, parts);
+        this.watch_write(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.socket).poll_flush(cx);
+        this.watch_write(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_nothing_or_half_a_preface_is_given_up() {
+        for words in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+            let (mut peer, socket) = duplex(64);
+            peer.write_all(words).await.unwrap();
+            let mut heard = Vec::new();
+            let error = Patient::new(socket).read_to_end(&mut heard).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            assert_eq!(heard, words);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_whose_protocol_is_known_is_left_to_it() {
+        for words in [&b"G"[..], b"PRI * HTTP/1", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+            let (mut peer, socket) = duplex(64);
+            let mut socket = Patient::new(socket);
+            peer.write_all(words).await.unwrap();
+            let mut heard = vec![0; words.len()];
+            socket.read_exact(&mut heard).await.unwrap();
+            let more = tokio::time::timeout(FIRST_WORDS_TIMEOUT * 10, socket.read_u8()).await;
+            assert!(more.is_err(), "still waiting, without an end of its own");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_does_not_read_is_given_up() {
+        let (_peer, socket) = duplex(64);
+        let error = Patient::new(socket).write_all(&[0; 65]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
