@@ -118,7 +118,7 @@ pub fn load(file: &str, text: &str) -> Result<Loaded, Vec<Finding>> {
 }
 
 /// Loads every `*.yaml`, `*.yml` and `*.json` file of a directory, sorted by name, and compares their names and endpoints. The
-/// error holds the findings on all files.
+/// error holds the findings on all files, sorted by file and place.
 pub fn load_dir(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
     let unreadable = |path: &Path, error: &dyn std::fmt::Display| Finding {
         severity: Severity::Error,
@@ -159,6 +159,7 @@ pub fn load_dir(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
         return Ok(loaded.into_iter().map(|(_, one)| one).collect());
     }
     findings.extend(loaded.into_iter().flat_map(|(_, one)| one.warnings));
+    findings.sort_by(|a, b| (&a.file, a.at).cmp(&(&b.file, b.at)));
     Err(findings)
 }
 

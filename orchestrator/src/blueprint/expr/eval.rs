@@ -115,17 +115,24 @@ impl<'s> Data<'s> {
     }
 }
 
+const JOB_MEMBERS: [&str; 7] =
+    ["id", "blueprint_name", "blueprint_version", "current_state", "labels", "priority", "created_at"];
+
 fn job_of<'s>(scope: &Scope<'s>) -> Val<'s> {
-    let labels = scope.labels.iter().map(|(key, value)| (key.as_str(), Val::Str(value)));
-    made_map([
-        ("id", Val::Made(scope.job_id.to_string().into())),
-        ("blueprint_name", Val::Str(scope.blueprint_name)),
-        ("blueprint_version", Val::Int(scope.blueprint_version.into())),
-        ("current_state", Val::Str(scope.current_state)),
-        ("labels", made_map(labels)),
-        ("priority", Val::Int(scope.priority.into())),
-        ("created_at", Val::Time(scope.created_at)),
-    ])
+    made_map(JOB_MEMBERS.into_iter().filter_map(|name| Some((name, job_member(scope, name)?))))
+}
+
+fn job_member<'s>(scope: &Scope<'s>, name: &str) -> Option<Val<'s>> {
+    Some(match name {
+        "id" => Val::Made(scope.job_id.to_string().into()),
+        "blueprint_name" => Val::Str(scope.blueprint_name),
+        "blueprint_version" => Val::Int(scope.blueprint_version.into()),
+        "current_state" => Val::Str(scope.current_state),
+        "labels" => made_map(scope.labels.iter().map(|(key, value)| (key.as_str(), Val::Str(value)))),
+        "priority" => Val::Int(scope.priority.into()),
+        "created_at" => Val::Time(scope.created_at),
+        _ => return None,
+    })
 }
 
 fn made_map<'d, 'k>(members: impl IntoIterator<Item = (&'k str, Val<'d>)>) -> Val<'d> {
@@ -201,6 +208,13 @@ impl<'d, 's> Evaluation<'d, 's> {
     }
 
     fn member(&mut self, of: &'d Node, name: &str) -> Evaluated<'d> {
+        // `job.id` is in most templates: not worth making all of `job`.
+        if let Node::Root(Root::Job) = of
+            && name != "labels"
+            && let Some(value) = job_member(self.data.scope, name)
+        {
+            return Ok(value);
+        }
         match self.eval(of)? {
             Val::Map(map) => map.get(name).ok_or_else(|| {
                 format!(
