@@ -1,5 +1,11 @@
 //! The Avtomatika orchestrator.
 
+pub mod api;
 pub mod blueprint;
+pub mod conductor;
+pub mod dispatch;
+pub mod engine;
 pub mod json;
+pub mod metrics;
+pub mod store;
 pub mod time;

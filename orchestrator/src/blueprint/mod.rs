@@ -14,6 +14,7 @@ mod finding;
 mod graph;
 mod load;
 mod reader;
+mod registry;
 mod states;
 mod yaml;
 
@@ -24,6 +25,7 @@ pub use load::{
     Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX, STATES_MAX,
     load,
 };
+pub use registry::Registry;
 
 /// A state machine that jobs follow.
 #[derive(Debug)]

@@ -1,0 +1,2 @@
+//! IN.
+pub mod auth;

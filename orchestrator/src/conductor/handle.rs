@@ -1,0 +1,302 @@
+//! What the rest of the process may ask of the conductor. Cheap to clone; every verb is one message into its mailbox, or one
+//! read from the store.
+//!
+//! Clients' verbs take the client and show it nothing of anybody else's: a foreign job reads as not found.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId};
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    mailbox::{Accepted, Follow, Reply, Request, Submit},
+    view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
+};
+use crate::{
+    blueprint::Registry,
+    engine::{HistoryEntry, Job, JobStatus, Submission},
+    store::{ListQuery, Store, StoreError},
+};
+
+/// The way into the conductor, for everything that serves clients.
+#[derive(Clone)]
+pub struct Conductor {
+    pub(super) mailbox: mpsc::Sender<Request>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) blueprints: Arc<Registry>,
+}
+
+/// One page of a client's jobs.
+#[derive(Debug)]
+pub struct JobsPage {
+    /// The jobs, newest first.
+    pub jobs: Vec<JobView>,
+    /// Where the next page begins.
+    pub next_below_key: Option<i64>,
+}
+
+/// The changes of one job: first the present, then each change, and nothing after the job's end.
+pub struct Watch {
+    updates: mpsc::Receiver<JobView>,
+    ended: bool,
+}
+
+impl Watch {
+    /// The next update. `None` after the one in which the job was terminal.
+    ///
+    /// # Errors
+    /// `WATCH_LAGGED` when updates came faster than they were taken; `SHUTTING_DOWN` when the orchestrator stops.
+    pub async fn next(&mut self) -> Option<Result<JobView, ApiError>> {
+        if self.ended {
+            return None;
+        }
+        match self.updates.recv().await {
+            Some(view) => {
+                self.ended = view.job.status.is_terminal();
+                Some(Ok(view))
+            }
+            None => {
+                self.ended = true;
+                Some(Err(ApiError::new(
+                    ErrorCode::WatchLagged,
+                    "The watch ended before the job did: updates came faster than they were read, or the orchestrator is stopping",
+                )))
+            }
+        }
+    }
+}
+
+impl Conductor {
+    /// The blueprints that are served.
+    pub fn blueprints(&self) -> &Arc<Registry> {
+        &self.blueprints
+    }
+
+    /// Name of the store.
+    pub fn store_name(&self) -> &'static str {
+        self.store.name()
+    }
+
+    /// Creates a job, and waits for its end for as long as the request says.
+    ///
+    /// # Errors
+    /// `BLUEPRINT_NOT_FOUND`, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    /// Nothing was stored when any of them is returned.
+    pub async fn submit(&self, client: &Arc<str>, request: SubmitRequest) -> Result<Submitted, ApiError> {
+        let SubmitRequest { blueprint: name, submission, idempotency_key, wait } = request;
+        let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
+        let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission)));
+        let (follow, end) = match wait.is_zero() {
+            true => (Follow::Not, None),
+            false => {
+                let (sender, receiver) = oneshot::channel();
+                (Follow::End(sender), Some(receiver))
+            }
+        };
+        let submission = Arc::new(submission);
+        let submit = Submit { client: client.clone(), blueprint, submission, idempotency, follow };
+        let Accepted { job_id, deduplicated } = self.ask(|reply| Request::Submit(submit, reply)).await??;
+        let job = match end {
+            Some(end) => Some(self.end_or_present(client, job_id, end, wait).await?),
+            None => None,
+        };
+        Ok(Submitted { job_id, deduplicated, job })
+    }
+
+    /// The job at its end, or as it is when the wait is over.
+    async fn end_or_present(
+        &self,
+        client: &Arc<str>,
+        job_id: JobId,
+        end: oneshot::Receiver<JobView>,
+        wait: Duration,
+    ) -> Result<JobView, ApiError> {
+        match tokio::time::timeout(wait, end).await {
+            Ok(Ok(view)) => Ok(view),
+            // The wait is over, or the conductor has stopped: the job itself is safe and can be shown.
+            Ok(Err(_)) | Err(_) => self.get(client, job_id).await,
+        }
+    }
+
+    /// The job as it is now.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `STORAGE_FAILED`, `SHUTTING_DOWN`.
+    pub async fn get(&self, client: &Arc<str>, job_id: JobId) -> Result<JobView, ApiError> {
+        let job = self.load_own(client, job_id).await?;
+        Ok(self.with_leases(vec![job]).await.remove(0))
+    }
+
+    /// The client's jobs that meet the query, newest first.
+    ///
+    /// # Errors
+    /// `STORAGE_FAILED`, `SHUTTING_DOWN`.
+    pub async fn list(&self, mut query: ListQuery) -> Result<JobsPage, ApiError> {
+        let wanted = query.statuses.clone();
+        // Whether a task is in a worker's hands is not stored: both are waiting_for_worker there.
+        if wanted.contains(&JobStatus::Running) && !wanted.contains(&JobStatus::WaitingForWorker) {
+            query.statuses.push(JobStatus::WaitingForWorker);
+        }
+        let page = self.read(move |store| store.list(&query)).await?;
+        let jobs = page.jobs.into_iter().map(Arc::new).collect();
+        let mut jobs = self.with_leases(jobs).await;
+        if !wanted.is_empty() {
+            jobs.retain(|view| wanted.contains(&view.status()));
+        }
+        Ok(JobsPage { jobs, next_below_key: page.next_below_key })
+    }
+
+    /// Entries of the job's history from a sequence number on, at most `limit`.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `STORAGE_FAILED`.
+    pub async fn history(
+        &self,
+        client: &Arc<str>,
+        job_id: JobId,
+        from_sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, ApiError> {
+        self.load_own(client, job_id).await?;
+        self.read(move |store| store.history(job_id, from_sequence, limit)).await
+    }
+
+    /// Follows the job to its end.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `STORAGE_FAILED`, `SHUTTING_DOWN`.
+    pub async fn watch(&self, client: &Arc<str>, job_id: JobId) -> Result<Watch, ApiError> {
+        let (sender, updates) = mpsc::channel(super::WATCH_BACKLOG_MAX);
+        let client = client.clone();
+        self.ask(|reply| Request::Watch { client, job_id, sender, reply }).await??;
+        Ok(Watch { updates, ended: false })
+    }
+
+    /// Ends the job as cancelled.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `JOB_TERMINAL`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    pub async fn cancel(
+        &self,
+        client: &Arc<str>,
+        job_id: JobId,
+        reason: Option<Arc<str>>,
+    ) -> Result<JobView, ApiError> {
+        let client = client.clone();
+        self.ask(|reply| Request::Cancel { client, job_id, reason, reply }).await?
+    }
+
+    /// The connected workers, by name.
+    ///
+    /// # Errors
+    /// `SHUTTING_DOWN`, `OVERLOADED`.
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, ApiError> {
+        self.ask(Request::Workers).await
+    }
+
+    /// Counts of the whole.
+    ///
+    /// # Errors
+    /// `SHUTTING_DOWN`, `OVERLOADED`.
+    pub async fn stats(&self) -> Result<Stats, ApiError> {
+        self.ask(Request::Stats).await
+    }
+
+    /// Stops: hands out nothing more, makes durable what is in flight, says goodbye to the workers. Their tasks stay theirs.
+    pub async fn drain(&self) {
+        // A conductor that has stopped already has nothing left to do.
+        let _ = self.ask(Request::Drain).await;
+    }
+
+    async fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
+        let job = self.read(move |store| store.load(job_id)).await?;
+        match job {
+            Some(job) if job.client == *client => Ok(Arc::new(job)),
+            _ => Err(job_not_found()),
+        }
+    }
+
+    /// Lays over committed jobs what only the conductor knows: who holds their tasks.
+    async fn with_leases(&self, jobs: Vec<Arc<Job>>) -> Vec<JobView> {
+        let attempts: Vec<TaskId> =
+            jobs.iter().filter_map(|job| job.attempt.as_ref().map(|attempt| attempt.task_id)).collect();
+        // A conductor that has stopped holds no leases: the jobs are then shown as they are stored.
+        let mut leases = match attempts.is_empty() {
+            true => HashMap::new(),
+            false => self.ask(|reply| Request::Leases(attempts, reply)).await.unwrap_or_default(),
+        };
+        let view = |job: Arc<Job>| {
+            let lease = job.attempt.as_ref().and_then(|attempt| leases.remove(&attempt.task_id));
+            JobView { job, lease }
+        };
+        jobs.into_iter().map(view).collect()
+    }
+
+    /// Runs a read of the store where it may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || read(&*store)).await {
+            Ok(result) => result.map_err(storage_error),
+            Err(_) => Err(ApiError::new(ErrorCode::Internal, "A read of the store did not come to its end")),
+        }
+    }
+
+    /// Sends a request and waits for the answer.
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.mailbox.send(request(reply)).await.map_err(|_| shutting_down())?;
+        answer.await.map_err(|_| shutting_down())
+    }
+
+    fn no_blueprint(&self, name: &str) -> ApiError {
+        let served: Vec<&str> = self.blueprints.served().map(|blueprint| &*blueprint.name).collect();
+        let shown = &name[..name.floor_char_boundary(64)];
+        ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))
+            .with_hint(format!("Served blueprints: {}.", served.join(", ")))
+    }
+}
+
+/// The one answer for a job that is not there and for a job that is somebody else's.
+pub(super) fn job_not_found() -> ApiError {
+    ApiError::new(ErrorCode::JobNotFound, "Job not found")
+}
+
+pub(super) fn shutting_down() -> ApiError {
+    ApiError::new(ErrorCode::ShuttingDown, "The orchestrator is stopping")
+}
+
+/// What a client is told when the store fails it.
+pub(super) fn storage_error(error: StoreError) -> ApiError {
+    match error {
+        // The path is the operator's business, not the client's.
+        StoreError::Full { .. } => ApiError::new(ErrorCode::StorageFull, "The orchestrator's disk is full"),
+        other => {
+            tracing::error!(error = %other, hint = other.hint(), "the store failed");
+            ApiError::new(ErrorCode::StorageFailed, "The orchestrator's store failed")
+        }
+    }
+}
+
+/// Tells a repeated request from another one under the same key.
+fn fingerprint(blueprint: &str, submission: &Submission) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    field(blueprint.as_bytes());
+    field(submission.initial_data.as_str().as_bytes());
+    for (key, value) in &submission.labels {
+        field(key.as_bytes());
+        field(value.as_bytes());
+    }
+    field(&submission.priority.to_le_bytes());
+    for timeout in [submission.dispatch_timeout, submission.result_timeout] {
+        field(&timeout.map_or([0xff; 16], |timeout| timeout.as_micros().to_le_bytes()));
+    }
+    hash.finalize().into()
+}

@@ -1,0 +1,127 @@
+//! Everything that can arrive at the conductor, as one closed list.
+
+use std::{collections::HashMap, sync::Arc};
+
+use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
+use tokio::sync::{mpsc, oneshot};
+
+use super::view::{JobView, LeaseView, Progress, Stats, WorkerView};
+use crate::{
+    blueprint::Blueprint,
+    dispatch::Outbox,
+    engine::{JobError, Submission},
+    json::Json,
+    store::WorkerRecord,
+};
+
+/// Where the answer goes. A sender that has lost interest is no error.
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+/// One message in the mailbox.
+pub(super) enum Request {
+    /// Create a job.
+    Submit(Submit, Reply<Result<Accepted, ApiError>>),
+    /// End a job.
+    Cancel {
+        client: Arc<str>,
+        job_id: JobId,
+        reason: Option<Arc<str>>,
+        reply: Reply<Result<JobView, ApiError>>,
+    },
+    /// Follow a job.
+    Watch {
+        client: Arc<str>,
+        job_id: JobId,
+        sender: mpsc::Sender<JobView>,
+        reply: Reply<Result<(), ApiError>>,
+    },
+    /// Who holds these attempts.
+    Leases(Vec<TaskId>, Reply<HashMap<TaskId, LeaseView>>),
+    /// Who is connected.
+    Workers(Reply<Vec<WorkerView>>),
+    /// How much there is of everything.
+    Stats(Reply<Stats>),
+    /// Open a session.
+    Register { worker: WorkerRecord, credential: [u8; 32], reply: Reply<Result<Registered, ApiError>> },
+    /// Open a session's stream. The answer is the number of the stream.
+    Open {
+        session_id: SessionId,
+        credential: [u8; 32],
+        held: Vec<TaskId>,
+        outbox: Outbox,
+        reply: Reply<Result<u64, ApiError>>,
+    },
+    /// A worker says something on its stream.
+    FromWorker { session_id: SessionId, stream: u64, message: FromWorker },
+    /// Hand out nothing more, commit what is in flight, say goodbye.
+    Drain(Reply<()>),
+}
+
+/// A submission that was found to be in order.
+pub(super) struct Submit {
+    pub client: Arc<str>,
+    pub blueprint: Arc<Blueprint>,
+    pub submission: Arc<Submission>,
+    /// The key and the fingerprint of the request.
+    pub idempotency: Option<(Arc<str>, [u8; 32])>,
+    pub follow: Follow,
+}
+
+/// Whether the submitter wants to know how the job ends.
+pub(super) enum Follow {
+    Not,
+    End(oneshot::Sender<JobView>),
+}
+
+/// The job is durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    pub job_id: JobId,
+    pub deduplicated: bool,
+}
+
+/// A session is durable, and waits for its stream.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The session.
+    pub session_id: SessionId,
+    /// The name under which the worker is known.
+    pub worker_id: Arc<str>,
+}
+
+/// What a worker says on its stream.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// How many tasks it is willing to hold.
+    Credits(u32),
+    /// How attempts ended.
+    Results(Vec<WorkerResult>),
+    /// How far an attempt is.
+    Progress(TaskId, Progress),
+    /// What it has warm, and how loaded it is.
+    State {
+        /// Task types that it has warm.
+        hot_cache: Vec<Arc<str>>,
+        /// 0.0 to 1.0.
+        load: f64,
+    },
+    /// It takes no more tasks.
+    Drain,
+    /// The stream is over.
+    Ended,
+}
+
+/// How one attempt ended, as the worker says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerResult {
+    /// The attempt.
+    pub task_id: TaskId,
+    /// The job that it was for, as the worker says; `None` when what it says is no id.
+    pub job_id: Option<JobId>,
+    /// What the attempt ended with.
+    pub outcome: Arc<str>,
+    /// What to merge into the state history.
+    pub data: Json,
+    /// Why it failed.
+    pub error: Option<JobError>,
+}

@@ -1,0 +1,131 @@
+//! What others may see of a job, a worker and the whole: committed state, with what only this process knows laid over it.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::{
+    engine::{Job, JobStatus},
+    store::WorkerRecord,
+    time::Timestamp,
+};
+
+/// A committed job, and who holds its task.
+#[derive(Debug, Clone)]
+pub struct JobView {
+    /// The job as committed.
+    pub job: Arc<Job>,
+    /// Present while a worker holds the job's current attempt.
+    pub lease: Option<LeaseView>,
+}
+
+impl JobView {
+    /// Where the job stands: as stored, except that a task in a worker's hands reads as running.
+    pub fn status(&self) -> JobStatus {
+        match self.lease {
+            Some(_) => JobStatus::Running,
+            None => self.job.status,
+        }
+    }
+}
+
+/// An attempt in a worker's hands. Not durable.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LeaseView {
+    /// The worker.
+    pub worker_id: Arc<str>,
+    /// Since when.
+    pub dispatched_at: Timestamp,
+    /// Until when.
+    pub deadline: Timestamp,
+    /// What the worker last said of it.
+    pub progress: Option<Progress>,
+}
+
+/// How far a handler says it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// 0.0 to 1.0.
+    pub fraction: f64,
+    /// For people.
+    pub message: Arc<str>,
+}
+
+/// A connected worker.
+#[derive(Debug, Clone)]
+pub struct WorkerView {
+    /// What it said of itself.
+    pub worker: Arc<WorkerRecord>,
+    /// What it is doing.
+    pub status: WorkerStatus,
+    /// Tasks that it holds.
+    pub running_tasks: u32,
+    /// Its own figure, or the share of its slots that are taken.
+    pub load: f64,
+    /// Task types that it has warm.
+    pub hot_cache: Vec<Arc<str>>,
+    /// When its stream was opened.
+    pub connected_at: Timestamp,
+}
+
+/// What a connected worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerStatus {
+    /// Holds no task.
+    Idle,
+    /// Holds tasks and has free slots.
+    Busy,
+    /// Has no free slot.
+    Full,
+    /// Takes no more tasks.
+    Draining,
+}
+
+impl WorkerStatus {
+    /// Its name on every surface.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Full => "full",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Counts of the whole.
+#[derive(Debug, Clone)]
+pub struct Stats {
+    /// Open jobs by status, and jobs that ended since the start by status.
+    pub jobs: BTreeMap<JobStatus, u64>,
+    /// Workers with an open stream.
+    pub connected_workers: u64,
+    /// Ready tasks that no worker holds, by type.
+    pub ready_tasks: BTreeMap<Arc<str>, u64>,
+    /// Tasks in workers' hands.
+    pub running_tasks: u64,
+    /// When the orchestrator started.
+    pub started_at: Timestamp,
+}
+
+/// A job was accepted, durably.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Its name.
+    pub job_id: avtomatika_proto::JobId,
+    /// Whether an earlier request with the same key made it.
+    pub deduplicated: bool,
+    /// The job when the wait ended; `None` when nobody waited.
+    pub job: Option<JobView>,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone)]
+pub struct SubmitRequest {
+    /// Name of the blueprint; the newest version is taken.
+    pub blueprint: Arc<str>,
+    /// What the job starts with.
+    pub submission: crate::engine::Submission,
+    /// Makes the request safe to repeat.
+    pub idempotency_key: Option<Arc<str>>,
+    /// How long to hold the answer for the end of the job; zero answers when it is accepted.
+    pub wait: Duration,
+}

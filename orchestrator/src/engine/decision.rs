@@ -1,0 +1,26 @@
+//! What the engine answers.
+
+use super::{Effect, Entropy, HistoryEntry, Job};
+use crate::{blueprint::Blueprint, time::Timestamp};
+
+/// What the engine may know beside the job and the event.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The present time.
+    pub now: Timestamp,
+    /// The version of the blueprint that the job keeps.
+    pub blueprint: &'a Blueprint,
+    /// Where new task ids and jitter come from.
+    pub entropy: &'a mut Entropy,
+}
+
+/// What follows from an event: to be made durable as a whole, and only then performed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// The job as it is from now on.
+    pub job: Job,
+    /// What to add to its history.
+    pub entries: Vec<HistoryEntry>,
+    /// What to do after the commit.
+    pub effects: Vec<Effect>,
+}

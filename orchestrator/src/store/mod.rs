@@ -1,0 +1,259 @@
+//! The store commits. A [`Store`] is the only thing that survives a crash, and everything else is a cache of it.
+//!
+//! It works at the level of batches: [`Store::commit`] takes what many events decided and makes it durable as one
+//! transaction. It refuses to know what the records mean: whether a change is lawful was settled before.
+
+mod checksum;
+#[doc(hidden)]
+pub mod conformance;
+mod listing;
+pub mod memory;
+mod record;
+pub mod sqlite;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use avtomatika_proto::{JobId, SessionId};
+
+use crate::{
+    engine::{HistoryEntry, Job, JobStatus},
+    time::Timestamp,
+};
+
+/// What one transaction makes durable, in order.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// The changes.
+    pub writes: Vec<Write>,
+}
+
+/// One durable change.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// A new job with the first entries of its history.
+    InsertJob {
+        /// The job.
+        job: Arc<Job>,
+        /// Its history so far, from sequence 0.
+        entries: Vec<HistoryEntry>,
+        /// The key under which its client may repeat the submission.
+        idempotency: Option<IdempotencyKey>,
+    },
+    /// The present state of a known job, and what happened to it.
+    UpdateJob {
+        /// The job. Its submission is as it was inserted.
+        job: Arc<Job>,
+        /// What to append to its history.
+        entries: Vec<HistoryEntry>,
+    },
+    /// A session was opened.
+    PutSession(SessionRecord),
+    /// A session has ended. One that is not there is no error.
+    RemoveSession(SessionId),
+    /// A new version of a blueprint.
+    PutBlueprint(BlueprintRecord),
+}
+
+/// The client's promise that two requests with this key are one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// Keys of different clients never meet.
+    pub client: Arc<str>,
+    /// The key.
+    pub key: Arc<str>,
+    /// SHA-256 of the request, to tell a repetition from a mistake.
+    pub fingerprint: [u8; 32],
+}
+
+/// A registration that outlives a crash of the orchestrator, so that it knows whom to expect.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRecord {
+    /// The session.
+    pub session_id: SessionId,
+    /// What the worker said of itself.
+    pub worker: Arc<WorkerRecord>,
+    /// Which credential it registered with (a SHA-256): nobody else may open its stream.
+    pub credential: [u8; 32],
+    /// When it registered.
+    pub opened_at: Timestamp,
+}
+
+/// What a worker says of itself when it registers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerRecord {
+    /// Its name.
+    pub worker_id: Arc<str>,
+    /// What kind it is, for people.
+    pub worker_type: Arc<str>,
+    /// The task types that it serves.
+    pub task_types: Vec<Arc<str>>,
+    /// Tasks that it holds at once.
+    pub slots: u32,
+    /// For people and for placement.
+    pub labels: BTreeMap<String, String>,
+    /// Named quantities.
+    pub resources: BTreeMap<String, f64>,
+    /// Where it runs.
+    pub hostname: Arc<str>,
+    /// What it runs.
+    pub sdk_version: Arc<str>,
+}
+
+/// One version of a blueprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlueprintRecord {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its version, from 1.
+    pub version: u32,
+    /// Its canonical definition.
+    pub definition: Arc<str>,
+}
+
+/// Which jobs to list: those of one client that meet every condition, newest first.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ListQuery {
+    /// Whose jobs.
+    pub client: Arc<str>,
+    /// Only these statuses; empty means all.
+    pub statuses: Vec<JobStatus>,
+    /// Only this blueprint.
+    pub blueprint: Option<Arc<str>>,
+    /// Only jobs that carry all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Only jobs created at or after.
+    pub created_from: Option<Timestamp>,
+    /// Only jobs created before.
+    pub created_before: Option<Timestamp>,
+    /// Only jobs whose [key](JobId::key) is below this one: where the page before ended.
+    pub below_key: Option<i64>,
+    /// Jobs in the page at most.
+    pub limit: usize,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub struct ListPage {
+    /// The jobs, newest first.
+    pub jobs: Vec<Job>,
+    /// Where the next page begins; `None` when there is nothing further. A page may be short and still have a next one:
+    /// see [`LIST_SCAN_MAX`] and [`LIST_BYTES_MAX`].
+    pub next_below_key: Option<i64>,
+}
+
+/// Jobs that one page of a listing looks at, so that a filter that matches little cannot hold a reader for long.
+pub const LIST_SCAN_MAX: usize = 20_000;
+
+/// Payload bytes after which a page ends, so that it fits one gRPC message.
+pub const LIST_BYTES_MAX: usize = 1024 * 1024;
+
+/// What a store could not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No room on the disk. Nothing of the batch was stored; what was stored before is safe and readable, and a later commit
+    /// may succeed.
+    #[error("the disk that holds {path} is full", path = path.display())]
+    Full {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
+    /// Another process has the store open.
+    #[error("{path} is in use by another orchestrator{by}", path = path.display(), by = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default())]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+        /// The other process, when it says so.
+        pid: Option<u32>,
+    },
+    /// The directory or file cannot be created, opened or written.
+    #[error("cannot use {path}: {reason}", path = path.display())]
+    Unusable {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file is not a sound store.
+    #[error("{path} is damaged: {reason}", path = path.display())]
+    Corrupt {
+        /// Which file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// A newer release wrote the file.
+    #[error("{path} has format {found}, and this release knows formats up to {known}", path = path.display())]
+    TooNew {
+        /// Which file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest format that this release opens.
+        known: i64,
+    },
+    /// The system failed to read or write. After a failed commit the store must not be used: what is durable is unknown.
+    #[error("the store failed: {reason}")]
+    Failed {
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// How to mend it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "free space on that disk; the orchestrator resumes by itself",
+            Self::InUse { .. } => "stop the other orchestrator, or choose another --data-dir",
+            Self::Unusable { .. } => {
+                "check that the directory exists, belongs to this user and can be written"
+            }
+            Self::Corrupt { .. } => {
+                "restore the data directory from a backup; keep the damaged one for inspection"
+            }
+            Self::TooNew { .. } => "start the release that wrote it, or a later one",
+            Self::Failed { .. } => {
+                "check the disk and the system log, then start again: acknowledged jobs are recovered"
+            }
+        }
+    }
+}
+
+/// Durable jobs, their histories, sessions and blueprints.
+///
+/// Reads see every batch whose commit has returned, and never a part of one. They may run beside a commit and beside each
+/// other. Commits come from one thread at a time.
+pub trait Store: Send + Sync + 'static {
+    /// A short name, such as `sqlite`.
+    fn name(&self) -> &'static str;
+
+    /// Makes the batch durable as a whole. When it returns `Ok`, all of it survives any crash, including loss of power. When
+    /// it returns [`StoreError::Full`], none of it was stored and the store remains usable. Any other error leaves
+    /// unknown what is durable: nothing may be acknowledged afterwards, and the process should end and recover.
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// The job as last committed.
+    fn load(&self, id: JobId) -> Result<Option<Job>, StoreError>;
+
+    /// Calls `each` for every job that is not terminal, oldest first. After a crash these are exactly the jobs whose
+    /// insertion was committed and whose end was not.
+    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError>;
+
+    /// The largest [key](JobId::key) of any job, so that new ids stay unique when the clock has stepped back.
+    fn last_job_key(&self) -> Result<Option<i64>, StoreError>;
+
+    /// The jobs that meet the query.
+    fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError>;
+
+    /// Entries of a job's history from a sequence number on, oldest first, at most `limit`. Empty for an unknown job.
+    fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
+
+    /// The job that a client made with this key, and the fingerprint of its request.
+    fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError>;
+
+    /// Every recorded session, in the order of their opening.
+    fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError>;
+
+    /// Every version of every blueprint.
+    fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError>;
+}
