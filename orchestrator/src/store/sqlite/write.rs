@@ -18,9 +18,9 @@ use crate::{
     store::{Batch, IdempotencyKey, StoreError, Write, record},
 };
 
-/// Log size at which its pages are moved into the database. Larger means fewer moves of the same page, and a
-/// longer one when it comes.
-const CHECKPOINT_BYTES: i64 = 64 * 1024 * 1024;
+/// Log size at which its pages are moved into the database. Commits pause for that: some 15 ms at this size, and four
+/// times the size pauses them three times as long without making them faster in between.
+const CHECKPOINT_BYTES: i64 = 16 * 1024 * 1024;
 
 /// Memory for pages that the writer touches again and again.
 const CACHE_KIB: i64 = 64 * 1024;
