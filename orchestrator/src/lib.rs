@@ -3,6 +3,7 @@
 pub mod api;
 pub mod blueprint;
 pub mod conductor;
+pub mod dispatch;
 pub mod engine;
 pub mod json;
 pub mod metrics;

@@ -1,2 +1,91 @@
-//! Placeholder.
-fn main() {}
+//! The stock worker: arguments, log, signals. Everything else is the library's.
+
+use std::{
+    io::{self, IsTerminal as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use avtomatika_worker::args::{Args, LogFormat};
+use clap::Parser as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, warn};
+use tracing_subscriber::EnvFilter;
+
+/// For handlers to be dropped, and with them their commands to be killed, when the worker leaves at once.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Exit codes: 2 for a wrong command line (as clap's), 1 for everything else.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse().or_tasks_from_environment();
+    start_log(args.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run(args));
+    runtime.shutdown_timeout(ABANDON_TIMEOUT);
+    code
+}
+
+async fn run(args: Args) -> ExitCode {
+    let worker = match args.into_worker() {
+        Ok(worker) => worker,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let (mut terminate, mut interrupt) =
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
+            (Err(error), _) | (_, Err(error)) => {
+                error!("cannot listen for signals: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+    let (drain, draining) = tokio::sync::oneshot::channel();
+    let running = worker.run_until(async {
+        // An error means that nobody will ask any more, which cannot happen while `drain` lives below.
+        let _ = draining.await;
+    });
+    let insist = async {
+        first_of(&mut terminate, &mut interrupt).await;
+        let _ = drain.send(());
+        first_of(&mut terminate, &mut interrupt).await;
+    };
+    tokio::select! {
+        result = running => match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        () = insist => {
+            warn!("Second signal: stopping at once");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

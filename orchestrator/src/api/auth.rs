@@ -36,6 +36,13 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct WorkerCredential([u8; 32]);
 
+impl WorkerCredential {
+    /// The hash of the token, for storage.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+}
+
 impl fmt::Debug for WorkerCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WorkerCredential(***)")

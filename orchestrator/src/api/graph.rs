@@ -42,8 +42,7 @@ fn edges(state: &State) -> Vec<(String, &str)> {
             task.on.iter().map(|(outcome, next)| (outcome.to_string(), &**next)).collect()
         }
         StateKind::Choice(choice) => {
-            let when = choice.when.iter().enumerate();
-            let when = when.map(|(index, (_, next))| (format!("when {}", index + 1), &**next));
+            let when = choice.when.iter().map(|(condition, next)| (condition.source().to_owned(), &**next));
             when.chain(choice.otherwise.iter().map(|next| ("else".to_owned(), &**next))).collect()
         }
         StateKind::Pass(pass) => vec![(String::new(), &*pass.next)],
@@ -69,43 +68,52 @@ fn id(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
-
     use super::*;
-    use crate::blueprint::{RetryPolicy, TaskState, Template};
+    use crate::blueprint::load;
 
     #[test]
     fn a_blueprint_is_drawn_with_every_state_and_transition() {
-        let task = StateKind::Task(TaskState {
-            task_type: Arc::from("process_data"),
-            params: Template::Literal(serde_json::Value::Null),
-            timeout: Blueprint::TASK_TIMEOUT_DEFAULT,
-            retry: RetryPolicy::default(),
-            on: BTreeMap::from([(Arc::from("success"), Arc::from("completed"))]),
-        });
-        let state = |name: &str, kind| (Arc::from(name), State { name: Arc::from(name), kind });
-        let blueprint = Blueprint {
-            name: Arc::from("a \"quoted\" name"),
-            version: 1,
-            endpoint: None,
-            start: Arc::from("init"),
-            max_transitions: 100,
-            states: BTreeMap::from([
-                state("init", task),
-                state("completed", StateKind::End(EndState::Finished)),
-            ]),
-            definition: Arc::from("{}"),
+        let text = r#"
+blueprint: order
+states:
+  check:
+    start: true
+    choice:
+      - { when: "initial_data.rush == true", next: ship }
+    else: mark
+  mark: { pass: { slow: true }, next: ship }
+  ship:
+    task: { type: ship_order }
+    on: { success: done, failure: lost }
+  done: { end: finished }
+  lost: { end: failed }
+"#;
+        let blueprint = match load("order.yaml", text) {
+            Ok(loaded) => loaded.definition.into_blueprint(1),
+            Err(findings) => panic!("{findings:?}"),
         };
-        let expected = r#"digraph "a \"quoted\" name" {
+        let expected = r#"digraph "order" {
   rankdir=LR;
   node [shape=box, style=rounded];
   "" [shape=point];
-  "" -> "init";
-  "completed" [label="completed", peripheries=2];
-  "init" [label="init\nprocess_data"];
-  "init" -> "completed" [label="success"];
+  "" -> "check";
+  "check" [label="check", shape=diamond, style=""];
+  "check" -> "ship" [label="initial_data.rush == true"];
+  "check" -> "mark" [label="else"];
+  "mark" [label="mark"];
+  "mark" -> "ship" [label=""];
+  "ship" [label="ship\nship_order"];
+  "ship" -> "lost" [label="failure"];
+  "ship" -> "done" [label="success"];
+  "done" [label="done", peripheries=2];
+  "lost" [label="lost", peripheries=2, color=red];
 }
 "#;
         assert_eq!(dot(&blueprint), expected);
+    }
+
+    #[test]
+    fn names_are_quoted_so_that_they_stay_names() {
+        assert_eq!(id("a \"b\" \\ c\nd"), r#""a \"b\" \\ c\nd""#);
     }
 }

@@ -1,17 +1,42 @@
 //! Expressions and templates: how a blueprint looks into a job's data. CEL, bounded in every dimension.
 //!
-//! Compilation happens once, when a blueprint is loaded; evaluation is pure: the same scope gives the same value.
+//! Compilation happens once, when a blueprint is loaded, and finds every unknown name; evaluation is pure: the same scope gives
+//! the same value, costs a bounded number of steps, and never panics. Data is parsed only when an expression looks at it. How
+//! jobs are stored and who asks for values is unknown here.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+mod eval;
+mod parse;
+mod value;
+
+pub use parse::SOURCE_BYTES_MAX;
+
+use self::{
+    eval::{Data, Evaluation, Output},
+    parse::Node,
+};
 use crate::{json::Json, time::Timestamp};
 
 /// One compiled CEL expression.
 #[derive(Debug)]
 pub struct Expr {
     source: Arc<str>,
+    tree: Node,
+}
+
+/// An expression that is not one: what is wrong, how to mend it, and at which byte of the source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}; {cure}")]
+pub struct ExprSyntaxError {
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub cure: String,
+    /// Byte in the text that was compiled: of an expression, or of the text around it.
+    pub offset: usize,
 }
 
 /// A JSON value in which strings may hold `${…}` expressions. A string that is wholly one `${…}` becomes the value of that
@@ -77,23 +102,213 @@ pub struct Scope<'a> {
 }
 
 impl Expr {
+    /// Compiles an expression.
+    pub fn compile(source: &str) -> Result<Self, ExprSyntaxError> {
+        Ok(Self { tree: parse::parse(source)?, source: Arc::from(source) })
+    }
+
+    /// The text that it was compiled from.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The value of the expression as JSON.
     pub fn eval(&self, scope: &Scope<'_>) -> Result<Value, ExprError> {
-        let _ = (scope, &self.source, Map::<String, Value>::new());
-        unimplemented!()
+        let data = Data::new(scope);
+        self.eval_into(&data, &mut Output::default(), 0)
     }
 
     /// The value of a condition. A value that is no boolean is an error.
     pub fn eval_bool(&self, scope: &Scope<'_>) -> Result<bool, ExprError> {
-        let _ = scope;
-        unimplemented!()
+        let data = Data::new(scope);
+        Evaluation::new(&data).condition(&self.tree).map_err(|reason| self.error(reason))
+    }
+
+    fn eval_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<Value, ExprError> {
+        Evaluation::new(data)
+            .eval(&self.tree)
+            .and_then(|value| output.json(&value, depth))
+            .map_err(|reason| self.error(reason))
+    }
+
+    fn error(&self, reason: String) -> ExprError {
+        ExprError { expression: self.source.to_string(), reason }
     }
 }
 
 impl Template {
+    /// Compiles every `${…}` in the strings of a value. Object keys are taken as they stand. Stops at the first error, which
+    /// does not say in which string it is: the loader, which must, compiles string by string with [`Template::text`].
+    pub fn compile(value: &Value) -> Result<Self, ExprSyntaxError> {
+        Ok(match value {
+            Value::String(text) => Self::text(text)?,
+            Value::Array(items) => Self::list(items.iter().map(Self::compile).collect::<Result<_, _>>()?),
+            Value::Object(members) => Self::object(
+                members
+                    .iter()
+                    .map(|(key, value)| Ok((key.clone(), Self::compile(value)?)))
+                    .collect::<Result<_, _>>()?,
+            ),
+            literal => Template::Literal(literal.clone()),
+        })
+    }
+
+    /// A list of templates.
+    pub fn list(items: Vec<Template>) -> Self {
+        if items.iter().all(|item| matches!(item, Template::Literal(_))) {
+            return Template::Literal(items.into_iter().filter_map(Self::into_literal).collect());
+        }
+        Template::List(items)
+    }
+
+    /// An object of templates.
+    pub fn object(members: Vec<(String, Template)>) -> Self {
+        if members.iter().all(|(_, value)| matches!(value, Template::Literal(_))) {
+            let members = members.into_iter().filter_map(|(key, value)| Some((key, value.into_literal()?)));
+            return Template::Literal(Value::Object(members.collect()));
+        }
+        Template::Object(members)
+    }
+
+    fn into_literal(self) -> Option<Value> {
+        match self {
+            Template::Literal(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Compiles one string. `$${` stands for a plain `${`.
+    pub fn text(text: &str) -> Result<Self, ExprSyntaxError> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some(dollar) = rest.find("${") {
+            let at = text.len() - rest.len() + dollar;
+            if rest[..dollar].ends_with('$') {
+                plain.push_str(&rest[..dollar - 1]);
+                plain.push_str("${");
+                rest = &rest[dollar + 2..];
+                continue;
+            }
+            plain.push_str(&rest[..dollar]);
+            let inside = &rest[dollar + 2..];
+            let Some(end) = closing_brace(inside) else {
+                return Err(ExprSyntaxError {
+                    message: "`${` is not closed".to_owned(),
+                    cure: "close it with `}`, or write `$${` for a plain `${`".to_owned(),
+                    offset: at,
+                });
+            };
+            let expr = Expr::compile(&inside[..end])
+                .map_err(|error| ExprSyntaxError { offset: at + 2 + error.offset, ..error })?;
+            if !plain.is_empty() {
+                parts.push(TextPart::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(TextPart::Expr(expr));
+            rest = &inside[end + 1..];
+        }
+        plain.push_str(rest);
+        if parts.is_empty() {
+            return Ok(Template::Literal(Value::String(plain)));
+        }
+        if !plain.is_empty() {
+            parts.push(TextPart::Text(plain));
+        }
+        if let [TextPart::Expr(_)] = parts.as_slice()
+            && let Some(TextPart::Expr(expr)) = parts.pop()
+        {
+            return Ok(Template::Expr(expr));
+        }
+        Ok(Template::Text(parts))
+    }
+
     /// The template with every expression replaced by its value.
     pub fn render(&self, scope: &Scope<'_>) -> Result<Value, ExprError> {
-        let _ = scope;
-        unimplemented!()
+        let data = Data::new(scope);
+        self.render_into(&data, &mut Output::default(), 0)
     }
+
+    fn render_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<Value, ExprError> {
+        match self {
+            Template::Expr(expr) => expr.eval_into(data, output, depth),
+            Template::Literal(value) => output.literal(value, depth).map_err(too_large),
+            Template::Text(parts) => {
+                let text = interpolate(parts, data)?;
+                output.text(text).map_err(too_large)
+            }
+            Template::List(items) => {
+                let items: Result<Vec<_>, _> =
+                    items.iter().map(|item| item.render_into(data, output, depth + 1)).collect();
+                output.wrap_list(items?).map_err(too_large)
+            }
+            Template::Object(members) => {
+                let members: Result<Vec<_>, _> = members
+                    .iter()
+                    .map(|(key, value)| Ok((key.clone(), value.render_into(data, output, depth + 1)?)))
+                    .collect();
+                output.wrap_object(members?).map_err(too_large)
+            }
+        }
+    }
+}
+
+/// Strings as they are, everything else as JSON text.
+fn interpolate(parts: &[TextPart], data: &Data<'_>) -> Result<String, ExprError> {
+    let mut text = String::new();
+    // Bounds the text while it grows; what it is in the end is counted by the caller.
+    let mut grown = Output::default();
+    for part in parts {
+        match part {
+            TextPart::Text(plain) => text.push_str(plain),
+            TextPart::Expr(expr) => match expr.eval_into(data, &mut grown, 0)? {
+                Value::String(value) => text.push_str(&value),
+                value => text.push_str(&value.to_string()),
+            },
+        }
+    }
+    Ok(text)
+}
+
+/// The error of a template that is too large as a whole.
+fn too_large(reason: String) -> ExprError {
+    ExprError { expression: "${…}".to_owned(), reason }
+}
+
+/// Where the `}` is that ends an expression: the first one outside of braces, strings and comments of the expression.
+fn closing_brace(source: &str) -> Option<usize> {
+    let bytes = source.as_bytes();
+    let (mut at, mut open) = (0, 0_usize);
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b'}' if open == 0 => return Some(at),
+            b'}' => open -= 1,
+            b'{' => open += 1,
+            b'"' | b'\'' => {
+                at = end_of_string(bytes, at)?;
+                continue;
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'/') => {
+                at += bytes[at..].iter().position(|byte| *byte == b'\n')?;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// The byte after the string that begins at `start`; knows raw and triple-quoted strings.
+fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
+    let quote = bytes[start];
+    let raw = start > 0 && bytes[start - 1].eq_ignore_ascii_case(&b'r');
+    let triple = bytes[start..].starts_with(&[quote; 3]);
+    let end: &[u8] = if triple { &[quote; 3] } else { &[quote] };
+    let mut at = start + end.len();
+    while at < bytes.len() {
+        if bytes[at..].starts_with(end) {
+            return Some(at + end.len());
+        }
+        at += if bytes[at] == b'\\' && !raw { 2 } else { 1 };
+    }
+    None
 }

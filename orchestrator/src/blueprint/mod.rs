@@ -5,10 +5,21 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-pub mod expr;
-mod registry;
+use indexmap::IndexMap;
 
-pub use expr::{Expr, ExprError, Scope, Template};
+mod check;
+pub mod expr;
+mod finding;
+mod load;
+mod registry;
+mod yaml;
+
+pub use expr::{Expr, ExprError, ExprSyntaxError, Scope, Template};
+pub use finding::{Finding, Position, Severity};
+pub use load::{
+    Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX, STATES_MAX,
+    load, load_dir,
+};
 pub use registry::Registry;
 
 /// A state machine that jobs follow.
@@ -25,7 +36,7 @@ pub struct Blueprint {
     /// Moves that one job may make; one more quarantines it.
     pub max_transitions: u32,
     /// The states by name, in the order of the definition.
-    pub states: BTreeMap<Arc<str>, State>,
+    pub states: IndexMap<Arc<str>, State>,
     /// The definition in its one canonical form (JSON), from which the same blueprint can be made again.
     pub definition: Arc<str>,
 }
@@ -146,3 +157,6 @@ impl Blueprint {
         types
     }
 }
+
+#[cfg(test)]
+mod tests;

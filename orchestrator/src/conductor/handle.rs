@@ -3,7 +3,7 @@
 //!
 //! Clients' verbs take the client and show it nothing of anybody else's: a foreign job reads as not found.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId};
 use sha2::{Digest, Sha256};
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     mailbox::{Accepted, Follow, Reply, Request, Submit},
-    view::{JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerView},
+    view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
     blueprint::Registry,
@@ -125,7 +125,7 @@ impl Conductor {
     /// `JOB_NOT_FOUND`, `STORAGE_FAILED`, `SHUTTING_DOWN`.
     pub async fn get(&self, client: &Arc<str>, job_id: JobId) -> Result<JobView, ApiError> {
         let job = self.load_own(client, job_id).await?;
-        Ok(self.with_leases(vec![job]).await?.remove(0))
+        Ok(self.with_leases(vec![job]).await.remove(0))
     }
 
     /// The client's jobs that meet the query, newest first.
@@ -140,7 +140,7 @@ impl Conductor {
         }
         let page = self.read(move |store| store.list(&query)).await?;
         let jobs = page.jobs.into_iter().map(Arc::new).collect();
-        let mut jobs = self.with_leases(jobs).await?;
+        let mut jobs = self.with_leases(jobs).await;
         if !wanted.is_empty() {
             jobs.retain(|view| wanted.contains(&view.status()));
         }
@@ -203,6 +203,12 @@ impl Conductor {
         self.ask(Request::Stats).await
     }
 
+    /// Stops: hands out nothing more, makes durable what is in flight, says goodbye to the workers. Their tasks stay theirs.
+    pub async fn drain(&self) {
+        // A conductor that has stopped already has nothing left to do.
+        let _ = self.ask(Request::Drain).await;
+    }
+
     async fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
         let job = self.read(move |store| store.load(job_id)).await?;
         match job {
@@ -212,18 +218,19 @@ impl Conductor {
     }
 
     /// Lays over committed jobs what only the conductor knows: who holds their tasks.
-    async fn with_leases(&self, jobs: Vec<Arc<Job>>) -> Result<Vec<JobView>, ApiError> {
+    async fn with_leases(&self, jobs: Vec<Arc<Job>>) -> Vec<JobView> {
         let attempts: Vec<TaskId> =
             jobs.iter().filter_map(|job| job.attempt.as_ref().map(|attempt| attempt.task_id)).collect();
-        let mut leases: std::collections::HashMap<TaskId, LeaseView> = match attempts.is_empty() {
-            true => Default::default(),
-            false => self.ask(|reply| Request::Leases(attempts, reply)).await?,
+        // A conductor that has stopped holds no leases: the jobs are then shown as they are stored.
+        let mut leases = match attempts.is_empty() {
+            true => HashMap::new(),
+            false => self.ask(|reply| Request::Leases(attempts, reply)).await.unwrap_or_default(),
         };
         let view = |job: Arc<Job>| {
             let lease = job.attempt.as_ref().and_then(|attempt| leases.remove(&attempt.task_id));
             JobView { job, lease }
         };
-        Ok(jobs.into_iter().map(view).collect())
+        jobs.into_iter().map(view).collect()
     }
 
     /// Runs a read of the store where it may block.

@@ -2,13 +2,19 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use avtomatika_proto::{ApiError, JobId, TaskId};
+use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::view::{JobView, LeaseView, Stats, WorkerView};
-use crate::{blueprint::Blueprint, engine::Submission};
+use super::view::{JobView, LeaseView, Progress, Stats, WorkerView};
+use crate::{
+    blueprint::Blueprint,
+    dispatch::Outbox,
+    engine::{JobError, Submission},
+    json::Json,
+    store::WorkerRecord,
+};
 
-/// Where the answer goes.
+/// Where the answer goes. A sender that has lost interest is no error.
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
 /// One message in the mailbox.
@@ -35,6 +41,20 @@ pub(super) enum Request {
     Workers(Reply<Vec<WorkerView>>),
     /// How much there is of everything.
     Stats(Reply<Stats>),
+    /// Open a session.
+    Register { worker: WorkerRecord, credential: [u8; 32], reply: Reply<Result<Registered, ApiError>> },
+    /// Open a session's stream. The answer is the number of the stream.
+    Open {
+        session_id: SessionId,
+        credential: [u8; 32],
+        held: Vec<TaskId>,
+        outbox: Outbox,
+        reply: Reply<Result<u64, ApiError>>,
+    },
+    /// A worker says something on its stream.
+    FromWorker { session_id: SessionId, stream: u64, message: FromWorker },
+    /// Hand out nothing more, commit what is in flight, say goodbye.
+    Drain(Reply<()>),
 }
 
 /// A submission that was found to be in order.
@@ -58,4 +78,50 @@ pub(super) enum Follow {
 pub(super) struct Accepted {
     pub job_id: JobId,
     pub deduplicated: bool,
+}
+
+/// A session is durable, and waits for its stream.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// The session.
+    pub session_id: SessionId,
+    /// The name under which the worker is known.
+    pub worker_id: Arc<str>,
+}
+
+/// What a worker says on its stream.
+#[derive(Debug)]
+pub enum FromWorker {
+    /// How many tasks it is willing to hold.
+    Credits(u32),
+    /// How attempts ended.
+    Results(Vec<WorkerResult>),
+    /// How far an attempt is.
+    Progress(TaskId, Progress),
+    /// What it has warm, and how loaded it is.
+    State {
+        /// Task types that it has warm.
+        hot_cache: Vec<Arc<str>>,
+        /// 0.0 to 1.0.
+        load: f64,
+    },
+    /// It takes no more tasks.
+    Drain,
+    /// The stream is over.
+    Ended,
+}
+
+/// How one attempt ended, as the worker says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerResult {
+    /// The attempt.
+    pub task_id: TaskId,
+    /// The job that it was for, as the worker says; `None` when what it says is no id.
+    pub job_id: Option<JobId>,
+    /// What the attempt ended with.
+    pub outcome: Arc<str>,
+    /// What to merge into the state history.
+    pub data: Json,
+    /// Why it failed.
+    pub error: Option<JobError>,
 }

@@ -1,11 +1,141 @@
-//! The conductor: load, decide, commit, reply, perform.
+//! The conductor: **load → decide → commit → reply → perform.**
+//!
+//! Events arrive in a bounded mailbox. The conductor takes what is there and decides it all; what was decided goes to the
+//! store as ONE transaction; only when that is durable do the answers and the effects leave. While one batch is being
+//! fsynced the next one is being decided, on top of it. It never waits to fill a batch.
+//!
+//! One thread owns everything in here, so there are no locks and one writer per job. It refuses to know wire types.
 
+mod batch;
+mod book;
+mod clients;
+mod commit;
+mod core;
 mod handle;
 mod mailbox;
+mod recovery;
+mod sessions;
 mod view;
+mod waiting;
+mod watchers;
+mod workers;
 
-pub use handle::{Conductor, JobsPage, Watch};
-pub use view::{JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView};
+use std::{sync::Arc, thread, time::Duration};
+
+use tokio::sync::mpsc;
+
+use self::{
+    commit::{Commits, Writer},
+    core::Core,
+    mailbox::Request,
+};
+pub use self::{
+    core::Settings,
+    handle::{Conductor, JobsPage, Watch},
+    mailbox::{FromWorker, Registered, WorkerResult},
+    sessions::{OpenStream, Sessions},
+    view::{JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
+};
+use crate::{
+    blueprint::Registry,
+    metrics::Metrics,
+    store::{Store, StoreError},
+    time::Clock,
+};
+
+/// Requests that may wait for the conductor. Callers beyond that wait in turn, which is the back-pressure that workers and
+/// clients feel.
+pub const MAILBOX_MAX: usize = 8 * 1024;
+
+/// Requests that are decided in one go, so that a batch stays a matter of milliseconds.
+pub const BATCH_MAX: usize = 1024;
 
 /// Updates that a watcher may leave unread before it is cut off.
 pub const WATCH_BACKLOG_MAX: usize = 256;
+
+/// A running conductor.
+pub struct Running {
+    /// The way in.
+    pub conductor: Conductor,
+    /// Resolves when the conductor has stopped: well after [`Conductor::drain`], or because the store failed.
+    pub stopped: tokio::sync::oneshot::Receiver<Result<(), StoreError>>,
+}
+
+/// Recovers what the store holds and starts the conductor on a thread of its own.
+///
+/// # Errors
+/// When the store cannot be read.
+pub fn start(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    blueprints: Arc<Registry>,
+    settings: Settings,
+    metrics: Arc<Metrics>,
+) -> Result<Running, StoreError> {
+    let (mailbox, requests) = mpsc::channel(MAILBOX_MAX);
+    let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone() };
+    let core = Core::recover(store.clone(), clock, blueprints, settings, metrics.clone())?;
+    let (writer, commits) = commit::start(store, metrics)?;
+    let (tell, stopped) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;
+    thread::Builder::new()
+        .name("conductor".into())
+        .spawn(move || {
+            let outcome = runtime.block_on(run(core, requests, writer, commits));
+            let _ = tell.send(outcome);
+        })
+        .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;
+    Ok(Running { conductor, stopped })
+}
+
+/// The rule of the house, on one screen.
+async fn run(
+    mut core: Core,
+    mut requests: mpsc::Receiver<Request>,
+    writer: Writer,
+    mut commits: Commits,
+) -> Result<(), StoreError> {
+    let mut arrived = Vec::with_capacity(BATCH_MAX);
+    let mut committing = None;
+    loop {
+        let room = BATCH_MAX.saturating_sub(core.batch.afterwards.len());
+        tokio::select! {
+            biased;
+            // A batch has become durable, or could not: reply and perform, or undo.
+            Some(outcome) = commits.recv(), if committing.is_some() => match outcome {
+                Ok(()) => core.perform(committing.take().unwrap_or_default()),
+                Err(StoreError::Full { .. }) => core.undo(committing.take().unwrap_or_default()),
+                Err(error) => return Err(error),
+            },
+            // Events: load and decide. What is decided waits in the batch.
+            count = requests.recv_many(&mut arrived, room), if room > 0 => {
+                if count == 0 {
+                    return Ok(());
+                }
+                arrived.drain(..).for_each(|request| core.handle(request));
+            }
+            // Time: what is due is an event too.
+            () = tokio::time::sleep(core.until_due()) => core.tick(),
+        }
+        // One transaction at a time is with the store; whatever was decided meanwhile is the next.
+        while committing.is_none() && !core.batch.is_empty() {
+            let batch = std::mem::take(&mut core.batch);
+            if batch.writes.writes.is_empty() {
+                core.perform(batch.afterwards);
+            } else {
+                committing = Some(batch.afterwards);
+                writer.commit(batch.writes)?;
+            }
+        }
+        if committing.is_none() && core.is_drained() {
+            core.say_goodbye();
+            return Ok(());
+        }
+    }
+}
+
+/// The longest sleep: a bound on how late a deadline is noticed when the machine's own timers misbehave.
+const SLEEP_MAX: Duration = Duration::from_secs(1);

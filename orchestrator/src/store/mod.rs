@@ -3,6 +3,14 @@
 //! It works at the level of batches: [`Store::commit`] takes what many events decided and makes it durable as one
 //! transaction. It refuses to know what the records mean: whether a change is lawful was settled before.
 
+mod checksum;
+#[doc(hidden)]
+pub mod conformance;
+mod listing;
+pub mod memory;
+mod record;
+pub mod sqlite;
+
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use avtomatika_proto::{JobId, SessionId};
@@ -64,6 +72,8 @@ pub struct SessionRecord {
     pub session_id: SessionId,
     /// What the worker said of itself.
     pub worker: Arc<WorkerRecord>,
+    /// Which credential it registered with (a SHA-256): nobody else may open its stream.
+    pub credential: [u8; 32],
     /// When it registered.
     pub opened_at: Timestamp,
 }

@@ -276,7 +276,7 @@ mod tests {
             endpoint: None,
             start: Arc::from("init"),
             max_transitions: 1,
-            states: BTreeMap::new(),
+            states: Default::default(),
             definition: Arc::from("{\"blueprint\":\"test_workflow\"}"),
         };
         let submission = Submission {

@@ -184,8 +184,6 @@ pub(super) fn wrong_method(allow: &str) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     fn registry() -> Registry {
@@ -196,7 +194,7 @@ mod tests {
             endpoint: Some(Arc::from("/jobs/test")),
             start: Arc::from("init"),
             max_transitions: 1,
-            states: BTreeMap::new(),
+            states: Default::default(),
             definition: Arc::from("{}"),
         };
         registry.add(Arc::new(blueprint), true);

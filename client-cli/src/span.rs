@@ -1,0 +1,106 @@
+//! Spans of time as people write and read them: `500ms`, `30s`, `5m`, `2h`, `1d`.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+const SECOND_MS: u64 = 1000;
+const MINUTE_MS: u64 = 60 * SECOND_MS;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// A span of time given on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+/// The text is not a span; says what is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected a whole number and a unit, such as 500ms, 30s, 5m, 2h or 1d")]
+pub struct InvalidSpan;
+
+impl FromStr for Span {
+    type Err = InvalidSpan;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSpan> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit_ms = match unit {
+            "ms" => 1,
+            "s" => SECOND_MS,
+            "m" => MINUTE_MS,
+            "h" => HOUR_MS,
+            "d" => DAY_MS,
+            _ => return Err(InvalidSpan),
+        };
+        let number: u64 = number.parse().map_err(|_| InvalidSpan)?;
+        number.checked_mul(unit_ms).map(Duration::from_millis).map(Span).ok_or(InvalidSpan)
+    }
+}
+
+impl fmt::Display for Span {
+    /// At most two units, the larger ones: `850ms`, `4.2s`, `3m 12s`, `5h 2m`, `3d 4h`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let total_ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        match total_ms {
+            0..SECOND_MS => write!(f, "{total_ms}ms"),
+            SECOND_MS..MINUTE_MS => write!(f, "{}.{}s", total_ms / SECOND_MS, total_ms % SECOND_MS / 100),
+            MINUTE_MS..HOUR_MS => {
+                write!(f, "{}m {}s", total_ms / MINUTE_MS, total_ms % MINUTE_MS / SECOND_MS)
+            }
+            HOUR_MS..DAY_MS => write!(f, "{}h {}m", total_ms / HOUR_MS, total_ms % HOUR_MS / MINUTE_MS),
+            DAY_MS.. => write!(f, "{}d {}h", total_ms / DAY_MS, total_ms % DAY_MS / HOUR_MS),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_a_whole_number_and_a_unit() {
+        for (text, ms) in [
+            ("500ms", 500),
+            ("0s", 0),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1d", 86_400_000),
+            ("007s", 7_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Span(Duration::from_millis(ms))), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in [
+            "",
+            "30",
+            "s",
+            "-1s",
+            "1.5h",
+            "1h30m",
+            "5 m",
+            "5M",
+            "5min",
+            "٣s",
+            "99999999999999999999s",
+            "213503982335d",
+        ] {
+            assert_eq!(text.parse::<Span>(), Err(InvalidSpan), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_span_is_shown_in_its_two_largest_units() {
+        for (ms, text) in [
+            (0, "0ms"),
+            (850, "850ms"),
+            (4_250, "4.2s"),
+            (192_000, "3m 12s"),
+            (18_120_000, "5h 2m"),
+            (273_600_000, "3d 4h"),
+        ] {
+            assert_eq!(Span(Duration::from_millis(ms)).to_string(), text);
+        }
+    }
+}

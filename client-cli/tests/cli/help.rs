@@ -1,0 +1,74 @@
+//! The words that teach: help, completions, usage errors.
+
+use insta::assert_snapshot;
+
+use crate::server::{avtomatika, ran};
+
+#[test]
+fn the_first_page_of_help() {
+    assert_snapshot!(ran(&mut avtomatika(&["--help"])));
+}
+
+#[test]
+fn the_help_of_submit() {
+    assert_snapshot!(ran(&mut avtomatika(&["submit", "--help"])));
+}
+
+#[test]
+fn the_help_of_every_command_has_examples() {
+    for command in [
+        &["submit"][..],
+        &["get"],
+        &["list"],
+        &["watch"],
+        &["history"],
+        &["cancel"],
+        &["workers"],
+        &["blueprints"],
+        &["blueprint", "show"],
+        &["blueprint", "graph"],
+        &["stats"],
+        &["completions"],
+    ] {
+        let help = ran(avtomatika(command).arg("--help"));
+        assert_eq!(help.code, 0, "{help}");
+        assert!(help.stdout.contains(&format!("\nExamples:\n  avtomatika {}", command.join(" "))), "{help}");
+    }
+}
+
+#[test]
+fn a_command_line_that_makes_no_sense_ends_with_2_and_a_suggestion() {
+    for (args, words) in [
+        (&[][..], "Usage: avtomatika"),
+        (&["sumbit"], "a similar subcommand exists: 'submit'"),
+        (&["list", "--stauts", "failed"], "a similar argument exists: '--status'"),
+        (&["list", "--status", "done"], "possible values: pending, running"),
+        (&["list", "--limit", "5", "--all"], "cannot be used with"),
+        (&["list", "--since", "yesterday"], "expected a duration such as 30m, 1h or 7d"),
+        (&["list", "--label", "team"], "expected KEY=VALUE"),
+        (&["get", "4711"], "expected 36 characters such as"),
+        (&["submit", "test_workflow", "--wait=soon"], "such as 500ms, 30s, 5m, 2h or 1d"),
+        (&["submit", "test_workflow", "--priority", "101"], "101 is not in -100..=100"),
+        (&["--url", "localhost:8000", "list"], "does not begin with http://"),
+    ] {
+        let answer = ran(&mut avtomatika(args));
+        assert_eq!(answer.code, 2, "{args:?}: {answer}");
+        assert!(answer.stderr.contains(words), "{args:?}: {answer}");
+        assert_eq!(answer.stdout, "", "{args:?}");
+    }
+}
+
+#[test]
+fn a_terminal_one_column_wide_is_no_reason_to_fail() {
+    let help = ran(avtomatika(&["submit", "--help"]).env("COLUMNS", "1"));
+    assert_eq!(help.code, 0);
+}
+
+#[test]
+fn there_are_completions_for_every_shell() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = ran(&mut avtomatika(&["completions", shell]));
+        assert_eq!(script.code, 0, "{shell}");
+        assert!(script.stdout.contains("idempotency-key"), "{shell}: {script}");
+    }
+}

@@ -1,0 +1,15 @@
+//! The real binary, run as people and scripts run it, against a server that follows a script.
+//!
+//! What people see is kept in `snapshots/`; after a change on purpose, renew with `INSTA_UPDATE=always` and read the
+//! difference.
+
+// A test that cannot go on should stop where it is.
+#![allow(clippy::unwrap_used)]
+
+mod answers;
+mod errors;
+mod following;
+mod help;
+mod server;
+mod streams;
+mod submitting;

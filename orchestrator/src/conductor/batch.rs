@@ -1,0 +1,57 @@
+//! What one transaction holds: what to write, and what to do once it is written.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
+use tokio::sync::mpsc;
+
+use super::{
+    mailbox::{Accepted, Follow, Registered, Reply},
+    view::JobView,
+};
+use crate::{
+    dispatch::Verdict,
+    engine::{Effect, Event, Job},
+    store,
+};
+
+/// Decisions that become durable together.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// For the store.
+    pub writes: store::Batch,
+    /// For afterwards, in the order of the decisions. Answers that change nothing stand here too: they may rest on
+    /// decisions before them that are not durable yet.
+    pub afterwards: Vec<Afterwards>,
+}
+
+/// One thing to do when the batch is durable, or to undo when it cannot be.
+pub(super) enum Afterwards {
+    /// A job has changed: perform the effects, tell the watchers.
+    Changed {
+        job: Arc<Job>,
+        before: Option<Arc<Job>>,
+        effects: Vec<Effect>,
+        /// What to decide again when the commit fails and nobody outside would repeat it.
+        again: Option<Event>,
+    },
+    /// Tell the submitter.
+    Submitted { job: Arc<Job>, accepted: Accepted, follow: Follow, reply: Reply<Result<Accepted, ApiError>> },
+    /// Tell the canceller.
+    Cancelled { job: Arc<Job>, reply: Reply<Result<JobView, ApiError>> },
+    /// Start the watch.
+    Watched { job: Arc<Job>, sender: mpsc::Sender<JobView>, reply: Reply<Result<(), ApiError>> },
+    /// Tell the worker what became of its result.
+    Answered { session_id: SessionId, task_id: TaskId, verdict: Verdict },
+    /// Tell the worker its session.
+    Registered { registered: Registered, reply: Reply<Result<Registered, ApiError>> },
+    /// The key is in the store: forget that it was on its way there.
+    KeyStored { client: Arc<str>, key: Arc<str>, job_id: JobId },
+}
+
+impl Batch {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.writes.writes.is_empty() && self.afterwards.is_empty()
+    }
+}

@@ -1,0 +1,131 @@
+//! What clients ask for: submit, cancel, watch.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, ErrorCode, JobId};
+use tokio::sync::mpsc;
+
+use super::{
+    batch::Afterwards,
+    core::Core,
+    handle::{job_not_found, storage_error},
+    mailbox::{Accepted, Reply, Submit},
+    view::JobView,
+};
+use crate::{
+    engine::{Event, Job},
+    store::IdempotencyKey,
+};
+
+impl Core {
+    pub(super) fn submit(&mut self, submit: Submit, reply: Reply<Result<Accepted, ApiError>>) {
+        if let Err(error) = self.check_room() {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let idempotency = submit.idempotency.map(|(key, fingerprint)| IdempotencyKey {
+            client: submit.client.clone(),
+            key,
+            fingerprint,
+        });
+        match self.find_repeated(idempotency.as_ref()) {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(Some(job)) => self.answer_submission(job, true, submit.follow, reply),
+            Ok(None) => {
+                let now = self.clock.now();
+                let id = self.new_job_id(now);
+                let job = Job::accepted(id, submit.client, &submit.blueprint, submit.submission, now);
+                match self.decide_first(&Arc::new(job), idempotency.clone()) {
+                    Ok(job) => {
+                        self.remember_key(idempotency, id);
+                        self.answer_submission(job, false, submit.follow, reply);
+                    }
+                    Err(refusal) => {
+                        let text = format!("A new job could not take its first step: {refusal}");
+                        let _ = reply.send(Err(ApiError::new(ErrorCode::Internal, text)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_room(&self) -> Result<(), ApiError> {
+        self.check_serving()?;
+        let limit = self.settings.max_open_jobs;
+        if self.book.open_total() < limit {
+            return Ok(());
+        }
+        let text = format!("{limit} jobs are open, as many as this orchestrator holds");
+        Err(ApiError::new(ErrorCode::TooManyOpenJobs, text))
+    }
+
+    /// The job that the same request made before.
+    fn find_repeated(&self, key: Option<&IdempotencyKey>) -> Result<Option<Arc<Job>>, ApiError> {
+        let Some(key) = key else { return Ok(None) };
+        let on_its_way = self.keys.get(&(key.client.clone(), key.key.clone())).copied();
+        let found = match on_its_way {
+            Some(found) => Some(found),
+            None => self.store.find_idempotent(&key.client, &key.key).map_err(storage_error)?,
+        };
+        match found {
+            None => Ok(None),
+            Some((job_id, fingerprint)) if fingerprint == key.fingerprint => self.load(job_id),
+            Some((job_id, _)) => Err(ApiError::new(
+                ErrorCode::IdempotencyConflict,
+                format!("This idempotency key made job {job_id} from another request"),
+            )),
+        }
+    }
+
+    fn remember_key(&mut self, key: Option<IdempotencyKey>, job_id: JobId) {
+        if let Some(IdempotencyKey { client, key, fingerprint }) = key {
+            self.keys.insert((client.clone(), key.clone()), (job_id, fingerprint));
+            self.batch.afterwards.push(Afterwards::KeyStored { client, key, job_id });
+        }
+    }
+
+    /// An id whose key is larger than any before it, also when the clock has stepped back.
+    fn new_job_id(&mut self, now: crate::time::Timestamp) -> JobId {
+        let key = JobId::first_key_of(now.as_unix_ms()).max(self.last_job_key + 1);
+        self.last_job_key = key;
+        let counter = (key & ((1 << JobId::COUNTER_BITS) - 1)) as u16;
+        JobId::compose((key >> JobId::COUNTER_BITS) as u64, counter, self.entropy.next_u64())
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        client: &Arc<str>,
+        job_id: JobId,
+        reason: Option<Arc<str>>,
+        reply: Reply<Result<JobView, ApiError>>,
+    ) {
+        let decided = self.load_own(client, job_id).and_then(|job| {
+            self.decide(&job, Event::CancelRequested { reason }, false).map_err(|_| already_ended(&job))
+        });
+        match decided {
+            Ok(job) => self.batch.afterwards.push(Afterwards::Cancelled { job, reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    pub(super) fn watch(
+        &mut self,
+        client: &Arc<str>,
+        job_id: JobId,
+        sender: mpsc::Sender<JobView>,
+        reply: Reply<Result<(), ApiError>>,
+    ) {
+        match self.load_own(client, job_id) {
+            Ok(job) => self.batch.afterwards.push(Afterwards::Watched { job, sender, reply }),
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
+        self.load(job_id)?.filter(|job| job.client == *client).ok_or_else(job_not_found)
+    }
+}
+
+fn already_ended(job: &Job) -> ApiError {
+    ApiError::new(ErrorCode::JobTerminal, format!("The job has ended already: it is {}", job.status))
+}

@@ -1,0 +1,398 @@
+//! What the conductor owns, and what it does with a batch: decide into it, perform it, undo it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId, v1::GoodbyeReason};
+
+use super::{
+    SLEEP_MAX,
+    batch::{Afterwards, Batch},
+    book::Book,
+    handle::shutting_down,
+    mailbox::{Accepted, Follow, Reply, Request},
+    view::{JobView, Stats},
+    waiting::Waiting,
+    watchers::Watchers,
+};
+use crate::{
+    blueprint::Registry,
+    dispatch::{Dispatch, ToWorker, Verdict},
+    engine::{Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
+    metrics::Metrics,
+    store::{IdempotencyKey, Store, Write},
+    time::{Clock, Timestamp},
+};
+
+/// How soon a decision is tried again that could not be stored.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How often streams that do not take their messages are looked for.
+const BROKEN_CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// The conductor's knobs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Jobs that may be open at once.
+    pub max_open_jobs: usize,
+    /// Workers that may be connected or registered at once.
+    pub max_workers: usize,
+    /// How long after a restart the workers of before are waited for.
+    pub adoption_window: Duration,
+    /// Secret seed of task ids and jitter. Fixed only in tests.
+    pub entropy_seed: [u8; 32],
+}
+
+/// A client and one of its idempotency keys.
+type ClientKey = (Arc<str>, Arc<str>);
+
+/// Everything the conductor owns.
+pub(super) struct Core {
+    pub store: Arc<dyn Store>,
+    pub clock: Arc<dyn Clock>,
+    pub blueprints: Arc<Registry>,
+    pub settings: Settings,
+    pub metrics: Arc<Metrics>,
+    pub entropy: Entropy,
+    pub book: Book,
+    pub dispatch: Dispatch,
+    pub watchers: Watchers,
+    /// What has been decided and is not with the store yet.
+    pub batch: Batch,
+    /// Keys on their way into the store.
+    pub keys: HashMap<ClientKey, (JobId, [u8; 32])>,
+    /// Sessions that have no stream yet.
+    pub waiting: Waiting,
+    /// Events that could not be stored, and when to try again.
+    pub again: Vec<(JobId, Event)>,
+    pub again_at: Option<Timestamp>,
+    pub broken_check_at: Timestamp,
+    pub last_job_key: i64,
+    pub ended: BTreeMap<JobStatus, u64>,
+    pub started_at: Timestamp,
+    pub draining: Option<Reply<()>>,
+}
+
+impl Core {
+    /// Decides one request into the batch.
+    pub fn handle(&mut self, request: Request) {
+        match request {
+            Request::Submit(submit, reply) => self.submit(submit, reply),
+            Request::Cancel { client, job_id, reason, reply } => self.cancel(&client, job_id, reason, reply),
+            Request::Watch { client, job_id, sender, reply } => self.watch(&client, job_id, sender, reply),
+            Request::Leases(task_ids, reply) => {
+                let lease = |task_id| self.dispatch.lease_view(task_id).map(|lease| (task_id, lease));
+                let _ = reply.send(task_ids.into_iter().filter_map(lease).collect());
+            }
+            Request::Workers(reply) => {
+                let mut workers: Vec<_> =
+                    self.dispatch.roster().iter().map(|session| session.view()).collect();
+                workers.sort_by(|a, b| a.worker.worker_id.cmp(&b.worker.worker_id));
+                let _ = reply.send(workers);
+            }
+            Request::Stats(reply) => drop(reply.send(self.stats())),
+            Request::Register { worker, credential, reply } => self.register(worker, credential, reply),
+            Request::Open { session_id, credential, held, outbox, reply } => {
+                let _ = reply.send(self.open_stream(session_id, credential, &held, outbox));
+            }
+            Request::FromWorker { session_id, stream, message } => {
+                self.worker_says(session_id, stream, message);
+            }
+            Request::Drain(reply) => {
+                self.dispatch.pause();
+                self.draining = Some(reply);
+            }
+        }
+    }
+
+    // ---- Load and decide ----
+
+    /// The job as last decided.
+    pub fn load(&self, id: JobId) -> Result<Option<Arc<Job>>, ApiError> {
+        if let Some(job) = self.book.get(id) {
+            return Ok(Some(job.clone()));
+        }
+        let stored = self.store.load(id).map_err(super::handle::storage_error)?;
+        Ok(stored.map(Arc::new))
+    }
+
+    /// Decides what follows from an event, and puts it into the batch. `again` says whether the event is to be decided again,
+    /// should the commit fail: nobody outside will repeat what this process has noticed by itself.
+    pub fn decide(&mut self, job: &Arc<Job>, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
+        let now = self.clock.now();
+        let blueprint = self
+            .blueprints
+            .version(&job.blueprint, job.blueprint_version)
+            .cloned()
+            .ok_or(Refusal::StateUnknown)?;
+        let mut context = Context { now, blueprint: &blueprint, entropy: &mut self.entropy };
+        let Decision { job: next, entries, effects } = decide(job, &event, &mut context)?;
+        let next = Arc::new(next);
+        self.batch.writes.writes.push(Write::UpdateJob { job: next.clone(), entries });
+        self.record(next.clone(), effects, again.then_some(event));
+        Ok(next)
+    }
+
+    /// Decides the first step of a new job.
+    pub fn decide_first(
+        &mut self,
+        job: &Arc<Job>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Arc<Job>, Refusal> {
+        let blueprint = self
+            .blueprints
+            .version(&job.blueprint, job.blueprint_version)
+            .cloned()
+            .ok_or(Refusal::StateUnknown)?;
+        let mut context = Context { now: job.created_at, blueprint: &blueprint, entropy: &mut self.entropy };
+        let Decision { job: next, entries, effects } = decide(job, &Event::Submitted, &mut context)?;
+        let next = Arc::new(next);
+        self.batch.writes.writes.push(Write::InsertJob { job: next.clone(), entries, idempotency });
+        self.record(next.clone(), effects, None);
+        Ok(next)
+    }
+
+    fn record(&mut self, job: Arc<Job>, effects: Vec<Effect>, again: Option<Event>) {
+        let before = self.book.put(job.clone());
+        self.batch.afterwards.push(Afterwards::Changed { job, before, effects, again });
+    }
+
+    // ---- Perform ----
+
+    /// The batch is durable: its answers and effects may leave.
+    pub fn perform(&mut self, afterwards: Vec<Afterwards>) {
+        let now = self.clock.now();
+        for step in afterwards {
+            match step {
+                Afterwards::Changed { job, effects, .. } => self.perform_change(&job, effects, now),
+                Afterwards::Submitted { job, accepted, follow, reply } => {
+                    if !accepted.deduplicated {
+                        self.metrics.job_submitted(&job.blueprint);
+                    }
+                    let _ = reply.send(Ok(accepted));
+                    if let Follow::End(sender) = follow {
+                        let view = self.view(self.present(job));
+                        self.watchers.await_end(view, sender);
+                    }
+                }
+                Afterwards::Cancelled { job, reply } => {
+                    let _ = reply.send(Ok(JobView { job, lease: None }));
+                }
+                Afterwards::Watched { job, sender, reply } => {
+                    let view = self.view(job);
+                    self.watchers.watch(view, sender);
+                    let _ = reply.send(Ok(()));
+                }
+                Afterwards::Answered { session_id, task_id, verdict } => {
+                    match verdict {
+                        Verdict::Applied => self.metrics.result_applied(),
+                        Verdict::Refused(reason) => self.metrics.result_refused(reason),
+                        Verdict::RetryLater => {}
+                    }
+                    self.dispatch.answer(session_id, task_id, verdict, now);
+                }
+                Afterwards::Registered { registered, reply } => drop(reply.send(Ok(registered))),
+                Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
+            }
+        }
+        self.tell_assigned();
+    }
+
+    /// Tells the watchers whose tasks were just handed out.
+    pub fn tell_assigned(&mut self) {
+        for job_id in self.dispatch.take_assigned() {
+            self.metrics.dispatched();
+            self.touched(job_id);
+        }
+    }
+
+    fn perform_change(&mut self, job: &Arc<Job>, effects: Vec<Effect>, now: Timestamp) {
+        for effect in effects {
+            match effect {
+                Effect::Offer(offer) => self.dispatch.offer(offer, now),
+                Effect::Withdraw { task_id, reason } => self.dispatch.withdraw(task_id, &reason),
+            }
+        }
+        if job.status.is_terminal() {
+            self.book.close(job);
+            *self.ended.entry(job.status).or_default() += 1;
+            self.metrics.job_ended(job.status);
+        }
+        let attempt = job.attempt.as_ref().map(|attempt| attempt.task_id);
+        let dispatch = &self.dispatch;
+        self.watchers.committed(job, || attempt.and_then(|task_id| dispatch.lease_view(task_id)));
+    }
+
+    /// Who holds the job's task, or how far it is, has changed.
+    pub fn touched(&mut self, job_id: JobId) {
+        let dispatch = &self.dispatch;
+        let attempt = self.book.get(job_id).and_then(|job| job.attempt.as_ref());
+        let task_id = attempt.map(|attempt| attempt.task_id);
+        self.watchers.touched(job_id, || task_id.and_then(|task_id| dispatch.lease_view(task_id)));
+    }
+
+    /// The job with the lease under which its task is held.
+    pub fn view(&self, job: Arc<Job>) -> JobView {
+        let attempt = job.attempt.as_ref();
+        let lease = attempt.and_then(|attempt| self.dispatch.lease_view(attempt.task_id));
+        JobView { job, lease }
+    }
+
+    /// The job as it is now, if it ended since this was decided.
+    fn present(&self, job: Arc<Job>) -> Arc<Job> {
+        if job.status.is_terminal() || self.book.get(job.id).is_some() {
+            return job;
+        }
+        match self.store.load(job.id) {
+            Ok(Some(stored)) => Arc::new(stored),
+            _ => job,
+        }
+    }
+
+    // ---- Undo ----
+
+    /// The batch could not be stored, and what was decided on top of it rests on nothing: everything is as before, whoever
+    /// asked is told to ask again, and what nobody would repeat is tried again soon.
+    pub fn undo(&mut self, afterwards: Vec<Afterwards>) {
+        tracing::error!("the disk is full: nothing can be accepted until there is room");
+        let on_top = std::mem::take(&mut self.batch);
+        let steps: Vec<Afterwards> = afterwards.into_iter().chain(on_top.afterwards).collect();
+        for step in steps.into_iter().rev() {
+            self.undo_step(step);
+        }
+        self.again_at = Some(self.clock.now() + AGAIN_AFTER);
+    }
+
+    fn undo_step(&mut self, step: Afterwards) {
+        let full = || ApiError::new(ErrorCode::StorageFull, "The orchestrator's disk is full");
+        match step {
+            Afterwards::Changed { job, before, again, .. } => {
+                self.book.roll_back(job.id, before);
+                self.again.extend(again.map(|event| (job.id, event)));
+            }
+            Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Cancelled { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Watched { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Answered { session_id, task_id, .. } => {
+                self.dispatch.answer(session_id, task_id, Verdict::RetryLater, self.clock.now());
+            }
+            Afterwards::Registered { registered, reply } => {
+                self.waiting.remove(registered.session_id);
+                let _ = reply.send(Err(full()));
+            }
+            Afterwards::KeyStored { client, key, job_id } => {
+                if self.keys.get(&(client.clone(), key.clone())).is_some_and(|(stored, _)| *stored == job_id)
+                {
+                    self.keys.remove(&(client, key));
+                }
+            }
+        }
+    }
+
+    // ---- Time ----
+
+    /// How long until something is due.
+    pub fn until_due(&self) -> Duration {
+        let due = [self.book.next_due(), self.dispatch.next_due(), self.waiting.next_due(), self.again_at];
+        let now = self.clock.now();
+        due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)
+    }
+
+    /// Decides what is due.
+    pub fn tick(&mut self) {
+        let now = self.clock.now();
+        if self.again_at.is_some_and(|at| at <= now) {
+            self.again_at = None;
+            for (job_id, event) in std::mem::take(&mut self.again).into_iter().rev() {
+                self.notice(job_id, event);
+            }
+        }
+        while let Some(job) = self.book.pop_due(now) {
+            let task_is_held =
+                job.attempt.as_ref().is_some_and(|attempt| self.dispatch.lease(attempt.task_id).is_some());
+            if self.decide(&job, Event::Due { task_is_held }, true).is_err() {
+                self.book.rearm(job.id, now);
+            }
+        }
+        self.workers_due(now);
+        if self.broken_check_at <= now {
+            self.broken_check_at = now + BROKEN_CHECK_EVERY;
+            for session_id in self.dispatch.broken() {
+                self.session_ended(session_id, "it does not read its stream");
+            }
+        }
+    }
+
+    /// Decides an event that this process has noticed by itself. A refusal means that it no longer matters.
+    pub fn notice(&mut self, job_id: JobId, event: Event) {
+        match self.load(job_id) {
+            Ok(Some(job)) => drop(self.decide(&job, event, true)),
+            Ok(None) => {}
+            Err(_) => {
+                self.again.push((job_id, event));
+                self.again_at = Some(self.clock.now() + AGAIN_AFTER);
+            }
+        }
+    }
+
+    // ---- The end ----
+
+    /// Whether the conductor was asked to stop and has nothing left to make durable.
+    pub fn is_drained(&self) -> bool {
+        self.draining.is_some() && self.batch.is_empty()
+    }
+
+    /// The last words to every worker, and to whoever asked for the end.
+    pub fn say_goodbye(&mut self) {
+        for session in self.dispatch.roster().iter() {
+            let message = "the orchestrator stops; come back with the same session";
+            session.outbox.send(ToWorker::Goodbye { reason: GoodbyeReason::Shutdown, message });
+        }
+        if let Some(reply) = self.draining.take() {
+            let _ = reply.send(());
+        }
+    }
+
+    /// Refuses new work while stopping.
+    pub fn check_serving(&self) -> Result<(), ApiError> {
+        if self.draining.is_some() { Err(shutting_down()) } else { Ok(()) }
+    }
+
+    fn stats(&self) -> Stats {
+        let running_tasks = self.dispatch.lease_count() as u64;
+        let mut jobs = self.book.open_counts().clone();
+        if running_tasks > 0 {
+            let waiting = jobs.entry(JobStatus::WaitingForWorker).or_default();
+            *waiting = waiting.saturating_sub(running_tasks);
+            jobs.insert(JobStatus::Running, running_tasks);
+        }
+        jobs.extend(&self.ended);
+        Stats {
+            jobs,
+            connected_workers: self.dispatch.roster().len() as u64,
+            ready_tasks: self.dispatch.ready_counts(),
+            running_tasks,
+            started_at: self.started_at,
+        }
+    }
+
+    /// Puts an answer to a worker behind what has been decided.
+    pub fn answer(&mut self, session_id: SessionId, task_id: TaskId, verdict: Verdict) {
+        self.batch.afterwards.push(Afterwards::Answered { session_id, task_id, verdict });
+    }
+
+    /// The answer for a submission, behind what has been decided.
+    pub fn answer_submission(
+        &mut self,
+        job: Arc<Job>,
+        deduplicated: bool,
+        follow: Follow,
+        reply: Reply<Result<Accepted, ApiError>>,
+    ) {
+        let accepted = Accepted { job_id: job.id, deduplicated };
+        self.batch.afterwards.push(Afterwards::Submitted { job, accepted, follow, reply });
+    }
+}

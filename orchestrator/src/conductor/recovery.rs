@@ -1,0 +1,81 @@
+//! After a start: memory is made again from the store.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    batch::Batch,
+    book::Book,
+    core::{Core, Settings},
+    waiting::Waiting,
+    watchers::Watchers,
+};
+use crate::{
+    blueprint::Registry,
+    dispatch::{Adoption, Dispatch},
+    engine::{Entropy, Job, offer_again},
+    metrics::Metrics,
+    store::{Store, StoreError},
+    time::Clock,
+};
+
+impl Core {
+    /// The open jobs, their timers, their ready tasks, and the workers that are expected back. Nothing is written, so a crash
+    /// during recovery changes nothing.
+    pub fn recover(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        blueprints: Arc<Registry>,
+        settings: Settings,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let now = clock.now();
+        let sessions = store.sessions()?;
+        let mut dispatch = Dispatch::new(Adoption::expect(sessions, now + settings.adoption_window));
+        let mut book = Book::default();
+        store.open_jobs(&mut |job| {
+            if let Some(offer) = offer_of(&job, &blueprints) {
+                dispatch.restore(offer);
+            }
+            book.put(Arc::new(job));
+        })?;
+        let last_job_key = store.last_job_key()?.unwrap_or(0);
+        if book.open_total() > 0 {
+            tracing::info!("Recovered {} open jobs", book.open_total());
+        }
+        Ok(Self {
+            entropy: Entropy::from_seed(settings.entropy_seed),
+            dispatch,
+            book,
+            last_job_key,
+            watchers: Watchers::default(),
+            batch: Batch::default(),
+            keys: HashMap::new(),
+            waiting: Waiting::default(),
+            again: Vec::new(),
+            again_at: None,
+            broken_check_at: now,
+            ended: BTreeMap::new(),
+            started_at: now,
+            draining: None,
+            store,
+            clock,
+            blueprints,
+            settings,
+            metrics,
+        })
+    }
+}
+
+fn offer_of(job: &Job, blueprints: &Registry) -> Option<crate::engine::Offer> {
+    let attempt = job.attempt.as_ref()?;
+    let blueprint = blueprints.version(&job.blueprint, job.blueprint_version);
+    let offer = blueprint.and_then(|blueprint| offer_again(job, blueprint));
+    if offer.is_none() {
+        // Neither can be: the version was stored before the job, and the params were computed before the attempt was stored.
+        tracing::error!("Task {} of job {} cannot be offered again", attempt.task_id, job.id);
+    }
+    offer
+}

@@ -1,0 +1,71 @@
+//! What a worker's stream may ask of the conductor: the narrow door for workers. They can register, open their stream and
+//! speak on it; they cannot submit, list or cancel.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, SessionId, TaskId};
+
+use super::{
+    Conductor,
+    mailbox::{FromWorker, Registered, Request},
+};
+use crate::{dispatch::Outbox, store::WorkerRecord};
+
+/// The way into the conductor for everything that serves workers. Cheap to clone.
+#[derive(Clone)]
+pub struct Sessions(Conductor);
+
+/// An open stream: only its owner may speak in the session's name.
+pub struct OpenStream {
+    conductor: Conductor,
+    session_id: SessionId,
+    stream: u64,
+}
+
+impl Conductor {
+    /// The door for workers.
+    pub fn sessions(&self) -> Sessions {
+        Sessions(self.clone())
+    }
+}
+
+impl Sessions {
+    /// Opens a session, durably.
+    ///
+    /// # Errors
+    /// `TOO_MANY_WORKERS`, `STORAGE_FULL`, `SHUTTING_DOWN`.
+    pub async fn register(&self, worker: WorkerRecord, credential: [u8; 32]) -> Result<Registered, ApiError> {
+        self.0.ask(|reply| Request::Register { worker, credential, reply }).await?
+    }
+
+    /// Opens the session's stream; its messages will come through `outbox`, the welcome first.
+    ///
+    /// # Errors
+    /// `SESSION_UNKNOWN` when there is no such session, or it was registered with another credential.
+    pub async fn open(
+        &self,
+        session_id: SessionId,
+        credential: [u8; 32],
+        held: Vec<TaskId>,
+        outbox: Outbox,
+    ) -> Result<OpenStream, ApiError> {
+        let open = |reply| Request::Open { session_id, credential, held, outbox, reply };
+        let stream = self.0.ask(open).await??;
+        Ok(OpenStream { conductor: self.0.clone(), session_id, stream })
+    }
+}
+
+impl OpenStream {
+    /// Passes on what the worker said. Waits while the mailbox is full: a worker is read no faster than it is served.
+    /// Returns whether the conductor still listens.
+    pub async fn tell(&self, message: FromWorker) -> bool {
+        let request = Request::FromWorker { session_id: self.session_id, stream: self.stream, message };
+        self.conductor.mailbox.send(request).await.is_ok()
+    }
+}
+
+/// The name that a worker without one is given.
+pub(super) fn made_up_name(worker_type: &str, random: u64) -> Arc<str> {
+    let kind = if worker_type.is_empty() { "worker" } else { worker_type };
+    Arc::from(format!("{kind}-{:08x}", random as u32))
+}

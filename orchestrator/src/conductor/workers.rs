@@ -1,0 +1,227 @@
+//! What workers say: register, open a stream, report, leave.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId, v1::GoodbyeReason};
+
+use super::{
+    batch::Afterwards,
+    core::Core,
+    mailbox::{FromWorker, Registered, Reply, WorkerResult},
+    sessions::made_up_name,
+};
+use crate::{
+    dispatch::{Orphan, Outbox, ToWorker, Verdict},
+    engine::{Event, Refusal, Report},
+    store::{SessionRecord, WorkerRecord, Write},
+    time::Timestamp,
+};
+
+impl Core {
+    pub(super) fn register(
+        &mut self,
+        mut worker: WorkerRecord,
+        credential: [u8; 32],
+        reply: Reply<Result<Registered, ApiError>>,
+    ) {
+        if let Err(error) = self.check_serving().and_then(|()| self.check_credential(&worker, credential)) {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        if worker.worker_id.is_empty() {
+            worker.worker_id = made_up_name(&worker.worker_type, self.entropy.next_u64());
+        }
+        self.replace_session_of(&worker.worker_id);
+        let now = self.clock.now();
+        let session_id = SessionId::from_random(self.entropy.next_u128());
+        let registered = Registered { session_id, worker_id: worker.worker_id.clone() };
+        tracing::info!(
+            "Worker '{}' registered with info: {{worker_type: {:?}, supported_tasks: {:?}, max_concurrent_tasks: {}, hostname: {:?}}}",
+            worker.worker_id,
+            worker.worker_type,
+            worker.task_types,
+            worker.slots,
+            worker.hostname,
+        );
+        let record = SessionRecord { session_id, worker: Arc::new(worker), credential, opened_at: now };
+        self.batch.writes.writes.push(Write::PutSession(record.clone()));
+        self.waiting.insert(record, now);
+        self.batch.afterwards.push(Afterwards::Registered { registered, reply });
+    }
+
+    /// A worker's name may be taken over by whoever has the credential that holds it, and there must be room for one more.
+    fn check_credential(&self, worker: &WorkerRecord, credential: [u8; 32]) -> Result<(), ApiError> {
+        if let Some(holder) = self.session_of(&worker.worker_id) {
+            if holder.credential == credential {
+                return Ok(());
+            }
+            let text = format!("A worker named {:?} is known with another token", worker.worker_id);
+            return Err(ApiError::new(ErrorCode::InvalidToken, text)
+                .with_hint("Choose another worker_id, or use the token of the worker that holds this one."));
+        }
+        let limit = self.settings.max_workers;
+        if self.dispatch.roster().len() + self.waiting.len() < limit {
+            return Ok(());
+        }
+        let text = format!("{limit} workers are connected, as many as this orchestrator serves");
+        Err(ApiError::new(ErrorCode::TooManyWorkers, text))
+    }
+
+    /// The session that holds this worker's name: connected, registered or expected back.
+    fn session_of(&self, worker_id: &str) -> Option<&SessionRecord> {
+        let connected = self.dispatch.roster().of_worker(worker_id).map(|session| &session.record);
+        let waiting =
+            || self.waiting.of_worker(worker_id).and_then(|session_id| self.waiting.get(session_id));
+        connected.or_else(waiting).or_else(|| self.dispatch.expected_of_worker(worker_id))
+    }
+
+    /// Ends the session that the worker had: it has registered anew.
+    fn replace_session_of(&mut self, worker_id: &str) {
+        let Some(session_id) = self.session_of(worker_id).map(|record| record.session_id) else { return };
+        if let Some(session) = self.dispatch.roster().get(session_id) {
+            let message = "another registration took this worker_id";
+            session.outbox.send(ToWorker::Goodbye { reason: GoodbyeReason::Replaced, message });
+            return self.session_ended(session_id, "it was replaced by a new registration");
+        }
+        self.waiting.remove(session_id);
+        self.dispatch.give_up_expected(session_id);
+        self.batch.writes.writes.push(Write::RemoveSession(session_id));
+    }
+
+    pub(super) fn open_stream(
+        &mut self,
+        session_id: SessionId,
+        credential: [u8; 32],
+        held: &[TaskId],
+        outbox: Outbox,
+    ) -> Result<u64, ApiError> {
+        self.check_serving()?;
+        let record = self.find_session(session_id).filter(|record| record.credential == credential);
+        let Some(record) = record else {
+            return Err(ApiError::new(ErrorCode::SessionUnknown, "The session is not known here"));
+        };
+        self.waiting.remove(session_id);
+        let now = self.clock.now();
+        let (stream, reconciled) = self.dispatch.connect(&record, held, outbox, now);
+        tracing::info!(
+            "Worker '{}' connected: {} tasks adopted, {} dropped",
+            record.worker.worker_id,
+            reconciled.adopted.len(),
+            reconciled.dropped.len()
+        );
+        self.lose(reconciled.orphans);
+        self.dispatch.pump_all(now);
+        self.tell_assigned();
+        Ok(stream)
+    }
+
+    fn find_session(&self, session_id: SessionId) -> Option<SessionRecord> {
+        self.waiting
+            .get(session_id)
+            .or_else(|| self.dispatch.expected(session_id))
+            .or_else(|| self.dispatch.roster().get(session_id).map(|session| &session.record))
+            .cloned()
+    }
+
+    pub(super) fn worker_says(&mut self, session_id: SessionId, stream: u64, message: FromWorker) {
+        // A stream that was replaced has no say any more.
+        if self.dispatch.roster().get(session_id).is_none_or(|session| session.stream != stream) {
+            return;
+        }
+        let now = self.clock.now();
+        match message {
+            FromWorker::Credits(slots) => self.dispatch.credits(session_id, slots, now),
+            FromWorker::Results(results) => {
+                results.into_iter().for_each(|result| self.result(session_id, result, now));
+            }
+            FromWorker::Progress(task_id, progress) => {
+                if let Some(job_id) = self.dispatch.progress(session_id, task_id, progress) {
+                    self.touched(job_id);
+                }
+            }
+            FromWorker::State { hot_cache, load } => self.dispatch.worker_state(session_id, hot_cache, load),
+            FromWorker::Drain => self.dispatch.drain(session_id),
+            FromWorker::Ended => self.session_ended(session_id, "its stream has ended"),
+        }
+        self.tell_assigned();
+    }
+
+    fn result(&mut self, session_id: SessionId, result: WorkerResult, now: Timestamp) {
+        let task_id = result.task_id;
+        let verdict = match self.apply(session_id, result, now) {
+            Ok(Ok(())) => Verdict::Applied,
+            Ok(Err(refusal)) => {
+                tracing::warn!("Result for task {task_id} refused: {refusal}");
+                Verdict::Refused(refusal.as_str())
+            }
+            Err(_) => Verdict::RetryLater,
+        };
+        self.answer(session_id, task_id, verdict);
+    }
+
+    fn apply(
+        &mut self,
+        session_id: SessionId,
+        result: WorkerResult,
+        now: Timestamp,
+    ) -> Result<Result<(), Refusal>, ApiError> {
+        let Some(job_id) = result.job_id else { return Ok(Err(Refusal::UnknownJob)) };
+        let Some(job) = self.load(job_id)? else { return Ok(Err(Refusal::UnknownJob)) };
+        let Some(session) = self.dispatch.roster().get(session_id) else {
+            return Ok(Err(Refusal::ForeignSession));
+        };
+        let lease = self.dispatch.lease(result.task_id).filter(|lease| lease.session_id == session_id);
+        let report = Report {
+            task_id: result.task_id,
+            worker_id: session.record.worker.worker_id.clone(),
+            by_holder: lease.is_some(),
+            outcome: result.outcome,
+            data: result.data,
+            error: result.error,
+            held_for: lease.map(|lease| now.saturating_since(lease.dispatched_at)),
+        };
+        Ok(self.decide(&job, Event::Reported(report), false).map(drop))
+    }
+
+    /// The session is over: its tasks are ready for others.
+    pub(super) fn session_ended(&mut self, session_id: SessionId, why: &str) {
+        // The tasks of a stopping orchestrator stay with their workers.
+        if self.draining.is_some() {
+            return;
+        }
+        if let Some(session) = self.dispatch.roster().get(session_id) {
+            tracing::info!("Worker '{}' left: {why}", session.record.worker.worker_id);
+        }
+        let orphans = self.dispatch.disconnect(session_id);
+        if !orphans.is_empty() {
+            self.metrics.worker_lost();
+        }
+        self.batch.writes.writes.push(Write::RemoveSession(session_id));
+        self.lose(orphans);
+    }
+
+    fn lose(&mut self, orphans: Vec<Orphan>) {
+        for Orphan { task_id, job_id, worker_id } in orphans {
+            tracing::warn!("Task {task_id} of job {job_id} is lost with worker '{worker_id}'");
+            self.notice(job_id, Event::WorkerLost { task_id, worker_id });
+        }
+    }
+
+    /// What time has done to workers: attempts that took too long, sessions that never opened their stream, and the end of
+    /// the adoption window.
+    pub(super) fn workers_due(&mut self, now: Timestamp) {
+        for Orphan { task_id, job_id, worker_id } in self.dispatch.expired(now) {
+            tracing::warn!("Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
+            self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id });
+        }
+        let late = self.waiting.expired(now);
+        self.batch.writes.writes.extend(late.into_iter().map(Write::RemoveSession));
+        let missing = self.dispatch.adoption_over(now);
+        if !missing.is_empty() {
+            tracing::warn!("{} workers of before the restart did not come back in time", missing.len());
+            self.batch.writes.writes.extend(missing.into_iter().map(Write::RemoveSession));
+            self.dispatch.pump_all(now);
+            self.tell_assigned();
+        }
+    }
+}

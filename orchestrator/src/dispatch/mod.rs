@@ -1,0 +1,415 @@
+//! Dispatch hands ready tasks to connected workers, and knows who holds what.
+//!
+//! Everything here lives in memory, beside the store: which session holds which attempt is a *lease* and is not durable; the
+//! fence that makes it safe (the job's current task id) is. It is owned by the conductor alone, so it needs no locks; it is
+//! told of tasks only after they are committed. It refuses to know what a job is: a task is an [`Offer`], a worker a slot.
+//!
+//! The cost of handing out one task does not grow with the number of queued tasks or connected workers, beyond the
+//! logarithm of a tree.
+
+mod adoption;
+mod outbox;
+mod placement;
+mod ready_queue;
+mod roster;
+pub mod session;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use avtomatika_proto::{JobId, SessionId, TaskId};
+
+pub use adoption::Adoption;
+pub use outbox::{Assignment, Outbox, ToWorker, Verdict};
+pub use roster::{Roster, Session};
+
+use self::{placement::Placement, ready_queue::ReadyQueue};
+use crate::{
+    conductor::{LeaseView, Progress},
+    engine::Offer,
+    store::SessionRecord,
+    time::Timestamp,
+};
+
+/// How long after its deadline an attempt is given up: the worker, which stops it at the deadline, gets to say so itself.
+pub const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+
+/// An attempt in a worker's hands.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The session that may report it.
+    pub session_id: SessionId,
+    /// Its worker.
+    pub worker_id: Arc<str>,
+    /// The job that waits for it.
+    pub job_id: JobId,
+    /// When it was handed over.
+    pub dispatched_at: Timestamp,
+    /// When its time is over.
+    pub deadline: Timestamp,
+    /// What the worker last said of it.
+    pub progress: Option<Progress>,
+}
+
+/// An attempt that its worker can no longer be expected to finish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    /// The attempt.
+    pub task_id: TaskId,
+    /// The job that waits for it.
+    pub job_id: JobId,
+    /// Who held it.
+    pub worker_id: Arc<str>,
+}
+
+/// Which of a returning worker's tasks are still its own.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Reconciled {
+    /// It goes on with these.
+    pub adopted: Vec<TaskId>,
+    /// It drops these.
+    pub dropped: Vec<TaskId>,
+    /// The orchestrator counted on it for these, and it does not have them.
+    pub orphans: Vec<Orphan>,
+}
+
+/// Ready tasks, connected workers, and the leases between them.
+#[derive(Debug)]
+pub struct Dispatch {
+    ready: ReadyQueue,
+    roster: Roster,
+    placement: Placement,
+    leases: HashMap<TaskId, Lease>,
+    deadlines: BTreeSet<(Timestamp, TaskId)>,
+    adoption: Adoption,
+    paused: bool,
+    assigned: Vec<JobId>,
+}
+
+impl Dispatch {
+    /// With the sessions of before the restart still expected.
+    pub fn new(adoption: Adoption) -> Self {
+        Self {
+            ready: ReadyQueue::default(),
+            roster: Roster::default(),
+            placement: Placement::default(),
+            leases: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            adoption,
+            paused: false,
+            assigned: Vec::new(),
+        }
+    }
+
+    /// The connected workers.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    // ---- Tasks ----
+
+    /// A committed task is ready. It goes to a worker at once if one is free.
+    pub fn offer(&mut self, offer: Offer, now: Timestamp) {
+        tracing::info!(
+            "Job {} dispatching task: {} (attempt {})",
+            offer.job_id,
+            offer.task_type,
+            offer.attempt
+        );
+        let task_type = offer.task_type.clone();
+        self.ready.push(offer);
+        self.pump(&[task_type], now);
+    }
+
+    /// Takes a task from before a restart. It stays in the queue until [`Dispatch::pump_all`].
+    pub fn restore(&mut self, offer: Offer) {
+        self.ready.push(offer);
+    }
+
+    /// A task is no longer wanted. A worker that holds it is told so, and keeps its slot until it has obeyed.
+    pub fn withdraw(&mut self, task_id: TaskId, reason: &Arc<str>) {
+        if self.ready.remove(task_id).is_some() {
+            return;
+        }
+        if let Some(lease) = self.drop_lease(task_id)
+            && let Some(session) = self.roster.get_mut(lease.session_id)
+        {
+            session.outbox.send(ToWorker::Cancel { task_id, reason: reason.clone() });
+        }
+    }
+
+    /// The lease under which a task is held.
+    pub fn lease(&self, task_id: TaskId) -> Option<&Lease> {
+        self.leases.get(&task_id)
+    }
+
+    /// What others may see of a lease.
+    pub fn lease_view(&self, task_id: TaskId) -> Option<LeaseView> {
+        self.leases.get(&task_id).map(|lease| LeaseView {
+            worker_id: lease.worker_id.clone(),
+            dispatched_at: lease.dispatched_at,
+            deadline: lease.deadline,
+            progress: lease.progress.clone(),
+        })
+    }
+
+    /// A worker has said its last word on a task: its slot is free again, and the answer goes out.
+    pub fn answer(&mut self, session_id: SessionId, task_id: TaskId, verdict: Verdict, now: Timestamp) {
+        let Some(session) = self.roster.get_mut(session_id) else { return };
+        session.outbox.send(ToWorker::Ack { task_id, verdict });
+        if verdict == Verdict::RetryLater {
+            return;
+        }
+        session.release(task_id);
+        let task_types = session.record.worker.task_types.clone();
+        if self.leases.get(&task_id).is_some_and(|lease| lease.session_id == session_id) {
+            self.drop_lease(task_id);
+        }
+        self.replace(session_id);
+        self.pump(&task_types, now);
+    }
+
+    /// The worker's last word on how far a task is. Ignored unless it holds the task.
+    pub fn progress(&mut self, session_id: SessionId, task_id: TaskId, progress: Progress) -> Option<JobId> {
+        let lease = self.leases.get_mut(&task_id).filter(|lease| lease.session_id == session_id)?;
+        lease.progress = Some(progress);
+        Some(lease.job_id)
+    }
+
+    /// Leases whose time has been over for [`DEADLINE_GRACE`]. Each is returned once.
+    pub fn expired(&mut self, now: Timestamp) -> Vec<Orphan> {
+        let mut expired = Vec::new();
+        while let Some(&(due, task_id)) = self.deadlines.first()
+            && due <= now
+        {
+            self.deadlines.pop_first();
+            if let Some(lease) = self.leases.get(&task_id) {
+                expired.push(Orphan { task_id, job_id: lease.job_id, worker_id: lease.worker_id.clone() });
+            }
+        }
+        expired
+    }
+
+    /// When [`Dispatch::expired`] or [`Dispatch::adoption_over`] next have something to say.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        [self.deadlines.first().map(|(due, _)| *due), self.adoption.until()].into_iter().flatten().min()
+    }
+
+    // ---- Workers ----
+
+    /// A session has opened its stream. Its tasks are reconciled, and the welcome is the first thing it is sent.
+    ///
+    /// A session that is connected already gets its stream replaced: what it still has, it keeps.
+    pub fn connect(
+        &mut self,
+        record: &SessionRecord,
+        held: &[TaskId],
+        outbox: Outbox,
+        now: Timestamp,
+    ) -> (u64, Reconciled) {
+        let session_id = record.session_id;
+        self.adoption.settle(session_id);
+        let before = self.roster.get(session_id).map(Session::occupied).unwrap_or_default();
+        let stream = self.roster.connect(record, outbox, now);
+        let mut reconciled = Reconciled::default();
+        for &task_id in held {
+            match self.adopt(session_id, task_id, now) {
+                true => reconciled.adopted.push(task_id),
+                false => reconciled.dropped.push(task_id),
+            }
+        }
+        let missing = before.into_iter().filter(|task_id| !held.contains(task_id));
+        reconciled.orphans = missing.filter_map(|task_id| self.orphan(session_id, task_id)).collect();
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.occupy_only(&reconciled.adopted);
+            session.outbox.send(ToWorker::Welcome {
+                adopted: reconciled.adopted.clone(),
+                dropped: reconciled.dropped.clone(),
+            });
+        }
+        (stream, reconciled)
+    }
+
+    /// Whether the task is, or now becomes, this session's.
+    fn adopt(&mut self, session_id: SessionId, task_id: TaskId, now: Timestamp) -> bool {
+        if let Some(lease) = self.leases.get(&task_id) {
+            return lease.session_id == session_id;
+        }
+        // A ready task that a worker says it has: the orchestrator that gave it out is gone, and this is the same attempt.
+        match self.ready.remove(task_id) {
+            Some(offer) => {
+                tracing::info!("Task {task_id} of job {} is adopted: its worker still has it", offer.job_id);
+                self.put_lease(session_id, &offer, now);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The session's stream has ended, or was replaced by another session of the same worker. What it held is returned.
+    pub fn disconnect(&mut self, session_id: SessionId) -> Vec<Orphan> {
+        self.placement.remove(session_id);
+        let held = self.roster.remove(session_id).map(|session| session.occupied()).unwrap_or_default();
+        held.into_iter().filter_map(|task_id| self.orphan(session_id, task_id)).collect()
+    }
+
+    /// The worker is willing to hold this many tasks.
+    pub fn credits(&mut self, session_id: SessionId, slots: u32, now: Timestamp) {
+        let Some(session) = self.roster.get_mut(session_id) else { return };
+        session.slots = slots.min(session.record.worker.slots);
+        let task_types = session.record.worker.task_types.clone();
+        self.replace(session_id);
+        self.pump(&task_types, now);
+    }
+
+    /// What the worker says of itself.
+    pub fn worker_state(&mut self, session_id: SessionId, hot_cache: Vec<Arc<str>>, load: f64) {
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.hot_cache = hot_cache;
+            session.load = Some(load.clamp(0.0, 1.0));
+            self.replace(session_id);
+        }
+    }
+
+    /// The worker takes no more tasks.
+    pub fn drain(&mut self, session_id: SessionId) {
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.draining = true;
+            self.replace(session_id);
+        }
+    }
+
+    /// Sessions that did not take what they were sent: their readers are gone or hopelessly behind.
+    pub fn broken(&self) -> Vec<SessionId> {
+        self.roster
+            .iter()
+            .filter(|session| session.outbox.is_broken())
+            .map(|session| session.record.session_id)
+            .collect()
+    }
+
+    // ---- Restart and shutdown ----
+
+    /// The recorded session with this id that is expected back, if it is.
+    pub fn expected(&self, session_id: SessionId) -> Option<&SessionRecord> {
+        self.adoption.expected(session_id)
+    }
+
+    /// The session that is expected back from this worker.
+    pub fn expected_of_worker(&self, worker_id: &str) -> Option<&SessionRecord> {
+        self.adoption.of_worker(worker_id)
+    }
+
+    /// The session is no longer expected: its worker has registered anew.
+    pub fn give_up_expected(&mut self, session_id: SessionId) {
+        self.adoption.settle(session_id);
+    }
+
+    /// Ends the adoption window if its time has come; returns the sessions that did not come back.
+    pub fn adoption_over(&mut self, now: Timestamp) -> Vec<SessionId> {
+        self.adoption.over(now)
+    }
+
+    /// Hands out whatever can be handed out.
+    pub fn pump_all(&mut self, now: Timestamp) {
+        let task_types = self.ready.task_types();
+        self.pump(&task_types, now);
+    }
+
+    /// Hands out nothing more, and tells the workers why.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        for session in self.roster.iter() {
+            session.outbox.send(ToWorker::Draining);
+        }
+    }
+
+    /// The jobs whose tasks were handed out since the last call.
+    pub fn take_assigned(&mut self) -> Vec<JobId> {
+        std::mem::take(&mut self.assigned)
+    }
+
+    /// Ready tasks by type.
+    pub fn ready_counts(&self) -> BTreeMap<Arc<str>, u64> {
+        self.ready.counts()
+    }
+
+    /// Tasks in workers' hands.
+    pub fn lease_count(&self) -> usize {
+        self.leases.len()
+    }
+
+    // ---- Inside ----
+
+    /// Hands out tasks of these types, best first, until no task or no slot is left for any of them.
+    fn pump(&mut self, task_types: &[Arc<str>], now: Timestamp) {
+        if self.paused {
+            return;
+        }
+        loop {
+            let best = task_types
+                .iter()
+                .filter(|task_type| self.placement.has_free(task_type) && !self.adoption.awaits(task_type))
+                .filter_map(|task_type| self.ready.first_rank(task_type).map(|rank| (rank, task_type)))
+                .min();
+            let Some((_, task_type)) = best else { return };
+            let Some(offer) = self.ready.pop(task_type) else { return };
+            let Some(session_id) = self.placement.choose(task_type) else { return };
+            tracing::info!("Found {} available workers", self.placement.free_count(task_type));
+            self.assign(session_id, offer, now);
+        }
+    }
+
+    fn assign(&mut self, session_id: SessionId, offer: Offer, now: Timestamp) {
+        self.put_lease(session_id, &offer, now);
+        if let Some(session) = self.roster.get_mut(session_id) {
+            tracing::info!(
+                "Dispatching task '{}' to worker {} (strategy: default)",
+                offer.task_type,
+                session.record.worker.worker_id
+            );
+            session.occupy(offer.task_id);
+            self.assigned.push(offer.job_id);
+            let deadline = now + offer.timeout;
+            session.outbox.send(ToWorker::Task(Assignment { offer, deadline }));
+        }
+        self.replace(session_id);
+    }
+
+    fn put_lease(&mut self, session_id: SessionId, offer: &Offer, now: Timestamp) {
+        let Some(session) = self.roster.get(session_id) else { return };
+        let lease = Lease {
+            session_id,
+            worker_id: session.record.worker.worker_id.clone(),
+            job_id: offer.job_id,
+            dispatched_at: now,
+            deadline: now + offer.timeout,
+            progress: None,
+        };
+        self.deadlines.insert((lease.deadline + DEADLINE_GRACE, offer.task_id));
+        self.leases.insert(offer.task_id, lease);
+    }
+
+    fn drop_lease(&mut self, task_id: TaskId) -> Option<Lease> {
+        let lease = self.leases.remove(&task_id)?;
+        self.deadlines.remove(&(lease.deadline + DEADLINE_GRACE, task_id));
+        Some(lease)
+    }
+
+    /// Ends this session's lease of a task; `None` when the task was withdrawn from it before.
+    fn orphan(&mut self, session_id: SessionId, task_id: TaskId) -> Option<Orphan> {
+        self.leases.get(&task_id).filter(|lease| lease.session_id == session_id)?;
+        let lease = self.drop_lease(task_id)?;
+        Some(Orphan { task_id, job_id: lease.job_id, worker_id: lease.worker_id })
+    }
+
+    /// Puts the session where its free slots now belong.
+    fn replace(&mut self, session_id: SessionId) {
+        if let Some(session) = self.roster.get(session_id) {
+            self.placement.place(session);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Who is connected: one entry per open task stream, with its slots and what it says of itself.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use avtomatika_proto::{SessionId, TaskId, v1::GoodbyeReason};
+
+use super::{Outbox, ToWorker};
+use crate::{
+    conductor::{WorkerStatus, WorkerView},
+    store::SessionRecord,
+    time::Timestamp,
+};
+
+/// A connected worker.
+#[derive(Debug)]
+pub struct Session {
+    /// The session as stored, with what the worker said of itself.
+    pub record: SessionRecord,
+    /// Counts the session's streams, so that the end of an old one is not taken for the end of the new one.
+    pub stream: u64,
+    /// Where its messages go.
+    pub outbox: Outbox,
+    /// Tasks that it is willing to hold.
+    pub slots: u32,
+    /// It takes no more tasks.
+    pub draining: bool,
+    /// Task types that it has warm.
+    pub hot_cache: Vec<Arc<str>>,
+    /// Its own view of its load.
+    pub load: Option<f64>,
+    /// When its stream was opened.
+    pub connected_at: Timestamp,
+    /// Tasks that fill its slots: those it holds, and those withdrawn that it has not let go of yet.
+    occupied: HashSet<TaskId>,
+}
+
+impl Session {
+    /// Tasks that it could take now.
+    pub fn free(&self) -> u32 {
+        if self.draining {
+            return 0;
+        }
+        self.slots.saturating_sub(u32::try_from(self.occupied.len()).unwrap_or(u32::MAX))
+    }
+
+    /// A task fills one of its slots.
+    pub fn occupy(&mut self, task_id: TaskId) {
+        self.occupied.insert(task_id);
+    }
+
+    /// A task has left its slot.
+    pub fn release(&mut self, task_id: TaskId) {
+        self.occupied.remove(&task_id);
+    }
+
+    /// The tasks that fill its slots.
+    pub fn occupied(&self) -> Vec<TaskId> {
+        self.occupied.iter().copied().collect()
+    }
+
+    /// Exactly these tasks fill its slots.
+    pub fn occupy_only(&mut self, tasks: &[TaskId]) {
+        self.occupied = tasks.iter().copied().collect();
+    }
+
+    /// What others may see of it.
+    pub fn view(&self) -> WorkerView {
+        let running = u32::try_from(self.occupied.len()).unwrap_or(u32::MAX);
+        let status = match () {
+            () if self.draining => WorkerStatus::Draining,
+            () if running == 0 => WorkerStatus::Idle,
+            () if self.free() == 0 => WorkerStatus::Full,
+            () => WorkerStatus::Busy,
+        };
+        WorkerView {
+            worker: self.record.worker.clone(),
+            status,
+            running_tasks: running,
+            load: self.load.unwrap_or(f64::from(running) / f64::from(self.record.worker.slots.max(1))),
+            hot_cache: self.hot_cache.clone(),
+            connected_at: self.connected_at,
+        }
+    }
+}
+
+/// The connected workers.
+#[derive(Debug, Default)]
+pub struct Roster {
+    sessions: HashMap<SessionId, Session>,
+    by_worker: HashMap<Arc<str>, SessionId>,
+    streams: u64,
+}
+
+impl Roster {
+    /// Adds a session, or gives a connected one its new stream; the old stream is told so. Returns the stream's number.
+    pub fn connect(&mut self, record: &SessionRecord, outbox: Outbox, now: Timestamp) -> u64 {
+        self.streams += 1;
+        let session = Session {
+            record: record.clone(),
+            stream: self.streams,
+            outbox,
+            slots: 0,
+            draining: false,
+            hot_cache: Vec::new(),
+            load: None,
+            connected_at: now,
+            occupied: HashSet::new(),
+        };
+        self.by_worker.insert(record.worker.worker_id.clone(), record.session_id);
+        if let Some(before) = self.sessions.insert(record.session_id, session) {
+            before.outbox.send(ToWorker::Goodbye {
+                reason: GoodbyeReason::ProtocolError,
+                message: "another stream took this session",
+            });
+        }
+        self.streams
+    }
+
+    /// Removes a session.
+    pub fn remove(&mut self, session_id: SessionId) -> Option<Session> {
+        let session = self.sessions.remove(&session_id)?;
+        if self.by_worker.get(&session.record.worker.worker_id) == Some(&session_id) {
+            self.by_worker.remove(&session.record.worker.worker_id);
+        }
+        Some(session)
+    }
+
+    /// The session with this id.
+    pub fn get(&self, session_id: SessionId) -> Option<&Session> {
+        self.sessions.get(&session_id)
+    }
+
+    /// The session with this id, to change it.
+    pub fn get_mut(&mut self, session_id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&session_id)
+    }
+
+    /// The session of the worker with this name.
+    pub fn of_worker(&self, worker_id: &str) -> Option<&Session> {
+        self.sessions.get(self.by_worker.get(worker_id)?)
+    }
+
+    /// Every session.
+    pub fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values()
+    }
+
+    /// How many are connected.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Whether nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}

@@ -1,0 +1,384 @@
+//! One worker's stream: the wire on one side, the conductor's words on the other.
+//!
+//! It is one of the two places that know wire types (the other is `api/`). It promises that whatever a worker sends is either
+//! passed on in domain words or answered with a named error, that a worker is read no faster than it is served, that
+//! what is ready goes out together, and that silence in either direction is noticed. It refuses to know what a result does.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+
+use avtomatika_proto::{
+    ApiError, ErrorCode, SessionId, TaskId,
+    limits::{
+        BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+        LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
+        OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX, WORKER_SLOTS_MAX,
+        WORKER_TASK_TYPES_MAX,
+    },
+    outcome, task_error,
+    v1::{self, orchestrator_message::Message as Down, worker_message::Message as Up},
+};
+use futures_util::{Stream, StreamExt, stream};
+use tokio::{sync::mpsc, time::timeout};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Outbox, ToWorker, Verdict};
+use crate::{
+    api::auth::Auth,
+    conductor::{FromWorker, OpenStream, Progress, Sessions, WorkerResult},
+    engine::JobError,
+    json::Json,
+    store::WorkerRecord,
+};
+
+/// How long a new stream may take to say Hello.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a worker may take to stop a task that is no longer wanted.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// Warm task types that a worker may name.
+const HOT_CACHE_MAX: usize = 64;
+
+/// The gRPC service that workers call.
+pub struct WorkerGate {
+    sessions: Sessions,
+    auth: Arc<Auth>,
+}
+
+impl WorkerGate {
+    /// A gate that lets in workers with a known token.
+    pub fn new(sessions: Sessions, auth: Arc<Auth>) -> Self {
+        Self { sessions, auth }
+    }
+
+    /// The service, with its message limits.
+    pub fn into_service(self) -> v1::worker_service_server::WorkerServiceServer<Self> {
+        v1::worker_service_server::WorkerServiceServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+}
+
+type DownStream = Pin<Box<dyn Stream<Item = Result<v1::OrchestratorMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl v1::worker_service_server::WorkerService for WorkerGate {
+    async fn register_worker(
+        &self,
+        request: Request<v1::RegisterWorkerRequest>,
+    ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
+        let credential = self.auth.worker(request.metadata().as_ref())?;
+        let worker = worker_record(request.into_inner())?;
+        let registered = self.sessions.register(worker, credential.to_bytes()).await?;
+        Ok(Response::new(v1::RegisterWorkerResponse {
+            session_id: registered.session_id.to_string(),
+            worker_id: registered.worker_id.to_string(),
+            keepalive_interval: Some(wire_duration(KEEPALIVE_INTERVAL)),
+            keepalive_timeout: Some(wire_duration(KEEPALIVE_TIMEOUT)),
+            max_message_bytes: MESSAGE_BYTES_MAX as u64,
+            server_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }))
+    }
+
+    type TaskStreamStream = DownStream;
+
+    async fn task_stream(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<DownStream>, Status> {
+        let credential = self.auth.worker(request.metadata().as_ref())?;
+        let mut inbound = request.into_inner();
+        let hello = read_hello(&mut inbound).await?;
+        let session_id: SessionId = hello.session_id.parse().map_err(|_| {
+            ApiError::new(ErrorCode::SessionUnknown, "The session_id in Hello is no session id")
+        })?;
+        // What is no id was never handed out; the worker learns so because it is neither adopted nor dropped.
+        let held = hello.held_task_ids.iter().filter_map(|id| id.parse().ok()).collect();
+        let (outbox, messages) = Outbox::new();
+        let open = self.sessions.open(session_id, credential.to_bytes(), held, outbox).await?;
+        tokio::spawn(read(inbound, open));
+        Ok(Response::new(Box::pin(downstream(messages))))
+    }
+}
+
+// ---- Up ----
+
+async fn read_hello(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<v1::Hello, Status> {
+    let first = match timeout(HELLO_WITHIN, inbound.message()).await {
+        Ok(message) => message?,
+        Err(_) => return Err(protocol_error("No Hello came within 10 s of opening the stream").into()),
+    };
+    match first.and_then(|message| message.message) {
+        Some(Up::Hello(hello)) => Ok(hello),
+        _ => Err(protocol_error("The first message of a stream must be Hello").into()),
+    }
+}
+
+/// Passes on what the worker says until it stops talking.
+async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream) {
+    // An error, the end of the stream and silence are one thing: the worker is gone.
+    while let Ok(Ok(Some(message))) = timeout(KEEPALIVE_TIMEOUT, inbound.message()).await {
+        // A message without an arm that this version knows is a sign of life and nothing else.
+        let Some(said) = message.message.and_then(domain) else { continue };
+        if !open.tell(said).await {
+            return;
+        }
+    }
+    open.tell(FromWorker::Ended).await;
+}
+
+fn domain(message: Up) -> Option<FromWorker> {
+    match message {
+        Up::Credits(credits) => Some(FromWorker::Credits(credits.slots)),
+        Up::TaskResults(results) => {
+            Some(FromWorker::Results(results.results.into_iter().filter_map(result).collect()))
+        }
+        Up::TaskProgress(progress) => {
+            let task_id = progress.task_id.parse().ok()?;
+            let fraction = if progress.fraction.is_nan() { 0.0 } else { progress.fraction.clamp(0.0, 1.0) };
+            let message = Arc::from(cut(&progress.message, PROGRESS_MESSAGE_BYTES_MAX));
+            Some(FromWorker::Progress(task_id, Progress { fraction, message }))
+        }
+        Up::WorkerState(state) => {
+            let hot_cache = state.hot_cache.into_iter().filter(|name| is_name(name)).take(HOT_CACHE_MAX);
+            let load = if state.load.is_nan() { 0.0 } else { state.load };
+            Some(FromWorker::State { hot_cache: hot_cache.map(Arc::from).collect(), load })
+        }
+        Up::Drain(_) => Some(FromWorker::Drain),
+        // Accepted tasks inform nobody yet; a heartbeat has done its work by arriving; a second Hello is nothing new.
+        Up::TasksAccepted(_) | Up::Heartbeat(_) | Up::Hello(_) => None,
+    }
+}
+
+/// A result in domain words. One that cannot be stored becomes a failure of that attempt, which names the reason; one that
+/// names no task cannot be about anything and is dropped.
+fn result(result: v1::TaskResult) -> Option<WorkerResult> {
+    let task_id: TaskId = result.task_id.parse().ok()?;
+    let job_id = result.job_id.parse().ok();
+    let error = result.error.map(|error| JobError {
+        code: match error.code.as_str() {
+            "" => Arc::from(task_error::TRANSIENT),
+            code => Arc::from(cut(code, NAME_BYTES_MAX)),
+        },
+        message: Arc::from(cut(&error.message, ERROR_MESSAGE_BYTES_MAX)),
+    });
+    match checked(&result.outcome, &result.data) {
+        Ok(data) => {
+            let outcome = Arc::from(result.outcome);
+            Some(WorkerResult { task_id, job_id, outcome, data, error })
+        }
+        Err(reason) => {
+            let error = JobError { code: Arc::from(task_error::INVALID_RESULT), message: Arc::from(reason) };
+            let outcome = Arc::from(outcome::FAILURE);
+            Some(WorkerResult { task_id, job_id, outcome, data: Json::empty(), error: Some(error) })
+        }
+    }
+}
+
+fn checked(outcome: &str, data: &str) -> Result<Json, String> {
+    if !is_word(outcome, OUTCOME_BYTES_MAX) {
+        return Err(format!("The outcome must be 1 to {OUTCOME_BYTES_MAX} characters of [a-zA-Z0-9._-]"));
+    }
+    if data.len() > PAYLOAD_BYTES_MAX {
+        return Err(format!("The result has {} bytes; the limit is {PAYLOAD_BYTES_MAX}", data.len()));
+    }
+    match data {
+        "" => Ok(Json::empty()),
+        _ => Json::object(data).map_err(|error| format!("The result is not usable: {error}")),
+    }
+}
+
+// ---- Down ----
+
+/// What goes to the worker: all that is ready, together, and a heartbeat when nothing is.
+fn downstream(
+    messages: mpsc::Receiver<ToWorker>,
+) -> impl Stream<Item = Result<v1::OrchestratorMessage, Status>> {
+    let batches = stream::unfold(Some(messages), |messages| async {
+        let mut messages = messages?;
+        let mut batch = Vec::new();
+        match timeout(KEEPALIVE_INTERVAL, messages.recv_many(&mut batch, BATCH_ITEMS_MAX)).await {
+            Err(_) => Some((vec![wire(Down::Heartbeat(v1::Heartbeat {}))], Some(messages))),
+            Ok(0) => None,
+            Ok(_) => {
+                let last = batch.iter().any(|message| matches!(message, ToWorker::Goodbye { .. }));
+                Some((pack(batch), (!last).then_some(messages)))
+            }
+        }
+    });
+    batches.flat_map(|batch| stream::iter(batch.into_iter().map(Ok)))
+}
+
+/// As few messages as the limits allow: one kind of thing in each, Welcome first and Goodbye last.
+fn pack(batch: Vec<ToWorker>) -> Vec<v1::OrchestratorMessage> {
+    let mut packed = Vec::new();
+    let (mut tasks, mut task_bytes) = (Vec::new(), 0);
+    let (mut acks, mut cancels, mut last) = (Vec::new(), Vec::new(), None);
+    for message in batch {
+        match message {
+            ToWorker::Welcome { adopted, dropped } => packed.push(wire(Down::Welcome(v1::Welcome {
+                adopted_task_ids: texts(&adopted),
+                dropped_task_ids: texts(&dropped),
+            }))),
+            ToWorker::Task(assignment) => {
+                let task = wire_task(assignment);
+                task_bytes += task.params.len();
+                tasks.push(task);
+                if task_bytes >= BATCH_BYTES_TARGET {
+                    packed.push(wire(Down::Tasks(v1::Tasks { tasks: std::mem::take(&mut tasks) })));
+                    task_bytes = 0;
+                }
+            }
+            ToWorker::Cancel { task_id, reason } => cancels.push(v1::CancelTask {
+                task_id: task_id.to_string(),
+                reason: reason.to_string(),
+                grace: Some(wire_duration(CANCEL_GRACE)),
+            }),
+            ToWorker::Ack { task_id, verdict } => acks.push(wire_ack(task_id, verdict)),
+            ToWorker::Draining => packed.push(wire(Down::Draining(v1::Draining {}))),
+            ToWorker::Goodbye { reason, message } => {
+                last = Some(wire(Down::Goodbye(v1::Goodbye {
+                    reason: reason.into(),
+                    message: message.to_owned(),
+                })));
+            }
+        }
+    }
+    if !acks.is_empty() {
+        packed.push(wire(Down::ResultsAck(v1::ResultsAck { acks })));
+    }
+    if !tasks.is_empty() {
+        packed.push(wire(Down::Tasks(v1::Tasks { tasks })));
+    }
+    // After the tasks: a task may have been handed out and withdrawn within one batch.
+    if !cancels.is_empty() {
+        packed.push(wire(Down::CancelTasks(v1::CancelTasks { tasks: cancels })));
+    }
+    packed.extend(last);
+    packed
+}
+
+fn wire(message: Down) -> v1::OrchestratorMessage {
+    v1::OrchestratorMessage { message: Some(message) }
+}
+
+fn wire_task(assignment: super::Assignment) -> v1::Task {
+    let offer = assignment.offer;
+    v1::Task {
+        task_id: offer.task_id.to_string(),
+        job_id: offer.job_id.to_string(),
+        r#type: offer.task_type.to_string(),
+        params: offer.params.to_string(),
+        attempt: offer.attempt,
+        priority: offer.priority,
+        deadline: Some(wire_timestamp(assignment.deadline)),
+        timeout: Some(wire_duration(offer.timeout)),
+    }
+}
+
+fn wire_ack(task_id: TaskId, verdict: Verdict) -> v1::ResultAck {
+    let (verdict, reason) = match verdict {
+        Verdict::Applied => (v1::ResultVerdict::Applied, ""),
+        Verdict::Refused(reason) => (v1::ResultVerdict::Refused, reason),
+        Verdict::RetryLater => (v1::ResultVerdict::RetryLater, ""),
+    };
+    v1::ResultAck { task_id: task_id.to_string(), verdict: verdict.into(), reason: reason.to_owned() }
+}
+
+fn texts(ids: &[TaskId]) -> Vec<String> {
+    ids.iter().map(TaskId::to_string).collect()
+}
+
+fn wire_duration(span: Duration) -> prost_types::Duration {
+    // Every span in here is bounded by TIMEOUT_MAX, far below what the wire can carry.
+    prost_types::Duration { seconds: span.as_secs() as i64, nanos: span.subsec_nanos() as i32 }
+}
+
+fn wire_timestamp(time: crate::time::Timestamp) -> prost_types::Timestamp {
+    let micros = time.as_micros();
+    prost_types::Timestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: (micros.rem_euclid(1_000_000) * 1000) as i32,
+    }
+}
+
+// ---- Registration ----
+
+fn worker_record(request: v1::RegisterWorkerRequest) -> Result<WorkerRecord, ApiError> {
+    let v1::RegisterWorkerRequest { worker_id, worker_type, supported_tasks, max_concurrent_tasks, .. } =
+        &request;
+    if !worker_id.is_empty() && !is_name(worker_id) {
+        return Err(not_a_name("worker_id"));
+    }
+    if worker_type.len() > NAME_BYTES_MAX || worker_type.chars().any(char::is_control) {
+        return Err(invalid(format!(
+            "worker_type must be at most {NAME_BYTES_MAX} bytes without control characters"
+        )));
+    }
+    if supported_tasks.is_empty() || supported_tasks.len() > WORKER_TASK_TYPES_MAX {
+        return Err(invalid(format!("supported_tasks must name 1 to {WORKER_TASK_TYPES_MAX} task types")));
+    }
+    if supported_tasks.iter().any(|task| !is_name(&task.r#type)) {
+        return Err(not_a_name("supported_tasks.type"));
+    }
+    if !(1..=WORKER_SLOTS_MAX).contains(max_concurrent_tasks) {
+        return Err(invalid(format!("max_concurrent_tasks must be 1 to {WORKER_SLOTS_MAX}")));
+    }
+    check_marks(&request)?;
+    let mut task_types: Vec<Arc<str>> =
+        request.supported_tasks.iter().map(|task| Arc::from(task.r#type.as_str())).collect();
+    task_types.sort();
+    task_types.dedup();
+    Ok(WorkerRecord {
+        worker_id: Arc::from(request.worker_id),
+        worker_type: Arc::from(request.worker_type),
+        task_types,
+        slots: request.max_concurrent_tasks,
+        labels: request.labels.into_iter().collect::<BTreeMap<_, _>>(),
+        resources: request.resources.into_iter().collect::<BTreeMap<_, _>>(),
+        hostname: Arc::from(cut(&request.hostname, LABEL_VALUE_BYTES_MAX)),
+        sdk_version: Arc::from(cut(&request.sdk_version, LABEL_VALUE_BYTES_MAX)),
+    })
+}
+
+fn check_marks(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
+    if request.labels.len() > LABELS_MAX || request.resources.len() > LABELS_MAX {
+        return Err(invalid(format!("labels and resources may have {LABELS_MAX} entries each")));
+    }
+    let keys = request.labels.keys().chain(request.resources.keys());
+    let sound = keys.into_iter().all(|key| !key.is_empty() && key.len() <= LABEL_KEY_BYTES_MAX)
+        && request.labels.values().all(|value| value.len() <= LABEL_VALUE_BYTES_MAX)
+        && request.resources.values().all(|value| value.is_finite());
+    match sound {
+        true => Ok(()),
+        false => Err(invalid(format!(
+            "label and resource keys must be 1 to {LABEL_KEY_BYTES_MAX} bytes, label values at most {LABEL_VALUE_BYTES_MAX}, resources finite numbers"
+        ))),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+}
+
+fn is_word(text: &str, bytes_max: usize) -> bool {
+    (1..=bytes_max).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+fn not_a_name(field: &str) -> ApiError {
+    invalid(format!("{field} must be 1 to {NAME_BYTES_MAX} characters of [a-zA-Z0-9._:-]"))
+}
+
+fn invalid(message: String) -> ApiError {
+    ApiError::new(ErrorCode::InvalidArgument, message)
+}
+
+fn protocol_error(message: &'static str) -> ApiError {
+    ApiError::new(ErrorCode::ProtocolViolation, message)
+}

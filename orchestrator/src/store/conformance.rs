@@ -1,0 +1,538 @@
+//! What every store must do, as tests that any store can be put through.
+//!
+//! Each case is given a way to open one store, new at first and the same one whenever it is opened again. The expectations are
+//! those of the trait's documentation. It refuses to know which store it is.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use avtomatika_proto::{JobId, SessionId, TaskId};
+
+use super::{
+    Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, SessionRecord, Store,
+    StoreError, WorkerRecord, Write,
+};
+use crate::{
+    engine::{Attempt, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
+    json::Json,
+    time::Timestamp,
+};
+
+/// Opens the store of a case. What it returned before is dropped by then.
+pub type Open<'a> = &'a dyn Fn() -> Arc<dyn Store>;
+
+/// One thing that every store must do. Panics when the store does not.
+pub type Case = fn(Open<'_>);
+
+/// Every case, by name.
+pub const CASES: &[(&str, Case)] = &[
+    ("an empty store answers", an_empty_store_answers),
+    ("a job is as it was last committed", a_job_is_as_it_was_last_committed),
+    ("ids that share a key are told apart", ids_that_share_a_key_are_told_apart),
+    ("history is read from any entry on", history_is_read_from_any_entry_on),
+    ("open jobs are the unfinished ones", open_jobs_are_the_unfinished_ones),
+    ("idempotency keys belong to their client", idempotency_keys_belong_to_their_client),
+    ("sessions come and go", sessions_come_and_go),
+    ("blueprints keep every version", blueprints_keep_every_version),
+    ("a batch that cannot be stored leaves nothing", a_batch_that_cannot_be_stored_leaves_nothing),
+    ("listing filters", listing_filters),
+    ("listing pages meet without gap or overlap", listing_pages_meet),
+    ("a page looks at a bounded number of jobs", a_page_looks_at_a_bounded_number_of_jobs),
+    ("a page holds a bounded number of bytes", a_page_holds_a_bounded_number_of_bytes),
+    ("reads run beside commits and see whole batches", reads_see_whole_batches),
+];
+
+/// Makes jobs, each different from the others, the same ones for the same seed.
+#[derive(Debug)]
+pub struct Samples {
+    entropy: Entropy,
+    made: u64,
+}
+
+/// When the first sample was created.
+const START_MS: u64 = 1_700_000_000_000;
+
+impl Samples {
+    /// The samples of this seed.
+    pub fn new(seed: u8) -> Self {
+        Self { entropy: Entropy::from_seed([seed; 32]), made: 0 }
+    }
+
+    /// A job that waits for a worker. Each is created a millisecond after the one before.
+    pub fn job(&mut self, client: &str) -> Job {
+        self.made += 1;
+        let unix_ms = START_MS + self.made;
+        let created_at = Timestamp::from_micros((unix_ms * 1000 + self.made % 1000) as i64);
+        let submission = Submission {
+            initial_data: self.json("input"),
+            labels: BTreeMap::from([(
+                "parity".to_owned(),
+                ["even", "odd"][(self.made % 2) as usize].to_owned(),
+            )]),
+            priority: (self.made % 5) as i32 - 2,
+            dispatch_timeout: self.made.is_multiple_of(3).then_some(Duration::new(30, 1)),
+            result_timeout: self.made.is_multiple_of(4).then_some(Duration::from_micros(7)),
+        };
+        Job {
+            id: JobId::compose(unix_ms, 0, self.entropy.next_u64()),
+            client: client.into(),
+            blueprint: ["resize", "thumbnail"][(self.made / 2 % 2) as usize].into(),
+            blueprint_version: 1 + (self.made % 2) as u32,
+            submission: Arc::new(submission),
+            state: "init".into(),
+            status: JobStatus::WaitingForWorker,
+            state_history: Json::empty(),
+            result: None,
+            error: None,
+            retry_count: 0,
+            transitions: 0,
+            workers_lost: 0,
+            attempt: Some(Attempt {
+                task_id: self.task_id(),
+                task_type: "process_data".into(),
+                number: 1,
+                ready_at: created_at,
+            }),
+            resumes_at: None,
+            settled_task: None,
+            history_len: 2,
+            created_at,
+            updated_at: created_at,
+            finished_at: None,
+        }
+    }
+
+    /// The job after some work, in this status.
+    pub fn moved(&mut self, job: &Job, status: JobStatus) -> Job {
+        let now = job.updated_at + Duration::from_millis(5);
+        Job {
+            status,
+            state: "later".into(),
+            state_history: self.json("gathered"),
+            result: Some(self.json("result")),
+            error: Some(JobError { code: "TRANSIENT_ERROR".into(), message: "потом \u{0}".into() }),
+            retry_count: job.retry_count + 1,
+            transitions: job.transitions + 1,
+            workers_lost: 2,
+            settled_task: job.attempt.as_ref().map(|attempt| attempt.task_id),
+            attempt: None,
+            resumes_at: (status == JobStatus::WaitingForTimer).then_some(now + Duration::from_secs(1)),
+            history_len: job.history_len + 1,
+            updated_at: now,
+            finished_at: status.is_terminal().then_some(now),
+            ..job.clone()
+        }
+    }
+
+    /// Entries of the job's history with these sequence numbers.
+    pub fn entries(&mut self, job: &Job, sequences: std::ops::Range<u64>) -> Vec<HistoryEntry> {
+        sequences
+            .map(|sequence| HistoryEntry {
+                sequence,
+                at: job.updated_at,
+                event: HistoryEvent::ALL[sequence as usize % HistoryEvent::ALL.len()],
+                state: job.state.clone(),
+                from_state: sequence.is_multiple_of(2).then(|| "before".into()),
+                outcome: sequence.is_multiple_of(3).then(|| "success".into()),
+                task_id: (sequence % 2 == 1).then(|| self.task_id()),
+                attempt: (sequence % 2 == 1).then_some(1),
+                worker_id: sequence.is_multiple_of(5).then(|| "w-1".into()),
+                error: job.error.clone(),
+                duration: (sequence % 2 == 1).then_some(Duration::new(1, 999)),
+            })
+            .collect()
+    }
+
+    /// The write that inserts the job with two entries of history.
+    pub fn insert(&mut self, job: &Job) -> Write {
+        let entries = self.entries(job, 0..2);
+        Write::InsertJob { job: Arc::new(job.clone()), entries, idempotency: None }
+    }
+
+    /// The write that updates the job, with one entry of history.
+    pub fn update(&mut self, job: &Job) -> Write {
+        let entries = self.entries(job, job.history_len - 1..job.history_len);
+        Write::UpdateJob { job: Arc::new(job.clone()), entries }
+    }
+
+    /// A session that was opened this long after the first sample.
+    pub fn session(&mut self, opened_after: Duration) -> SessionRecord {
+        let worker = WorkerRecord {
+            worker_id: "w-1".into(),
+            worker_type: "gpu".into(),
+            task_types: vec!["process_data".into(), "resize".into()],
+            slots: 8,
+            labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+            resources: BTreeMap::from([("vram_gb".to_owned(), 23.5)]),
+            hostname: "host".into(),
+            sdk_version: "0.1.0".into(),
+        };
+        SessionRecord {
+            session_id: SessionId::from_random(self.entropy.next_u128()),
+            worker: Arc::new(worker),
+            credential: [3; 32],
+            opened_at: Timestamp::from_micros((START_MS * 1000) as i64) + opened_after,
+        }
+    }
+
+    fn task_id(&mut self) -> TaskId {
+        TaskId::from_random(self.entropy.next_u128())
+    }
+
+    fn json(&mut self, name: &str) -> Json {
+        Json::from_stored(&format!("{{ \"{name}\": {} }}", self.entropy.next_u64()))
+    }
+}
+
+/// What the store answered, or the end of the test.
+fn ok<T>(answer: Result<T, StoreError>) -> T {
+    match answer {
+        Ok(value) => value,
+        Err(error) => panic!("the store answered: {error}"),
+    }
+}
+
+fn commit(store: &dyn Store, writes: impl IntoIterator<Item = Write>) {
+    ok(store.commit(&Batch { writes: writes.into_iter().collect() }));
+}
+
+/// Everything that a store can be asked about these jobs and this client. Two stores with the same content give the same.
+pub fn everything(store: &dyn Store, jobs: &[JobId], clients: &[&str]) -> String {
+    let mut open = Vec::new();
+    ok(store.open_jobs(&mut |job| open.push(job)));
+    let loaded: Vec<_> = jobs.iter().map(|&id| ok(store.load(id))).collect();
+    let histories: Vec<_> = jobs.iter().map(|&id| ok(store.history(id, 0, usize::MAX))).collect();
+    let lists: Vec<_> = clients.iter().map(|client| ok(store.list(&of_client(client)))).collect();
+    let (sessions, blueprints) = (ok(store.sessions()), ok(store.blueprints()));
+    let last = ok(store.last_job_key());
+    format!("{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{last:?}")
+}
+
+fn of_client(client: &str) -> ListQuery {
+    ListQuery { client: client.into(), limit: 1000, ..ListQuery::default() }
+}
+
+fn open_ids(store: &dyn Store) -> Vec<JobId> {
+    let mut ids = Vec::new();
+    ok(store.open_jobs(&mut |job| ids.push(job.id)));
+    ids
+}
+
+fn listed(store: &dyn Store, query: &ListQuery) -> Vec<JobId> {
+    ok(store.list(query)).jobs.iter().map(|job| job.id).collect()
+}
+
+fn an_empty_store_answers(open: Open<'_>) {
+    let store = open();
+    let id = Samples::new(1).job("acme").id;
+    assert_eq!(ok(store.load(id)), None);
+    assert_eq!(open_ids(&*store), []);
+    assert_eq!(ok(store.last_job_key()), None);
+    assert_eq!(listed(&*store, &of_client("acme")), []);
+    assert_eq!(ok(store.history(id, 0, 10)), []);
+    assert_eq!(ok(store.find_idempotent("acme", "k")), None);
+    assert_eq!(ok(store.sessions()), []);
+    assert_eq!(ok(store.blueprints()), []);
+    commit(&*store, []);
+}
+
+fn a_job_is_as_it_was_last_committed(open: Open<'_>) {
+    let mut samples = Samples::new(2);
+    let jobs: Vec<Job> = (0..20).map(|_| samples.job("acme")).collect();
+    let store = open();
+    commit(&*store, jobs.iter().map(|job| samples.insert(job)));
+    for job in &jobs {
+        assert_eq!(ok(store.load(job.id)).as_ref(), Some(job));
+    }
+    let moved: Vec<Job> = jobs
+        .iter()
+        .zip(JobStatus::ALL.iter().cycle())
+        .map(|(job, &status)| samples.moved(job, status))
+        .collect();
+    commit(&*store, moved.iter().map(|job| samples.update(job)));
+    // Inserted and updated at once.
+    let late = samples.job("acme");
+    let late_moved = samples.moved(&late, JobStatus::Finished);
+    let writes = [samples.insert(&late), samples.update(&late_moved)];
+    commit(&*store, writes);
+    drop(store);
+    let store = open();
+    for job in moved.iter().chain([&late_moved]) {
+        assert_eq!(ok(store.load(job.id)).as_ref(), Some(job));
+    }
+    assert_eq!(ok(store.last_job_key()), Some(late.id.key()));
+}
+
+fn ids_that_share_a_key_are_told_apart(open: Open<'_>) {
+    let mut samples = Samples::new(3);
+    let job = samples.job("acme");
+    let stranger = JobId::compose(START_MS + 1, 0, 0);
+    assert_eq!(stranger.key(), job.id.key());
+    let store = open();
+    commit(&*store, [samples.insert(&job)]);
+    assert_eq!(ok(store.load(stranger)), None);
+    assert_eq!(ok(store.history(stranger, 0, 10)), []);
+    let imposter = Job { id: stranger, ..samples.moved(&job, JobStatus::Finished) };
+    let update = samples.update(&imposter);
+    assert!(matches!(store.commit(&Batch { writes: vec![update] }), Err(StoreError::Failed { .. })));
+    assert_eq!(ok(store.load(job.id)), Some(job));
+}
+
+fn history_is_read_from_any_entry_on(open: Open<'_>) {
+    let mut samples = Samples::new(4);
+    let (job, other) = (samples.job("acme"), samples.job("acme"));
+    let entries = samples.entries(&job, 0..10);
+    let store = open();
+    let job = Arc::new(job);
+    let first = Write::InsertJob { job: job.clone(), entries: entries[..3].to_vec(), idempotency: None };
+    commit(&*store, [first, samples.insert(&other)]);
+    for part in [3..4, 4..4, 4..9, 9..10] {
+        commit(&*store, [Write::UpdateJob { job: job.clone(), entries: entries[part].to_vec() }]);
+    }
+    drop(store);
+    let store = open();
+    for from in 0..=11 {
+        for limit in [0, 1, 2, 5, 100] {
+            let expected: Vec<_> = entries.iter().skip(from).take(limit).cloned().collect();
+            assert_eq!(ok(store.history(job.id, from as u64, limit)), expected, "{limit} from {from}");
+        }
+    }
+    assert_eq!(ok(store.history(job.id, u64::MAX, 1)), []);
+    assert_eq!(ok(store.history(other.id, 0, 100)).len(), 2);
+}
+
+fn open_jobs_are_the_unfinished_ones(open: Open<'_>) {
+    let mut samples = Samples::new(5);
+    let store = open();
+    let mut expected = Vec::new();
+    for &status in JobStatus::ALL {
+        let before = samples.job("acme");
+        let after = samples.moved(&before, status);
+        let writes = [samples.insert(&before), samples.update(&after)];
+        commit(&*store, writes);
+        if !status.is_terminal() {
+            expected.push(after);
+        }
+    }
+    let mut jobs = Vec::new();
+    ok(store.open_jobs(&mut |job| jobs.push(job)));
+    assert_eq!(jobs, expected, "oldest first");
+
+    // A finished job may be opened again.
+    let finished = &listed(&*store, &ListQuery { statuses: vec![JobStatus::Finished], ..of_client("acme") });
+    let finished = ok(store.load(finished[0])).expect("it was listed");
+    let reopened = samples.moved(&finished, JobStatus::WaitingForWorker);
+    commit(&*store, [samples.update(&reopened)]);
+    drop(store);
+    assert!(open_ids(&*open()).contains(&finished.id));
+}
+
+fn idempotency_keys_belong_to_their_client(open: Open<'_>) {
+    let mut samples = Samples::new(6);
+    let store = open();
+    let mut insert_with_key = |client: &str, fingerprint: u8| {
+        let job = samples.job(client);
+        let key =
+            IdempotencyKey { client: client.into(), key: "order-7".into(), fingerprint: [fingerprint; 32] };
+        let write = Write::InsertJob {
+            job: Arc::new(job.clone()),
+            entries: samples.entries(&job, 0..2),
+            idempotency: Some(key),
+        };
+        (job.id, write)
+    };
+    let (acme, first) = insert_with_key("acme", 1);
+    let (umbrella, second) = insert_with_key("umbrella", 2);
+    commit(&*store, [first, second]);
+    let (again, third) = insert_with_key("acme", 3);
+    assert!(matches!(store.commit(&Batch { writes: vec![third] }), Err(StoreError::Failed { .. })));
+    assert_eq!(ok(store.load(again)), None);
+    drop(store);
+    let store = open();
+    assert_eq!(ok(store.find_idempotent("acme", "order-7")), Some((acme, [1; 32])));
+    assert_eq!(ok(store.find_idempotent("umbrella", "order-7")), Some((umbrella, [2; 32])));
+    assert_eq!(ok(store.find_idempotent("acme", "order-8")), None);
+}
+
+fn sessions_come_and_go(open: Open<'_>) {
+    let mut samples = Samples::new(7);
+    let late = samples.session(Duration::from_secs(2));
+    let early = samples.session(Duration::from_secs(1));
+    let gone = samples.session(Duration::ZERO);
+    let store = open();
+    commit(&*store, [&late, &gone, &early].map(|session| Write::PutSession(session.clone())));
+    commit(&*store, [Write::RemoveSession(gone.session_id)]);
+    commit(&*store, [Write::RemoveSession(gone.session_id)]);
+    drop(store);
+    let store = open();
+    assert_eq!(ok(store.sessions()), [early, late.clone()]);
+    let replaced = SessionRecord { opened_at: Timestamp::from_micros(1), ..late.clone() };
+    commit(&*store, [Write::PutSession(replaced.clone())]);
+    assert_eq!(ok(store.sessions()).first(), Some(&replaced));
+}
+
+fn blueprints_keep_every_version(open: Open<'_>) {
+    let version = |name: &str, version| BlueprintRecord {
+        name: name.into(),
+        version,
+        definition: format!("{{\"blueprint\":\"{name}\",\"n\":{version}}}").into(),
+    };
+    let all = [version("a", 1), version("a", 2), version("a", 10), version("b", 1)];
+    let store = open();
+    commit(&*store, all.iter().rev().cloned().map(Write::PutBlueprint));
+    let changed = BlueprintRecord { definition: "{}".into(), ..version("a", 2) };
+    let overwrite = Batch { writes: vec![Write::PutBlueprint(changed)] };
+    assert!(matches!(store.commit(&overwrite), Err(StoreError::Failed { .. })), "a version is for ever");
+    drop(store);
+    assert_eq!(ok(open().blueprints()), all);
+}
+
+fn a_batch_that_cannot_be_stored_leaves_nothing(open: Open<'_>) {
+    let mut samples = Samples::new(8);
+    let (known, unknown) = (samples.job("acme"), samples.job("acme"));
+    let finished = samples.moved(&known, JobStatus::Finished);
+    let store = open();
+    commit(&*store, [samples.insert(&known)]);
+    let before = everything(&*store, &[known.id, unknown.id], &["acme"]);
+    let fresh = samples.job("acme");
+    for impossible in [
+        samples.update(&unknown),
+        samples.insert(&known),
+        Write::UpdateJob { entries: samples.entries(&known, 0..1), job: Arc::new(known.clone()) },
+    ] {
+        let writes = vec![
+            Write::PutSession(samples.session(Duration::ZERO)),
+            samples.insert(&fresh),
+            samples.update(&finished),
+            impossible,
+        ];
+        assert!(matches!(store.commit(&Batch { writes }), Err(StoreError::Failed { .. })));
+        assert_eq!(everything(&*store, &[known.id, unknown.id], &["acme"]), before);
+    }
+    commit(&*store, [samples.update(&finished)]);
+    assert_eq!(ok(store.load(known.id)), Some(finished));
+}
+
+fn listing_filters(open: Open<'_>) {
+    let mut samples = Samples::new(9);
+    let store = open();
+    let mut jobs: Vec<Job> = Vec::new();
+    for n in 0..40 {
+        let job = samples.job(["acme", "umbrella"][n % 2]);
+        commit(&*store, [samples.insert(&job)]);
+        let moved = samples.moved(&job, JobStatus::ALL[n / 2 % JobStatus::ALL.len()]);
+        commit(&*store, [samples.update(&moved)]);
+        jobs.push(moved);
+    }
+    let check = |query: ListQuery, wanted: &dyn Fn(&Job) -> bool| {
+        let expected: Vec<_> =
+            jobs.iter().rev().filter(|job| job.client == query.client && wanted(job)).cloned().collect();
+        let page = ok(store.list(&query));
+        assert_eq!(page.jobs, expected, "{query:?}");
+        assert_eq!(page.next_below_key, None, "{query:?}");
+        assert!(query.client.is_empty() || !expected.is_empty(), "the query tests nothing: {query:?}");
+    };
+    let acme = || of_client("acme");
+    check(acme(), &|_| true);
+    check(of_client(""), &|_| true);
+    let statuses = vec![JobStatus::Finished, JobStatus::Pending];
+    check(ListQuery { statuses: statuses.clone(), ..acme() }, &|job| statuses.contains(&job.status));
+    check(ListQuery { blueprint: Some("resize".into()), ..acme() }, &|job| &*job.blueprint == "resize");
+    let odd = BTreeMap::from([("parity".to_owned(), "odd".to_owned())]);
+    check(ListQuery { labels: odd.clone(), ..acme() }, &|job| job.submission.labels == odd);
+    // To the microsecond, although keys know milliseconds only.
+    let (from, before) = (jobs[10].created_at, jobs[20].created_at);
+    for offset in [0, 1] {
+        let (from, before) = (from + Duration::from_micros(offset), before + Duration::from_micros(offset));
+        check(ListQuery { created_from: Some(from), created_before: Some(before), ..acme() }, &|job| {
+            job.created_at >= from && job.created_at < before
+        });
+    }
+    check(ListQuery { created_before: Some(Timestamp::from_micros(i64::MAX)), ..acme() }, &|_| true);
+    check(ListQuery { created_from: Some(Timestamp::from_micros(-5)), ..acme() }, &|_| true);
+    let below = jobs[20].id.key();
+    check(ListQuery { below_key: Some(below), ..acme() }, &|job| job.id.key() < below);
+    let never = ListQuery { created_from: Some(before), created_before: Some(from), ..acme() };
+    assert_eq!(listed(&*store, &never), []);
+}
+
+/// Every page of the query, and that none is empty without need.
+fn pages(store: &dyn Store, query: &ListQuery) -> Vec<Vec<JobId>> {
+    let mut query = query.clone();
+    let mut pages = Vec::new();
+    loop {
+        let page = ok(store.list(&query));
+        assert!(page.jobs.len() <= query.limit);
+        pages.push(page.jobs.iter().map(|job| job.id).collect());
+        let Some(next) = page.next_below_key else { return pages };
+        assert!(query.below_key.is_none_or(|below| next < below), "every page must come nearer to the end");
+        query.below_key = Some(next);
+    }
+}
+
+fn listing_pages_meet(open: Open<'_>) {
+    let mut samples = Samples::new(10);
+    let store = open();
+    let jobs: Vec<Job> = (0..12).map(|n| samples.job(["acme", "umbrella"][usize::from(n == 6)])).collect();
+    commit(&*store, jobs.iter().map(|job| samples.insert(job)));
+    let newest_first: Vec<JobId> =
+        jobs.iter().rev().filter(|job| &*job.client == "acme").map(|job| job.id).collect();
+    for limit in 1..=12 {
+        let pages = pages(&*store, &ListQuery { limit, ..of_client("acme") });
+        assert_eq!(pages.concat(), newest_first);
+        assert_eq!(pages.len(), newest_first.len().div_ceil(limit), "no empty page at the end");
+    }
+}
+
+fn a_page_looks_at_a_bounded_number_of_jobs(open: Open<'_>) {
+    let mut samples = Samples::new(11);
+    let store = open();
+    let jobs: Vec<Job> = (0..LIST_SCAN_MAX + 2).map(|_| samples.job("acme")).collect();
+    let oldest = samples.moved(&jobs[0], JobStatus::Finished);
+    commit(&*store, jobs.iter().map(|job| samples.insert(job)));
+    commit(&*store, [samples.update(&oldest)]);
+    let finished = ListQuery { statuses: vec![JobStatus::Finished], ..of_client("acme") };
+    assert_eq!(pages(&*store, &finished), [vec![], vec![oldest.id]]);
+}
+
+fn a_page_holds_a_bounded_number_of_bytes(open: Open<'_>) {
+    let mut samples = Samples::new(12);
+    let store = open();
+    let jobs: Vec<Job> = [LIST_BYTES_MAX / 2, 10, LIST_BYTES_MAX / 2, 2 * LIST_BYTES_MAX, 10]
+        .into_iter()
+        .map(|bytes| {
+            let state_history = Json::from_stored(&format!("{{\"a\":\"{}\"}}", "x".repeat(bytes)));
+            Job { state_history, ..samples.job("acme") }
+        })
+        .collect();
+    commit(&*store, jobs.iter().map(|job| samples.insert(job)));
+    let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+    let expected = [vec![ids[4]], vec![ids[3]], vec![ids[2], ids[1]], vec![ids[0]]];
+    assert_eq!(pages(&*store, &of_client("acme")), expected);
+}
+
+/// Each batch moves both of two jobs: no reader may see one moved and the other not.
+fn reads_see_whole_batches(open: Open<'_>) {
+    const BATCHES: usize = 200;
+    let mut samples = Samples::new(13);
+    let store = open();
+    let mut pair = [samples.job("acme"), samples.job("acme")];
+    commit(&*store, pair.iter().map(|job| samples.insert(job)));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let mut moves = 0;
+                while moves < BATCHES as u32 {
+                    let page = ok(store.list(&of_client("acme")));
+                    let seen: Vec<u32> = page.jobs.iter().map(|job| job.transitions).collect();
+                    assert!(seen[0] == seen[1] && seen[0] >= moves, "{seen:?} after {moves}");
+                    moves = seen[0];
+                }
+            });
+        }
+        for _ in 0..BATCHES {
+            pair = pair.map(|job| samples.moved(&job, JobStatus::WaitingForTimer));
+            commit(&*store, pair.iter().map(|job| samples.update(job)));
+            assert_eq!(ok(store.load(pair[0].id)).as_ref(), Some(&pair[0]), "a commit is seen at once");
+        }
+    });
+}

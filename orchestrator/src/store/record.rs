@@ -1,0 +1,719 @@
+//! How jobs, histories, sessions and blueprints are written down: the bytes of one row.
+//!
+//! A record is a format byte, a protocol-buffers message, and a checksum over both and over its owner's id, so that damage
+//! and a row in the wrong place are noticed. Whatever bytes it is given, decoding answers with the value that was encoded or
+//! with [`Damaged`], never with a panic. Every release must read what every earlier one wrote: fields are added and never
+//! change their tag, type or meaning. It refuses to know where records are kept.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use avtomatika_proto::{JobId, SessionId, TaskId};
+use prost::Message;
+
+use super::{BlueprintRecord, SessionRecord, WorkerRecord, checksum::Crc32};
+use crate::{
+    engine::{Attempt, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
+    json::Json,
+    time::Timestamp,
+};
+
+/// The first byte of every record.
+const FORMAT: u8 = 1;
+
+/// Bytes of the checksum at the end.
+const CHECKSUM_LEN: usize = 4;
+
+/// What a record is about; part of its checksum. The numbers are for ever.
+#[derive(Clone, Copy)]
+enum Kind {
+    Submission = 1,
+    Job = 2,
+    History = 3,
+    Session = 4,
+    Blueprint = 5,
+}
+
+/// The bytes are not a record that a release of Avtomatika wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Damaged(String);
+
+impl From<prost::DecodeError> for Damaged {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// The part of a job that never changes.
+#[derive(Debug)]
+pub(super) struct Origin {
+    pub(super) client: Arc<str>,
+    pub(super) blueprint: Arc<str>,
+    pub(super) blueprint_version: u32,
+    pub(super) created_at: Timestamp,
+    pub(super) submission: Arc<Submission>,
+}
+
+// The messages. Tags are for ever: a tag that goes out of use is never given away again.
+
+/// Written once per job.
+#[derive(Message)]
+struct StoredSubmission {
+    #[prost(string, tag = "1")]
+    client: String,
+    #[prost(string, tag = "2")]
+    blueprint: String,
+    #[prost(uint32, tag = "3")]
+    blueprint_version: u32,
+    #[prost(int64, tag = "4")]
+    created_at_us: i64,
+    #[prost(string, tag = "5")]
+    initial_data: String,
+    #[prost(btree_map = "string, string", tag = "6")]
+    labels: BTreeMap<String, String>,
+    #[prost(sint32, tag = "7")]
+    priority: i32,
+    #[prost(uint64, optional, tag = "8")]
+    dispatch_timeout_ns: Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    result_timeout_ns: Option<u64>,
+}
+
+/// Written with every change of a job.
+#[derive(Message)]
+struct StoredJob {
+    #[prost(uint32, tag = "1")]
+    status: u32,
+    #[prost(string, tag = "2")]
+    state: String,
+    #[prost(string, tag = "3")]
+    state_history: String,
+    #[prost(string, optional, tag = "4")]
+    result: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    error: Option<StoredError>,
+    #[prost(uint32, tag = "6")]
+    retry_count: u32,
+    #[prost(uint32, tag = "7")]
+    transitions: u32,
+    #[prost(uint32, tag = "8")]
+    workers_lost: u32,
+    #[prost(message, optional, tag = "9")]
+    attempt: Option<StoredAttempt>,
+    #[prost(int64, optional, tag = "10")]
+    resumes_at_us: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "11")]
+    settled_task: Option<Vec<u8>>,
+    #[prost(uint64, tag = "12")]
+    history_len: u64,
+    #[prost(int64, tag = "13")]
+    updated_at_us: i64,
+    #[prost(int64, optional, tag = "14")]
+    finished_at_us: Option<i64>,
+}
+
+#[derive(Message)]
+struct StoredError {
+    #[prost(string, tag = "1")]
+    code: String,
+    #[prost(string, tag = "2")]
+    message: String,
+}
+
+#[derive(Message)]
+struct StoredAttempt {
+    #[prost(bytes = "vec", tag = "1")]
+    task_id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    task_type: String,
+    #[prost(uint32, tag = "3")]
+    number: u32,
+    #[prost(int64, tag = "4")]
+    ready_at_us: i64,
+}
+
+/// The entries that one commit added to one job's history.
+#[derive(Message)]
+struct StoredHistory {
+    #[prost(message, repeated, tag = "1")]
+    entries: Vec<StoredEntry>,
+}
+
+#[derive(Message)]
+struct StoredEntry {
+    #[prost(uint64, tag = "1")]
+    sequence: u64,
+    #[prost(int64, tag = "2")]
+    at_us: i64,
+    #[prost(uint32, tag = "3")]
+    event: u32,
+    #[prost(string, tag = "4")]
+    state: String,
+    #[prost(string, optional, tag = "5")]
+    from_state: Option<String>,
+    #[prost(string, optional, tag = "6")]
+    outcome: Option<String>,
+    #[prost(bytes = "vec", optional, tag = "7")]
+    task_id: Option<Vec<u8>>,
+    #[prost(uint32, optional, tag = "8")]
+    attempt: Option<u32>,
+    #[prost(string, optional, tag = "9")]
+    worker_id: Option<String>,
+    #[prost(message, optional, tag = "10")]
+    error: Option<StoredError>,
+    #[prost(uint64, optional, tag = "11")]
+    duration_ns: Option<u64>,
+}
+
+#[derive(Message)]
+struct StoredSession {
+    #[prost(int64, tag = "1")]
+    opened_at_us: i64,
+    #[prost(string, tag = "2")]
+    worker_id: String,
+    #[prost(string, tag = "3")]
+    worker_type: String,
+    #[prost(string, repeated, tag = "4")]
+    task_types: Vec<String>,
+    #[prost(uint32, tag = "5")]
+    slots: u32,
+    #[prost(btree_map = "string, string", tag = "6")]
+    labels: BTreeMap<String, String>,
+    #[prost(btree_map = "string, double", tag = "7")]
+    resources: BTreeMap<String, f64>,
+    #[prost(string, tag = "8")]
+    hostname: String,
+    #[prost(string, tag = "9")]
+    sdk_version: String,
+    #[prost(bytes = "vec", tag = "10")]
+    credential: Vec<u8>,
+}
+
+#[derive(Message)]
+struct StoredBlueprint {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(string, tag = "2")]
+    definition: String,
+}
+
+/// Replaces what is in `buffer` by the record of the message.
+fn seal(kind: Kind, owner: &[u8], message: &impl Message, buffer: &mut Vec<u8>) {
+    buffer.clear();
+    buffer.push(FORMAT);
+    message.encode(buffer).expect("a Vec grows as needed, and encoding fails for lack of room only");
+    buffer.extend_from_slice(&checksum(kind, owner, buffer).to_le_bytes());
+}
+
+fn unseal<M: Message + Default>(kind: Kind, owner: &[u8], record: &[u8]) -> Result<M, Damaged> {
+    let Some((body, stored)) = record.split_last_chunk::<CHECKSUM_LEN>() else {
+        return Err(Damaged(format!("a record has {} bytes, which is too few", record.len())));
+    };
+    if checksum(kind, owner, body).to_le_bytes() != *stored {
+        return Err(Damaged("the checksum of a record does not match".into()));
+    }
+    match body {
+        [FORMAT, message @ ..] => Ok(M::decode(message)?),
+        [other, ..] => Err(Damaged(format!("a record has the unknown format {other}"))),
+        [] => Err(Damaged("a record is empty".into())),
+    }
+}
+
+fn checksum(kind: Kind, owner: &[u8], body: &[u8]) -> u32 {
+    Crc32::new().with(&[kind as u8]).with(owner).with(body).value()
+}
+
+/// The part of the job that is written once.
+pub(super) fn encode_submission(job: &Job, buffer: &mut Vec<u8>) {
+    let submission = &job.submission;
+    let message = StoredSubmission {
+        client: job.client.to_string(),
+        blueprint: job.blueprint.to_string(),
+        blueprint_version: job.blueprint_version,
+        created_at_us: job.created_at.as_micros(),
+        initial_data: submission.initial_data.as_str().to_owned(),
+        labels: submission.labels.clone(),
+        priority: submission.priority,
+        dispatch_timeout_ns: submission.dispatch_timeout.map(to_nanos),
+        result_timeout_ns: submission.result_timeout.map(to_nanos),
+    };
+    seal(Kind::Submission, job.id.as_bytes(), &message, buffer);
+}
+
+/// The part of a job that was written once.
+pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Damaged> {
+    let message: StoredSubmission = unseal(Kind::Submission, id.as_bytes(), record)?;
+    let submission = Submission {
+        initial_data: Json::from_stored(&message.initial_data),
+        labels: message.labels,
+        priority: message.priority,
+        dispatch_timeout: message.dispatch_timeout_ns.map(Duration::from_nanos),
+        result_timeout: message.result_timeout_ns.map(Duration::from_nanos),
+    };
+    Ok(Origin {
+        client: message.client.into(),
+        blueprint: message.blueprint.into(),
+        blueprint_version: message.blueprint_version,
+        created_at: Timestamp::from_micros(message.created_at_us),
+        submission: Arc::new(submission),
+    })
+}
+
+/// The part of the job that changes.
+pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
+    let message = StoredJob {
+        status: job.status as u32,
+        state: job.state.to_string(),
+        state_history: job.state_history.as_str().to_owned(),
+        result: job.result.as_ref().map(|json| json.as_str().to_owned()),
+        error: job.error.as_ref().map(error_to_stored),
+        retry_count: job.retry_count,
+        transitions: job.transitions,
+        workers_lost: job.workers_lost,
+        attempt: job.attempt.as_ref().map(attempt_to_stored),
+        resumes_at_us: job.resumes_at.map(Timestamp::as_micros),
+        settled_task: job.settled_task.map(|id| id.as_bytes().to_vec()),
+        history_len: job.history_len,
+        updated_at_us: job.updated_at.as_micros(),
+        finished_at_us: job.finished_at.map(Timestamp::as_micros),
+    };
+    seal(Kind::Job, job.id.as_bytes(), &message, buffer);
+}
+
+/// A job from the part that was written once and the one that changes.
+pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job, Damaged> {
+    let message: StoredJob = unseal(Kind::Job, id.as_bytes(), record)?;
+    let status = u8::try_from(message.status)
+        .ok()
+        .and_then(JobStatus::from_number)
+        .ok_or_else(|| Damaged(format!("{} is not the number of a job status", message.status)))?;
+    Ok(Job {
+        id,
+        client: origin.client,
+        blueprint: origin.blueprint,
+        blueprint_version: origin.blueprint_version,
+        submission: origin.submission,
+        state: message.state.into(),
+        status,
+        state_history: Json::from_stored(&message.state_history),
+        result: message.result.as_deref().map(Json::from_stored),
+        error: message.error.map(error_from_stored),
+        retry_count: message.retry_count,
+        transitions: message.transitions,
+        workers_lost: message.workers_lost,
+        attempt: message.attempt.map(attempt_from_stored).transpose()?,
+        resumes_at: message.resumes_at_us.map(Timestamp::from_micros),
+        settled_task: message.settled_task.as_deref().map(task_id).transpose()?,
+        history_len: message.history_len,
+        created_at: origin.created_at,
+        updated_at: Timestamp::from_micros(message.updated_at_us),
+        finished_at: message.finished_at_us.map(Timestamp::from_micros),
+    })
+}
+
+/// Entries of one job's history.
+pub(super) fn encode_history(id: JobId, entries: &[HistoryEntry], buffer: &mut Vec<u8>) {
+    let message = StoredHistory { entries: entries.iter().map(entry_to_stored).collect() };
+    seal(Kind::History, id.as_bytes(), &message, buffer);
+}
+
+/// Entries of one job's history.
+pub(super) fn decode_history(id: JobId, record: &[u8]) -> Result<Vec<HistoryEntry>, Damaged> {
+    let message: StoredHistory = unseal(Kind::History, id.as_bytes(), record)?;
+    message.entries.into_iter().map(entry_from_stored).collect()
+}
+
+/// A session.
+pub(super) fn encode_session(session: &SessionRecord, buffer: &mut Vec<u8>) {
+    let worker = &session.worker;
+    let message = StoredSession {
+        opened_at_us: session.opened_at.as_micros(),
+        worker_id: worker.worker_id.to_string(),
+        worker_type: worker.worker_type.to_string(),
+        task_types: worker.task_types.iter().map(ToString::to_string).collect(),
+        slots: worker.slots,
+        labels: worker.labels.clone(),
+        resources: worker.resources.clone(),
+        hostname: worker.hostname.to_string(),
+        sdk_version: worker.sdk_version.to_string(),
+        credential: session.credential.to_vec(),
+    };
+    seal(Kind::Session, session.session_id.as_bytes(), &message, buffer);
+}
+
+/// A session.
+pub(super) fn decode_session(id: SessionId, record: &[u8]) -> Result<SessionRecord, Damaged> {
+    let message: StoredSession = unseal(Kind::Session, id.as_bytes(), record)?;
+    let worker = WorkerRecord {
+        worker_id: message.worker_id.into(),
+        worker_type: message.worker_type.into(),
+        task_types: message.task_types.into_iter().map(Into::into).collect(),
+        slots: message.slots,
+        labels: message.labels,
+        resources: message.resources,
+        hostname: message.hostname.into(),
+        sdk_version: message.sdk_version.into(),
+    };
+    Ok(SessionRecord {
+        session_id: id,
+        worker: Arc::new(worker),
+        credential: message
+            .credential
+            .try_into()
+            .map_err(|_| Damaged("a credential has 32 bytes".to_owned()))?,
+        opened_at: Timestamp::from_micros(message.opened_at_us),
+    })
+}
+
+/// A version of a blueprint.
+pub(super) fn encode_blueprint(blueprint: &BlueprintRecord, buffer: &mut Vec<u8>) {
+    let message =
+        StoredBlueprint { version: blueprint.version, definition: blueprint.definition.to_string() };
+    seal(Kind::Blueprint, blueprint.name.as_bytes(), &message, buffer);
+}
+
+/// A version of a blueprint.
+pub(super) fn decode_blueprint(name: &str, record: &[u8]) -> Result<BlueprintRecord, Damaged> {
+    let message: StoredBlueprint = unseal(Kind::Blueprint, name.as_bytes(), record)?;
+    Ok(BlueprintRecord { name: name.into(), version: message.version, definition: message.definition.into() })
+}
+
+fn entry_to_stored(entry: &HistoryEntry) -> StoredEntry {
+    let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
+    StoredEntry {
+        sequence: entry.sequence,
+        at_us: entry.at.as_micros(),
+        event: entry.event as u32,
+        state: entry.state.to_string(),
+        from_state: text(&entry.from_state),
+        outcome: text(&entry.outcome),
+        task_id: entry.task_id.map(|id| id.as_bytes().to_vec()),
+        attempt: entry.attempt,
+        worker_id: text(&entry.worker_id),
+        error: entry.error.as_ref().map(error_to_stored),
+        duration_ns: entry.duration.map(to_nanos),
+    }
+}
+
+fn entry_from_stored(stored: StoredEntry) -> Result<HistoryEntry, Damaged> {
+    let event = u8::try_from(stored.event)
+        .ok()
+        .and_then(HistoryEvent::from_number)
+        .ok_or_else(|| Damaged(format!("{} is not the number of a history event", stored.event)))?;
+    Ok(HistoryEntry {
+        sequence: stored.sequence,
+        at: Timestamp::from_micros(stored.at_us),
+        event,
+        state: stored.state.into(),
+        from_state: stored.from_state.map(Into::into),
+        outcome: stored.outcome.map(Into::into),
+        task_id: stored.task_id.as_deref().map(task_id).transpose()?,
+        attempt: stored.attempt,
+        worker_id: stored.worker_id.map(Into::into),
+        error: stored.error.map(error_from_stored),
+        duration: stored.duration_ns.map(Duration::from_nanos),
+    })
+}
+
+fn error_to_stored(error: &JobError) -> StoredError {
+    StoredError { code: error.code.to_string(), message: error.message.to_string() }
+}
+
+fn error_from_stored(stored: StoredError) -> JobError {
+    JobError { code: stored.code.into(), message: stored.message.into() }
+}
+
+fn attempt_to_stored(attempt: &Attempt) -> StoredAttempt {
+    StoredAttempt {
+        task_id: attempt.task_id.as_bytes().to_vec(),
+        task_type: attempt.task_type.to_string(),
+        number: attempt.number,
+        ready_at_us: attempt.ready_at.as_micros(),
+    }
+}
+
+fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
+    Ok(Attempt {
+        task_id: task_id(&stored.task_id)?,
+        task_type: stored.task_type.into(),
+        number: stored.number,
+        ready_at: Timestamp::from_micros(stored.ready_at_us),
+    })
+}
+
+fn task_id(bytes: &[u8]) -> Result<TaskId, Damaged> {
+    let bytes = bytes.try_into().map_err(|_| Damaged(format!("a task id has {} bytes", bytes.len())))?;
+    Ok(TaskId::from_bytes(bytes))
+}
+
+/// 584 years fit; nobody may ask for more than one.
+fn to_nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::btree_map, option, prelude::*};
+
+    use super::*;
+    use crate::store::conformance::Samples;
+
+    fn text() -> impl Strategy<Value = Arc<str>> {
+        ".{0,20}".prop_map(Into::into)
+    }
+
+    fn json() -> impl Strategy<Value = Json> {
+        ".{0,40}".prop_map(|text| Json::from_stored(&text))
+    }
+
+    fn time() -> impl Strategy<Value = Timestamp> {
+        any::<i64>().prop_map(Timestamp::from_micros)
+    }
+
+    fn span() -> impl Strategy<Value = Duration> {
+        any::<u64>().prop_map(Duration::from_nanos)
+    }
+
+    fn task() -> impl Strategy<Value = TaskId> {
+        any::<u128>().prop_map(TaskId::from_random)
+    }
+
+    fn error() -> impl Strategy<Value = JobError> {
+        (text(), text()).prop_map(|(code, message)| JobError { code, message })
+    }
+
+    fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+        btree_map(".{0,9}", ".{0,9}", 0..4)
+    }
+
+    fn submission() -> impl Strategy<Value = Submission> {
+        (json(), labels(), any::<i32>(), option::of(span()), option::of(span())).prop_map(
+            |(initial_data, labels, priority, dispatch_timeout, result_timeout)| Submission {
+                initial_data,
+                labels,
+                priority,
+                dispatch_timeout,
+                result_timeout,
+            },
+        )
+    }
+
+    fn attempt() -> impl Strategy<Value = Attempt> {
+        (task(), text(), any::<u32>(), time()).prop_map(|(task_id, task_type, number, ready_at)| Attempt {
+            task_id,
+            task_type,
+            number,
+            ready_at,
+        })
+    }
+
+    fn job() -> impl Strategy<Value = Job> {
+        let fixed = (any::<[u8; 16]>(), text(), text(), any::<u32>(), submission(), time());
+        let standing = (text(), proptest::sample::select(JobStatus::ALL), json(), option::of(json()));
+        let counts = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>());
+        let times = (option::of(time()), time(), option::of(time()));
+        let tasks = (option::of(error()), option::of(attempt()), option::of(task()));
+        (fixed, standing, counts, times, tasks).prop_map(|(fixed, standing, counts, times, tasks)| Job {
+            id: JobId::from_bytes(fixed.0),
+            client: fixed.1,
+            blueprint: fixed.2,
+            blueprint_version: fixed.3,
+            submission: Arc::new(fixed.4),
+            created_at: fixed.5,
+            state: standing.0,
+            status: standing.1,
+            state_history: standing.2,
+            result: standing.3,
+            retry_count: counts.0,
+            transitions: counts.1,
+            workers_lost: counts.2,
+            history_len: counts.3,
+            resumes_at: times.0,
+            updated_at: times.1,
+            finished_at: times.2,
+            error: tasks.0,
+            attempt: tasks.1,
+            settled_task: tasks.2,
+        })
+    }
+
+    fn entry() -> impl Strategy<Value = HistoryEntry> {
+        let place = (any::<u64>(), time(), proptest::sample::select(HistoryEvent::ALL), text());
+        let words = (option::of(text()), option::of(text()), option::of(text()));
+        let task = (option::of(task()), option::of(any::<u32>()), option::of(error()), option::of(span()));
+        (place, words, task).prop_map(|(place, words, task)| HistoryEntry {
+            sequence: place.0,
+            at: place.1,
+            event: place.2,
+            state: place.3,
+            from_state: words.0,
+            outcome: words.1,
+            worker_id: words.2,
+            task_id: task.0,
+            attempt: task.1,
+            error: task.2,
+            duration: task.3,
+        })
+    }
+
+    fn session() -> impl Strategy<Value = SessionRecord> {
+        let resources = btree_map(".{0,9}", -1e300..1e300_f64, 0..4);
+        let words = (text(), text(), text(), text());
+        (
+            any::<u128>(),
+            words,
+            proptest::collection::vec(text(), 0..4),
+            any::<u32>(),
+            labels(),
+            resources,
+            time(),
+        )
+            .prop_map(|(id, words, task_types, slots, labels, resources, opened_at)| SessionRecord {
+                session_id: SessionId::from_random(id),
+                worker: Arc::new(WorkerRecord {
+                    worker_id: words.0,
+                    worker_type: words.1,
+                    hostname: words.2,
+                    sdk_version: words.3,
+                    task_types,
+                    slots,
+                    labels,
+                    resources,
+                }),
+                credential: [9; 32],
+                opened_at,
+            })
+    }
+
+    fn job_records(job: &Job) -> (Vec<u8>, Vec<u8>) {
+        let (mut submission, mut state) = (Vec::new(), Vec::new());
+        encode_submission(job, &mut submission);
+        encode_job(job, &mut state);
+        (submission, state)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            job in job(), entries in proptest::collection::vec(entry(), 0..4), session in session(), name in text(),
+            version in any::<u32>(), definition in text(),
+        ) {
+            let (submission, state) = job_records(&job);
+            let origin = decode_submission(job.id, &submission).unwrap();
+            prop_assert_eq!(&decode_job(job.id, origin, &state).unwrap(), &job);
+
+            let mut buffer = vec![1, 2, 3];
+            encode_history(job.id, &entries, &mut buffer);
+            prop_assert_eq!(decode_history(job.id, &buffer).unwrap(), entries);
+
+            encode_session(&session, &mut buffer);
+            prop_assert_eq!(decode_session(session.session_id, &buffer).unwrap(), session);
+
+            let blueprint = BlueprintRecord { name: name.clone(), version, definition };
+            encode_blueprint(&blueprint, &mut buffer);
+            prop_assert_eq!(decode_blueprint(&name, &buffer).unwrap(), blueprint);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let job = Samples::new(1).job("acme");
+            prop_assert!(decode_submission(job.id, &bytes).is_err());
+            // Past the checksum too.
+            let mut sealed = [&[FORMAT], bytes.as_slice()].concat();
+            let checksum = checksum(Kind::History, job.id.as_bytes(), &sealed);
+            sealed.extend(checksum.to_le_bytes());
+            let _ = decode_history(job.id, &sealed);
+        }
+    }
+
+    #[test]
+    fn every_damaged_byte_and_every_cut_is_noticed() {
+        let job = Samples::new(1).job("acme");
+        let (submission, _) = job_records(&job);
+        for at in 0..submission.len() {
+            for bit in 0..8 {
+                let mut damaged = submission.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(decode_submission(job.id, &damaged).is_err(), "bit {bit} of byte {at}");
+            }
+            assert!(decode_submission(job.id, &submission[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_in_another_ones_place_is_noticed() {
+        let mut samples = Samples::new(1);
+        let (job, other) = (samples.job("acme"), samples.job("acme"));
+        let (submission, state) = job_records(&job);
+        assert!(decode_submission(other.id, &submission).is_err());
+        assert!(decode_submission(job.id, &state).is_err());
+    }
+
+    #[test]
+    fn a_format_of_the_future_is_named() {
+        let job = Samples::new(1).job("acme");
+        let mut record = vec![FORMAT + 1, 1, 2, 3];
+        let checksum = checksum(Kind::Submission, job.id.as_bytes(), &record);
+        record.extend(checksum.to_le_bytes());
+        let damaged = decode_submission(job.id, &record).unwrap_err();
+        assert_eq!(damaged.to_string(), "a record has the unknown format 2");
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    const RELEASED: [&str; 5] = [
+        concat!(
+            "010a0461636d651206726573697a65180220e987f9c0c1c482032a217b2022696e707574223a203131343235",
+            "323133333135323533363932313738207d320d0a0670617269747912036f6464380140014802691b919c",
+        ),
+        concat!(
+            "01080812056c617465721a247b20226761746865726564223a20313637353932353838313731303331323038",
+            "3833207d22217b2022726573756c74223a2031313731343534373730333838323039323732207d2a1f0a0f54",
+            "52414e5349454e545f4552524f52120cd0bfd0bed182d0bed0bc20003001380140024a2b0a10db5a50ad9af4",
+            "42aea666a15fc9a3800a120c70726f636573735f64617461180120e987f9c0c1c4820350b1b3b6c1c1c48203",
+            "5a10db5a50ad9af442aea666a15fc9a3800a600368f1aef9c0c1c4820370e987f9c0c1c48203f1c86aab",
+        ),
+        concat!(
+            "010a5d080f10f1aef9c0c1c48203180322056c617465723207737563636573733a1039004a4e7e40462eb760",
+            "b3f4039d819b40014a03772d31521f0a0f5452414e5349454e545f4552524f52120cd0bfd0bed182d0bed0bc",
+            "200058e79bebdc030a3d081010f1aef9c0c1c48203180422056c617465722a066265666f7265521f0a0f5452",
+            "414e5349454e545f4552524f52120cd0bfd0bed182d0bed0bc2000d66dc8e7",
+        ),
+        concat!(
+            "01088080f9c0c1c482031203772d311a03677075220c70726f636573735f646174612206726573697a652808",
+            "32090a047a6f6e651201613a120a077672616d5f67621100000000008037404204686f73744a05302e312e30",
+            "5220030303030303030303030303030303030303030303030303030303030303030304a36e59",
+        ),
+        "01080312027b7d8f2a186d",
+    ];
+
+    /// These bytes are on people's disks: if this test fails, the change breaks every store there is.
+    #[test]
+    fn the_bytes_are_those_of_every_release() {
+        let mut samples = Samples::new(1);
+        let job = samples.job("acme");
+        let full = Job {
+            attempt: job.attempt.clone(),
+            finished_at: Some(job.updated_at),
+            submission: Arc::new(Submission {
+                dispatch_timeout: Some(Duration::from_nanos(1)),
+                result_timeout: Some(Duration::from_nanos(2)),
+                ..Submission::clone(&job.submission)
+            }),
+            ..samples.moved(&job, JobStatus::WaitingForTimer)
+        };
+        let (submission, state) = job_records(&full);
+        let mut buffer = Vec::new();
+        let mut lines = vec![hex(&submission), hex(&state)];
+        encode_history(full.id, &samples.entries(&full, 15..17), &mut buffer);
+        lines.push(hex(&buffer));
+        encode_session(&samples.session(Duration::ZERO), &mut buffer);
+        lines.push(hex(&buffer));
+        let blueprint = BlueprintRecord { name: "test".into(), version: 3, definition: "{}".into() };
+        encode_blueprint(&blueprint, &mut buffer);
+        lines.push(hex(&buffer));
+        assert_eq!(lines, RELEASED);
+    }
+}

@@ -1,0 +1,305 @@
+//! Answers: a few read-only connections, each of which sees the last commit that has returned.
+
+use std::{
+    ops::{ControlFlow, Deref},
+    path::{Path, PathBuf},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+
+use avtomatika_proto::{JobId, SessionId};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+
+use super::{At, PARTITION, corrupt};
+use crate::{
+    engine::{HistoryEntry, Job, JobStatus},
+    store::{
+        BlueprintRecord, ListPage, ListQuery, SessionRecord, StoreError,
+        listing::Listing,
+        record::{self, Origin},
+    },
+};
+
+/// Connections at most: reads are short, and more of them would only share the same processors.
+const READERS_MAX: usize = 4;
+
+/// Memory for pages, per connection. The operating system caches the file anyway.
+const CACHE_KIB: i64 = 4 * 1024;
+
+/// Statements that reads use, with room to spare.
+const STATEMENTS_MAX: usize = 16;
+
+/// Longest wait for another program that holds the database (a person with a shell).
+const BUSY_TIMEOUT_MS: u32 = 5_000;
+
+/// The connections that read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    path: PathBuf,
+    pool: Mutex<Pool>,
+    returned: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: Vec<Connection>,
+    /// Connections that exist, idle or not.
+    open: usize,
+}
+
+/// A connection on loan.
+#[derive(Debug)]
+pub(super) struct Reader<'p> {
+    readers: &'p Readers,
+    /// There until it is dropped.
+    connection: Option<Connection>,
+}
+
+impl Readers {
+    /// No connection yet; they are opened when they are needed.
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), pool: Mutex::default(), returned: Condvar::new() }
+    }
+
+    /// A connection. Waits for one when all are in use.
+    pub(super) fn get(&self) -> Result<Reader<'_>, StoreError> {
+        let mut pool = self.pool();
+        loop {
+            if let Some(connection) = pool.idle.pop() {
+                return Ok(Reader { readers: self, connection: Some(connection) });
+            }
+            if pool.open < READERS_MAX {
+                let connection = connect(&self.path)?;
+                pool.open += 1;
+                return Ok(Reader { readers: self, connection: Some(connection) });
+            }
+            pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).at(path)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection
+        .execute_batch(&format!(
+            "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{CACHE_KIB};"
+        ))
+        .at(path)?;
+    Ok(connection)
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.readers.pool().idle.extend(self.connection.take());
+        self.readers.returned.notify_one();
+    }
+}
+
+impl Deref for Reader<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("it is taken out when the loan ends, and not before")
+    }
+}
+
+/// The columns that [`job`] reads.
+macro_rules! select_job {
+    ($rest:literal) => {
+        concat!(
+            "SELECT jobs.id, jobs.client, jobs.blueprint, jobs.status, jobs.record, submissions.record ",
+            "FROM jobs LEFT JOIN submissions ON submissions.key = jobs.key ",
+            $rest
+        )
+    };
+}
+
+impl Reader<'_> {
+    /// See [`Store`](crate::store::Store), here and below.
+    pub(super) fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        let path = &self.readers.path;
+        let mut statement = self.prepare_cached(select_job!("WHERE jobs.key = ?1")).at(path)?;
+        let mut rows = statement.query([id.key()]).at(path)?;
+        match rows.next().at(path)? {
+            // The key is a part of the id only.
+            Some(row) if job_id(row, 0).at(path)? == id => self.job(row, id).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+        let path = &self.readers.path;
+        // The condition is that of the index; the order is the index's own.
+        let sql = select_job!("WHERE jobs.partition = ?1 AND jobs.status < 9 ORDER BY jobs.key");
+        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut rows = statement.query([PARTITION]).at(path)?;
+        while let Some(row) = rows.next().at(path)? {
+            let id = job_id(row, 0).at(path)?;
+            each(self.job(row, id)?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
+        self.query_row("SELECT max(key) FROM jobs", (), |row| row.get(0)).at(&self.readers.path)
+    }
+
+    pub(super) fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
+        let path = &self.readers.path;
+        let mut listing = Listing::new(query);
+        let keys = listing.keys();
+        let sql =
+            select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
+        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut rows = statement.query((&*query.client, keys.start, keys.end)).at(path)?;
+        while let Some(row) = rows.next().at(path)? {
+            if self.list_row(row, &mut listing)?.is_break() {
+                break;
+            }
+        }
+        Ok(listing.finish())
+    }
+
+    /// Reads no more of the row than it takes to see that it is not wanted.
+    fn list_row(&self, row: &Row<'_>, listing: &mut Listing<'_>) -> Result<ControlFlow<()>, StoreError> {
+        let path = &self.readers.path;
+        let id = job_id(row, 0).at(path)?;
+        if listing.reach(id.key()).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        let blueprint = row.get_ref(2).and_then(|value| Ok(value.as_str()?)).at(path)?;
+        if !listing.wants(self.status(row)?, blueprint) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let origin = self.origin(row, id)?;
+        if !listing.wants_origin(origin.created_at, &origin.submission.labels) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        Ok(listing.take(self.job_of(row, id, origin)?))
+    }
+
+    pub(super) fn history(
+        &self,
+        id: JobId,
+        from_sequence: u64,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
+        let path = &self.readers.path;
+        let key = id.key();
+        let stored = self
+            .prepare_cached("SELECT id FROM jobs WHERE key = ?1")
+            .and_then(|mut statement| statement.query_row([key], |row| job_id(row, 0)).optional())
+            .at(path)?;
+        if stored != Some(id) {
+            return Ok(Vec::new());
+        }
+        // The row in which the entry stands may begin before it.
+        let sql = "SELECT record FROM history WHERE key = ?1 AND sequence >= coalesce(
+                       (SELECT max(sequence) FROM history WHERE key = ?1 AND sequence <= ?2), 0)
+                   ORDER BY sequence";
+        let from = i64::try_from(from_sequence).unwrap_or(i64::MAX);
+        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut rows = statement.query((key, from)).at(path)?;
+        let mut entries = Vec::new();
+        while entries.len() < limit
+            && let Some(row) = rows.next().at(path)?
+        {
+            let record = blob(row, 0).at(path)?;
+            let stored = record::decode_history(id, record).at(path)?;
+            entries.extend(stored.into_iter().filter(|entry| entry.sequence >= from_sequence));
+        }
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    pub(super) fn find_idempotent(
+        &self,
+        client: &str,
+        key: &str,
+    ) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
+        let sql = "SELECT job_id, fingerprint FROM idempotency WHERE client = ?1 AND key = ?2";
+        self.prepare_cached(sql)
+            .and_then(|mut statement| {
+                statement.query_row((client, key), |row| Ok((job_id(row, 0)?, row.get(1)?))).optional()
+            })
+            .at(&self.readers.path)
+    }
+
+    pub(super) fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
+        let path = &self.readers.path;
+        let mut statement = self.prepare_cached("SELECT id, record FROM sessions").at(path)?;
+        let mut rows = statement.query(()).at(path)?;
+        let mut sessions = Vec::new();
+        while let Some(row) = rows.next().at(path)? {
+            let id = SessionId::from_bytes(row.get(0).at(path)?);
+            sessions.push(record::decode_session(id, blob(row, 1).at(path)?).at(path)?);
+        }
+        sessions.sort_by_key(|session| (session.opened_at, session.session_id));
+        Ok(sessions)
+    }
+
+    pub(super) fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
+        let path = &self.readers.path;
+        let sql = "SELECT name, record FROM blueprints ORDER BY name, version";
+        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut rows = statement.query(()).at(path)?;
+        let mut blueprints = Vec::new();
+        while let Some(row) = rows.next().at(path)? {
+            let name: String = row.get(0).at(path)?;
+            blueprints.push(record::decode_blueprint(&name, blob(row, 1).at(path)?).at(path)?);
+        }
+        Ok(blueprints)
+    }
+
+    /// The job of a row of [`select_job`].
+    fn job(&self, row: &Row<'_>, id: JobId) -> Result<Job, StoreError> {
+        let origin = self.origin(row, id)?;
+        self.job_of(row, id, origin)
+    }
+
+    fn job_of(&self, row: &Row<'_>, id: JobId, origin: Origin) -> Result<Job, StoreError> {
+        let path = &self.readers.path;
+        let job = record::decode_job(id, origin, blob(row, 4).at(path)?).at(path)?;
+        if job.status == self.status(row)? {
+            Ok(job)
+        } else {
+            Err(corrupt(path, format!("the row of job {id} and its record disagree on the status")))
+        }
+    }
+
+    /// The part of the job that was written once. The columns are checked against it: they have no checksum of their own.
+    fn origin(&self, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
+        let path = &self.readers.path;
+        let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
+        let Some(record) = record else {
+            return Err(corrupt(path, format!("the submission of job {id} is missing")));
+        };
+        let origin = record::decode_submission(id, record).at(path)?;
+        let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
+        if text(1)? == &*origin.client && text(2)? == &*origin.blueprint {
+            Ok(origin)
+        } else {
+            Err(corrupt(path, format!("the row of job {id} and its submission disagree")))
+        }
+    }
+
+    fn status(&self, row: &Row<'_>) -> Result<JobStatus, StoreError> {
+        let path = &self.readers.path;
+        let number: u8 = row.get(3).at(path)?;
+        JobStatus::from_number(number)
+            .ok_or_else(|| corrupt(path, format!("{number} is not the number of a job status")))
+    }
+}
+
+fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
+    row.get(column).map(JobId::from_bytes)
+}
+
+fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
+    Ok(row.get_ref(column)?.as_blob()?)
+}

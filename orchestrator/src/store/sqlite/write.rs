@@ -1,0 +1,298 @@
+//! Commits: one connection, one transaction per batch, one fsync per transaction.
+//!
+//! It promises that a batch is stored as a whole or not at all. After an error of the disk nothing is tried again: the kernel
+//! may have dropped what it could not write and call the next fsync a success.
+
+use std::path::{Path, PathBuf};
+
+use avtomatika_proto::JobId;
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::{
+    At, PARTITION,
+    files::{self, Identity},
+    schema, store_error,
+};
+use crate::{
+    engine::{HistoryEntry, Job},
+    store::{Batch, IdempotencyKey, StoreError, Write, record},
+};
+
+/// Log size at which its pages are moved into the database. Larger means fewer moves of the same page, and a longer one when it comes.
+const CHECKPOINT_BYTES: i64 = 64 * 1024 * 1024;
+
+/// Memory for pages that the writer touches again and again.
+const CACHE_KIB: i64 = 64 * 1024;
+
+/// Statements that a commit uses, with room to spare.
+const STATEMENTS_MAX: usize = 32;
+
+/// Longest wait for another program that writes to the database (a person with a shell).
+const BUSY_TIMEOUT_MS: u32 = 5_000;
+
+/// The connection that commits.
+#[derive(Debug)]
+pub(super) struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    log: PathBuf,
+    /// Where records are encoded.
+    buffer: Vec<u8>,
+    /// The files that are open: commits into one that has lost its name would be lost.
+    database_file: Option<Identity>,
+    log_file: Option<Identity>,
+    checkpoint: Checkpoint,
+    /// Why no further commit is tried.
+    failed: Option<String>,
+}
+
+/// When to checkpoint next, in frames of the log.
+#[derive(Debug)]
+struct Checkpoint {
+    step: i64,
+    due: i64,
+    seen: i64,
+}
+
+impl Writer {
+    /// Opens the database for writing and brings its format up to date.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags).at(path)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        // Closing after an error must not touch the files again; an orderly end checkpoints by itself.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).at(path)?;
+        connection
+            .execute_batch(&format!(
+                "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
+                 PRAGMA foreign_keys = OFF;
+                 PRAGMA temp_store = MEMORY;
+                 PRAGMA cache_size = -{CACHE_KIB};
+                 PRAGMA synchronous = FULL;
+                 PRAGMA wal_autocheckpoint = 0;
+                 PRAGMA journal_size_limit = {CHECKPOINT_BYTES};"
+            ))
+            .at(path)?;
+        schema::adopt(&mut connection, path)?;
+        let mode: String =
+            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).at(path)?;
+        if mode != "wal" {
+            return Err(StoreError::Unusable {
+                path: path.to_owned(),
+                reason: format!("the file system allows journal mode {mode} only, not WAL"),
+            });
+        }
+        let page_bytes: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).at(path)?;
+        let step = CHECKPOINT_BYTES / page_bytes;
+        Ok(Self {
+            connection,
+            path: path.to_owned(),
+            log: files::beside(path, "-wal"),
+            buffer: Vec::new(),
+            database_file: files::identity(path),
+            log_file: None,
+            checkpoint: Checkpoint { step, due: step, seen: 0 },
+            failed: None,
+        })
+    }
+
+    /// Stores the batch: see [`Store::commit`](crate::store::Store::commit).
+    pub(super) fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if let Some(reason) = &self.failed {
+            return Err(StoreError::Failed { reason: format!("an earlier commit failed: {reason}") });
+        }
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
+        match self.transact(batch) {
+            Ok(()) => self.check_files().and_then(|()| self.checkpoint()).inspect_err(|error| {
+                self.failed = Some(error.to_string());
+            }),
+            Err(error) => Err(self.roll_back(error)),
+        }
+    }
+
+    fn transact(&mut self, batch: &Batch) -> Result<(), Fault> {
+        execute(&self.connection, "BEGIN IMMEDIATE", ())?;
+        for write in &batch.writes {
+            self.apply(write)?;
+        }
+        execute(&self.connection, "COMMIT", ())?;
+        Ok(())
+    }
+
+    fn apply(&mut self, write: &Write) -> Result<(), Fault> {
+        match write {
+            Write::InsertJob { job, entries, idempotency } => {
+                self.insert_job(job)?;
+                self.append_history(job.id, entries)?;
+                idempotency.as_ref().map_or(Ok(()), |key| self.put_idempotency(job.id, key))
+            }
+            Write::UpdateJob { job, entries } => {
+                self.update_job(job)?;
+                self.append_history(job.id, entries)
+            }
+            Write::PutSession(session) => {
+                record::encode_session(session, &mut self.buffer);
+                let sql = "INSERT OR REPLACE INTO sessions (id, record) VALUES (?1, ?2)";
+                execute(&self.connection, sql, (session.session_id.as_bytes(), &self.buffer))
+            }
+            Write::RemoveSession(id) => {
+                execute(&self.connection, "DELETE FROM sessions WHERE id = ?1", [id.as_bytes()])
+            }
+            Write::PutBlueprint(blueprint) => {
+                record::encode_blueprint(blueprint, &mut self.buffer);
+                let sql = "INSERT INTO blueprints (name, version, record) VALUES (?1, ?2, ?3)";
+                execute(&self.connection, sql, (&*blueprint.name, blueprint.version, &self.buffer))
+            }
+        }
+    }
+
+    fn insert_job(&mut self, job: &Job) -> Result<(), Fault> {
+        let key = job.id.key();
+        record::encode_job(job, &mut self.buffer);
+        execute(
+            &self.connection,
+            "INSERT INTO jobs (key, id, partition, client, blueprint, status, record)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            (
+                key,
+                job.id.as_bytes(),
+                PARTITION,
+                &*job.client,
+                &*job.blueprint,
+                job.status as u8,
+                &self.buffer,
+            ),
+        )?;
+        record::encode_submission(job, &mut self.buffer);
+        let sql = "INSERT INTO submissions (key, record) VALUES (?1, ?2)";
+        execute(&self.connection, sql, (key, &self.buffer))
+    }
+
+    fn update_job(&mut self, job: &Job) -> Result<(), Fault> {
+        record::encode_job(job, &mut self.buffer);
+        let rows = self
+            .connection
+            .prepare_cached("UPDATE jobs SET status = ?3, record = ?4 WHERE key = ?1 AND id = ?2")?
+            .execute((job.id.key(), job.id.as_bytes(), job.status as u8, &self.buffer))?;
+        if rows == 1 { Ok(()) } else { Err(Fault::Ours(format!("job {} is not there", job.id))) }
+    }
+
+    fn append_history(&mut self, id: JobId, entries: &[HistoryEntry]) -> Result<(), Fault> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let sequence = i64::try_from(first.sequence)
+            .map_err(|_| Fault::Ours(format!("job {id} has no room for another history entry")))?;
+        record::encode_history(id, entries, &mut self.buffer);
+        let sql = "INSERT INTO history (key, sequence, record) VALUES (?1, ?2, ?3)";
+        execute(&self.connection, sql, (id.key(), sequence, &self.buffer))
+    }
+
+    fn put_idempotency(&self, id: JobId, key: &IdempotencyKey) -> Result<(), Fault> {
+        execute(
+            &self.connection,
+            "INSERT INTO idempotency (client, key, job_id, fingerprint) VALUES (?1, ?2, ?3, ?4)",
+            (&*key.client, &*key.key, id.as_bytes(), key.fingerprint),
+        )
+    }
+
+    /// Undoes what was begun. A full disk and a fault of ours leave the store as it was; after anything else the state of the
+    /// files is unknown.
+    fn roll_back(&mut self, fault: Fault) -> StoreError {
+        let error = match fault {
+            Fault::Ours(reason) => StoreError::Failed { reason },
+            Fault::Sqlite(error) => {
+                let constraint = error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation);
+                let error = match store_error(&self.path, &error) {
+                    // Opening was possible: the disk has changed its mind.
+                    StoreError::Unusable { reason, .. } => StoreError::Failed { reason },
+                    error => error,
+                };
+                if !constraint && !matches!(error, StoreError::Full { .. }) {
+                    self.failed = Some(error.to_string());
+                }
+                error
+            }
+        };
+        if !self.connection.is_autocommit()
+            && let Err(rollback) = execute(&self.connection, "ROLLBACK", ())
+        {
+            self.failed = Some(rollback.to_string());
+            return StoreError::Failed { reason: format!("{error}; undoing it failed too: {rollback}") };
+        }
+        error
+    }
+
+    /// Whether what was committed is where the next start will look for it.
+    fn check_files(&mut self) -> Result<(), StoreError> {
+        if self.log_file.is_none() {
+            self.log_file = files::identity(&self.log);
+        }
+        for (path, opened) in [(&self.path, self.database_file), (&self.log, self.log_file)] {
+            if opened.is_none() || files::identity(path) != opened {
+                let reason = format!("{} was moved, replaced or removed while in use", path.display());
+                return Err(StoreError::Failed { reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the log into the database once it is large. Without room for that, the log goes on growing while it can.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        let frames = self.log_frames("PRAGMA wal_checkpoint(NOOP)").at(&self.path)?;
+        let checkpoint = &mut self.checkpoint;
+        if frames < checkpoint.seen {
+            // It began anew.
+            checkpoint.due = checkpoint.step;
+        }
+        checkpoint.seen = frames;
+        if frames < checkpoint.due {
+            return Ok(());
+        }
+        // A reader may keep a part of the log in use: not every commit shall try again.
+        checkpoint.due = frames + checkpoint.step;
+        match self.log_frames("PRAGMA wal_checkpoint(PASSIVE)").at(&self.path) {
+            Ok(_) | Err(StoreError::Full { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs a checkpoint and returns how many frames the log has.
+    fn log_frames(&self, checkpoint: &str) -> rusqlite::Result<i64> {
+        self.connection.prepare_cached(checkpoint)?.query_row((), |row| row.get(1))
+    }
+
+    /// See [`SqliteStore::limit_pages`](super::SqliteStore::limit_pages).
+    pub(super) fn limit_pages(&self, pages: u32) -> Result<u32, StoreError> {
+        let page_count =
+            |pragma: &str| self.connection.query_row(pragma, (), |row| row.get(0)).at(&self.path);
+        let _: i64 = page_count(&format!("PRAGMA max_page_count = {pages}"))?;
+        page_count("PRAGMA page_count").map(|count: i64| u32::try_from(count).unwrap_or(u32::MAX))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.failed.is_none()
+            && let Err(error) = self.log_frames("PRAGMA wal_checkpoint(TRUNCATE)")
+        {
+            // Nothing is lost: the log stays, and the next start reads it.
+            tracing::warn!(%error, path = %self.path.display(), "the log could not be moved into the database");
+        }
+    }
+}
+
+/// Why a batch could not be stored.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// The batch contradicts what is stored.
+    #[error("{0}")]
+    Ours(String),
+}
+
+fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), Fault> {
+    connection.prepare_cached(sql)?.execute(params)?;
+    Ok(())
+}

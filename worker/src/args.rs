@@ -1,0 +1,212 @@
+//! The command line of the stock worker, and the worker it describes.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::{Parser, ValueEnum};
+
+use crate::{BuildError, Handler, Worker, builtin, exec::Exec};
+
+/// Several tasks in this variable stand on a line each.
+const TASK_VARIABLE: &str = "AVTOMATIKA_TASK";
+
+const HELP: &str = "\
+Handlers:
+  builtin:process_data  upper-cases the text `payload`; answers `processed_payload`, `worker_id` and `message`
+  builtin:echo          answers its params
+  builtin:fail          fails with the `code` and `message` that its params name
+  exec:COMMAND          runs `sh -c COMMAND` for each task
+
+Commands:
+  stdin        the task's params, JSON
+  environment  AVTOMATIKA_TASK_ID, AVTOMATIKA_JOB_ID, AVTOMATIKA_TASK_TYPE, AVTOMATIKA_ATTEMPT, AVTOMATIKA_WORKER_ID,
+               AVTOMATIKA_DEADLINE (RFC 3339); other AVTOMATIKA_* variables are removed
+  stdout       the result, a JSON object; nothing means {}
+  stderr       logged with the task's id; its last lines go into the error message
+  exit code    0 success, 65 invalid input (never retried), 70 permanent error (never retried), other: retried
+  time         when the task times out or is cancelled, the command's process group gets SIGTERM, and SIGKILL 2 s later
+
+Examples:
+  avtomatika-worker --token test-worker-token --task process_data=builtin:process_data
+  avtomatika-worker --token test-worker-token --max-concurrent-tasks 2 \\
+      --task 'count_words=exec:examples/workers/word_count.sh' --task 'resize=exec:python3 resize.py'
+  AVTOMATIKA_TOKEN=... AVTOMATIKA_TASK='echo=builtin:echo' avtomatika-worker
+
+The worker stops on SIGTERM or SIGINT after its running tasks have ended (at most the drain timeout); a second signal stops
+it at once.";
+
+/// Runs tasks for an Avtomatika orchestrator.
+#[derive(Parser)]
+#[command(name = "avtomatika-worker", version, after_long_help = HELP, after_help = "More, with examples: --help")]
+pub struct Args {
+    /// Where the orchestrator is.
+    #[arg(
+        long,
+        env = "AVTOMATIKA_ORCHESTRATOR",
+        default_value = "http://127.0.0.1:8000",
+        value_name = "URL"
+    )]
+    pub orchestrator: String,
+
+    /// The worker's token. Other users of the machine can read it on the command line, but not in the environment.
+    #[arg(long, env = "AVTOMATIKA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub token: String,
+
+    /// The worker's name, unique among workers. By default the worker type and eight random hex digits.
+    #[arg(long, env = "AVTOMATIKA_WORKER_ID", value_name = "NAME")]
+    pub worker_id: Option<String>,
+
+    /// What kind of worker it is, for people.
+    #[arg(long, env = "AVTOMATIKA_WORKER_TYPE", default_value = "worker", value_name = "NAME")]
+    pub worker_type: String,
+
+    /// How many tasks run at once. By default the number of CPUs.
+    #[arg(long, env = "AVTOMATIKA_MAX_CONCURRENT_TASKS", value_name = "COUNT")]
+    pub max_concurrent_tasks: Option<u32>,
+
+    /// A task type to serve and how: TYPE=builtin:NAME or TYPE=exec:COMMAND. Repeat it for more. [env: AVTOMATIKA_TASK, one
+    /// on each line]
+    #[arg(long = "task", value_name = "TYPE=HANDLER")]
+    pub tasks: Vec<String>,
+
+    /// A label, KEY=VALUE. Repeat it for more, or separate them by commas.
+    #[arg(long = "label", env = "AVTOMATIKA_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub labels: Vec<String>,
+
+    /// How many seconds running tasks may go on after the worker was asked to stop.
+    #[arg(long, env = "AVTOMATIKA_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    pub drain_timeout: u64,
+
+    /// How the log looks. RUST_LOG chooses what is in it, such as RUST_LOG=debug.
+    #[arg(long, env = "AVTOMATIKA_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+}
+
+/// How the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object on each line.
+    Json,
+}
+
+impl Args {
+    /// The tasks of the environment, when the command line names none.
+    pub fn or_tasks_from_environment(mut self) -> Self {
+        if self.tasks.is_empty()
+            && let Ok(tasks) = std::env::var(TASK_VARIABLE)
+        {
+            self.tasks =
+                tasks.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        }
+        self
+    }
+
+    /// The worker that the arguments describe.
+    ///
+    /// # Errors
+    ///
+    /// Names the argument that is wrong and its cure.
+    pub fn into_worker(self) -> Result<Worker, BuildError> {
+        if self.tasks.is_empty() {
+            return Err(BuildError(format!(
+                "no task type to serve; give at least one --task TYPE=HANDLER (or {TASK_VARIABLE}), for example \
+                 --task process_data=builtin:process_data"
+            )));
+        }
+        let mut worker = Worker::builder(self.orchestrator)
+            .token(self.token)
+            .worker_type(self.worker_type)
+            .drain_timeout(Duration::from_secs(self.drain_timeout));
+        if let Some(worker_id) = self.worker_id {
+            worker = worker.worker_id(worker_id);
+        }
+        if let Some(slots) = self.max_concurrent_tasks {
+            worker = worker.slots(slots);
+        }
+        for label in &self.labels {
+            let (key, value) = label
+                .split_once('=')
+                .ok_or_else(|| BuildError(format!("--label {label:?} is not KEY=VALUE")))?;
+            worker = worker.label(key, value);
+        }
+        for task in &self.tasks {
+            let (task_type, handler) = parse_task(task)?;
+            worker = worker.handler(task_type, handler);
+        }
+        worker.build()
+    }
+}
+
+/// `TYPE=builtin:NAME` or `TYPE=exec:COMMAND`.
+fn parse_task(text: &str) -> Result<(String, Arc<dyn Handler>), BuildError> {
+    let wrong = |why: String| {
+        BuildError(format!("--task {text:?}: {why}; write TYPE=builtin:NAME or TYPE=exec:COMMAND"))
+    };
+    let (task_type, handler) = text.split_once('=').ok_or_else(|| wrong("it has no `=`".to_owned()))?;
+    let (kind, what) =
+        handler.split_once(':').ok_or_else(|| wrong(format!("{handler:?} names no kind of handler")))?;
+    let handler = match kind {
+        "builtin" => builtin::by_name(what).ok_or_else(|| {
+            let names: Vec<&str> = builtin::BUILTINS.iter().map(|(name, _)| *name).collect();
+            wrong(format!("there is no builtin {what:?}, only {}", names.join(", ")))
+        })?,
+        "exec" if what.trim().is_empty() => return Err(wrong("the command is empty".to_owned())),
+        "exec" => Arc::new(Exec::new(what)),
+        other => return Err(wrong(format!("{other:?} is no kind of handler"))),
+    };
+    Ok((task_type.to_owned(), handler))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(arguments: &str) -> Result<Worker, BuildError> {
+        let words = arguments.split_whitespace();
+        Args::try_parse_from(["avtomatika-worker"].into_iter().chain(words))
+            .expect("clap accepts")
+            .into_worker()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent_and_its_help_names_every_builtin() {
+        Args::command().debug_assert();
+        for (name, _) in builtin::BUILTINS {
+            assert!(HELP.contains(&format!("builtin:{name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_line_of_the_first_steps_makes_a_worker() {
+        let line = "--orchestrator http://127.0.0.1:8000 --token test-worker-token --worker-type test-processor \
+                    --max-concurrent-tasks 5 --task process_data=builtin:process_data --label a=b,c=d";
+        assert!(parse(line).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_argument_is_named_with_its_cure() {
+        for (line, expected) in [
+            ("--token t", "at least one --task"),
+            ("--token t --task process_data", "has no `=`"),
+            ("--token t --task process_data=process_data", "names no kind"),
+            ("--token t --task a=builtin:nope", "only process_data, echo, fail"),
+            ("--token t --task a=python:x", "\"python\" is no kind"),
+            ("--token t --task a=exec:", "command is empty"),
+            ("--token t --task a=builtin:echo --task a=builtin:fail", "two handlers"),
+            ("--token t --task a=builtin:echo --label x", "not KEY=VALUE"),
+            ("--token t --task a=builtin:echo --max-concurrent-tasks 0", "1 to 10000 slots"),
+        ] {
+            let text = parse(line).err().expect(line).to_string();
+            assert!(text.contains(expected), "{text:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn a_command_may_hold_equals_signs_and_colons() {
+        let (task_type, _) = parse_task("a=exec:env X=1 y:z").expect("fine");
+        assert_eq!(task_type, "a");
+    }
+}

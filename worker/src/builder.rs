@@ -1,0 +1,380 @@
+//! Building a worker and running it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use avtomatika_proto::{
+    limits,
+    v1::{RegisterWorkerRequest, SupportedTask},
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    runtime::Handle,
+    sync::{oneshot, watch},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::{
+    BuildError, Handler, IntoOutcome, TaskContext, TaskError, WorkerError,
+    connect::{Connection, Status},
+    dial::{self, Dialer},
+    handler::Typed,
+    runner::Handlers,
+};
+
+/// How long running tasks may go on after the worker was asked to stop, unless told otherwise.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the worker says of its own version, for people.
+const SDK_VERSION: &str = concat!("avtomatika-worker/", env!("CARGO_PKG_VERSION"));
+
+/// A worker that is ready to run. Made by [`Worker::builder`].
+pub struct Worker {
+    dialer: Dialer,
+    handlers: Arc<Handlers>,
+    slots: u32,
+    drain_timeout: Duration,
+    status: Arc<watch::Sender<Status>>,
+}
+
+/// Watches a worker from outside, while it runs. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct WorkerHandle {
+    status: watch::Receiver<Status>,
+}
+
+impl WorkerHandle {
+    /// Waits until the worker is registered and its stream is open: from then on it gets tasks. Returns the name under which
+    /// it is known, or `None` when it stopped before.
+    pub async fn registered(&mut self) -> Option<Arc<str>> {
+        let status = self.status.wait_for(|status| *status != Status::Apart).await.ok()?;
+        match &*status {
+            Status::Connected(worker_id) => Some(Arc::clone(worker_id)),
+            _ => None,
+        }
+    }
+
+    /// Whether the worker has a stream at this moment.
+    pub fn is_connected(&self) -> bool {
+        matches!(*self.status.borrow(), Status::Connected(_))
+    }
+}
+
+impl Worker {
+    /// Begins a worker for the orchestrator at `url`, such as `http://127.0.0.1:8000`.
+    pub fn builder(url: impl Into<String>) -> WorkerBuilder {
+        WorkerBuilder {
+            url: url.into(),
+            token: String::new(),
+            worker_id: None,
+            worker_type: "worker".to_owned(),
+            slots: std::thread::available_parallelism()
+                .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(1)),
+            labels: HashMap::new(),
+            resources: HashMap::new(),
+            handlers: Vec::new(),
+            drain_timeout: DRAIN_TIMEOUT,
+        }
+    }
+
+    /// To learn when the worker is registered.
+    pub fn handle(&self) -> WorkerHandle {
+        WorkerHandle { status: self.status.subscribe() }
+    }
+
+    /// Runs until `shutdown` resolves and the tasks that run then have ended (at most the drain timeout), then returns `Ok`.
+    /// Must be called on a tokio runtime; handlers run there. The conversation with the orchestrator has a thread of its own,
+    /// so handlers that block do not silence the worker. Dropping the future drops the running handlers and ends the stream.
+    ///
+    /// # Errors
+    ///
+    /// When the orchestrator refuses the worker on its first registration, or another worker takes its name. A lost
+    /// connection is not an error: the worker keeps its tasks and results and comes back.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+        let requested = CancellationToken::new();
+        let (mut ended, _abandon) = self.start(requested.clone())?;
+        let died = |_| Err(WorkerError::SessionThread("it panicked; its message is on stderr".to_owned()));
+        tokio::select! {
+            result = &mut ended => return result.unwrap_or_else(died),
+            () = shutdown => requested.cancel(),
+        }
+        ended.await.unwrap_or_else(died)
+    }
+
+    /// Starts the thread. It ends by itself, or when the guard is dropped.
+    fn start(
+        self,
+        shutdown: CancellationToken,
+    ) -> Result<(oneshot::Receiver<Result<(), WorkerError>>, DropGuard), WorkerError> {
+        let failed = |error: std::io::Error| WorkerError::SessionThread(error.to_string());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let connection = Connection {
+            dialer: self.dialer,
+            handlers: self.handlers,
+            handlers_run_on: Handle::current(),
+            slots: self.slots,
+            shutdown,
+            drain_timeout: self.drain_timeout,
+            status: self.status,
+        };
+        let abandoned = CancellationToken::new();
+        let guard = abandoned.clone().drop_guard();
+        let (end, ended) = oneshot::channel();
+        let live = move || {
+            let status = Stopped(Arc::clone(&connection.status));
+            let result = runtime.block_on(abandoned.run_until_cancelled(connection.run()));
+            // Drops what still runs, and does not wait for a name look-up that hangs.
+            runtime.shutdown_background();
+            drop(status);
+            // The receiver is gone exactly when the worker was abandoned.
+            let _ = end.send(result.unwrap_or(Ok(())));
+        };
+        std::thread::Builder::new().name("avtomatika-io".to_owned()).spawn(live).map_err(failed)?;
+        Ok((ended, guard))
+    }
+}
+
+/// Says that the worker has stopped, even when its thread panics.
+struct Stopped(Arc<watch::Sender<Status>>);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        self.0.send_replace(Status::Stopped);
+    }
+}
+
+/// Describes a worker. Mistakes are collected and reported by [`build`](Self::build).
+pub struct WorkerBuilder {
+    url: String,
+    token: String,
+    worker_id: Option<String>,
+    worker_type: String,
+    slots: u32,
+    labels: HashMap<String, String>,
+    resources: HashMap<String, f64>,
+    handlers: Vec<(String, Arc<dyn Handler>)>,
+    drain_timeout: Duration,
+}
+
+impl WorkerBuilder {
+    /// The token that the orchestrator knows for this worker. Required; never logged.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// The worker's name, unique among workers: 1 to 128 characters of `[a-zA-Z0-9._:-]`. By default the worker's type with
+    /// eight random hex digits, such as `test-processor-b0c70b75`.
+    pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
+        self.worker_id = Some(worker_id.into());
+        self
+    }
+
+    /// What kind of worker it is, for people. By default `worker`.
+    pub fn worker_type(mut self, worker_type: impl Into<String>) -> Self {
+        self.worker_type = worker_type.into();
+        self
+    }
+
+    /// How many tasks run at once, over all types. By default the number of CPUs.
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
+        self
+    }
+
+    /// A label, for people and for placement.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// A named quantity for placement, such as `gpu_vram_gb`.
+    pub fn resource(mut self, name: impl Into<String>, quantity: f64) -> Self {
+        self.resources.insert(name.into(), quantity);
+        self
+    }
+
+    /// Serves a task type with a function. Params that do not deserialise into `P` are the job's fault
+    /// (`INVALID_INPUT_ERROR`); the result is anything that serialises to a JSON object, or a
+    /// [`TaskOutcome`](crate::TaskOutcome).
+    pub fn handle<P, R, F, Fut>(self, task_type: impl Into<String>, function: F) -> Self
+    where
+        P: DeserializeOwned + 'static,
+        R: IntoOutcome + 'static,
+        F: Fn(P, TaskContext) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<R, TaskError>> + Send + 'static,
+    {
+        self.handler(task_type, Arc::new(Typed::new(function)))
+    }
+
+    /// Serves a task type with a [`Handler`], which sees the raw JSON.
+    pub fn handler(mut self, task_type: impl Into<String>, handler: Arc<dyn Handler>) -> Self {
+        self.handlers.push((task_type.into(), handler));
+        self
+    }
+
+    /// How long running tasks may go on after the worker was asked to stop. By default [`DRAIN_TIMEOUT`].
+    pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
+        self.drain_timeout = drain_timeout;
+        self
+    }
+
+    /// Checks everything that can be checked without the orchestrator.
+    ///
+    /// # Errors
+    ///
+    /// Names the first mistake and its cure.
+    pub fn build(self) -> Result<Worker, BuildError> {
+        let endpoint = check_url(&self.url)?;
+        let authorization = bearer(&self.token)?;
+        let worker_id = match self.worker_id {
+            Some(worker_id) => worker_id,
+            None => format!("{}-{:08x}", self.worker_type, crate::backoff::random() as u32),
+        };
+        check_name("worker id", &worker_id)?;
+        if self.slots == 0 || self.slots > limits::WORKER_SLOTS_MAX {
+            let max = limits::WORKER_SLOTS_MAX;
+            return Err(BuildError(format!("a worker has 1 to {max} slots, not {}", self.slots)));
+        }
+        let handlers = check_handlers(self.handlers)?;
+        check_labels(&self.labels)?;
+        let request = RegisterWorkerRequest {
+            worker_id,
+            worker_type: self.worker_type,
+            supported_tasks: handlers.keys().map(|name| SupportedTask { r#type: name.clone() }).collect(),
+            max_concurrent_tasks: self.slots,
+            labels: self.labels,
+            resources: self.resources,
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            sdk_version: SDK_VERSION.to_owned(),
+        };
+        Ok(Worker {
+            dialer: Dialer::new(self.url, endpoint, authorization, request),
+            handlers: Arc::new(handlers),
+            slots: self.slots,
+            drain_timeout: self.drain_timeout,
+            status: Arc::new(watch::Sender::new(Status::Apart)),
+        })
+    }
+}
+
+fn check_url(url: &str) -> Result<tonic::transport::Endpoint, BuildError> {
+    if url.starts_with("https://") {
+        return Err(BuildError(format!(
+            "this version does not speak TLS, so it cannot reach {url}; use http:// behind a TLS tunnel or proxy"
+        )));
+    }
+    let wrong = || {
+        BuildError(format!("{url:?} is not an orchestrator's address; write it like http://127.0.0.1:8000"))
+    };
+    let host = url.strip_prefix("http://").filter(|host| !host.is_empty() && !host.starts_with('/'));
+    host.ok_or_else(wrong)?;
+    dial::endpoint(url).map_err(|_| wrong())
+}
+
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, BuildError> {
+    if token.is_empty() {
+        return Err(BuildError(
+            "the worker has no token; give the one that the orchestrator knows for it".to_owned(),
+        ));
+    }
+    let mut value = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| {
+        BuildError("the worker's token has characters that no header can carry; use visible ASCII".to_owned())
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), BuildError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
+    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || !name.bytes().all(allowed) {
+        let max = limits::NAME_BYTES_MAX;
+        return Err(BuildError(format!(
+            "{name:?} is no {what}: use 1 to {max} characters of [a-zA-Z0-9._:-]"
+        )));
+    }
+    Ok(())
+}
+
+fn check_handlers(list: Vec<(String, Arc<dyn Handler>)>) -> Result<Handlers, BuildError> {
+    if list.is_empty() {
+        return Err(BuildError("the worker serves no task type; add at least one handler".to_owned()));
+    }
+    if list.len() > limits::WORKER_TASK_TYPES_MAX {
+        let max = limits::WORKER_TASK_TYPES_MAX;
+        return Err(BuildError(format!(
+            "the worker serves {} task types and the limit is {max}",
+            list.len()
+        )));
+    }
+    let mut handlers = Handlers::new();
+    for (task_type, handler) in list {
+        check_name("task type", &task_type)?;
+        if handlers.insert(task_type.clone(), handler).is_some() {
+            return Err(BuildError(format!("the task type {task_type:?} has two handlers; keep one")));
+        }
+    }
+    Ok(handlers)
+}
+
+fn check_labels(labels: &HashMap<String, String>) -> Result<(), BuildError> {
+    if labels.len() > limits::LABELS_MAX {
+        let max = limits::LABELS_MAX;
+        return Err(BuildError(format!("the worker has {} labels and the limit is {max}", labels.len())));
+    }
+    for (key, value) in labels {
+        let (key_max, value_max) = (limits::LABEL_KEY_BYTES_MAX, limits::LABEL_VALUE_BYTES_MAX);
+        if key.is_empty() || key.len() > key_max || value.len() > value_max {
+            return Err(BuildError(format!(
+                "the label {key:?} is not usable: a key has 1 to {key_max} bytes, a value at most {value_max}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(url: &str) -> WorkerBuilder {
+        Worker::builder(url).token("secret").handler("echo", crate::builtin::echo())
+    }
+
+    fn refusal(builder: WorkerBuilder) -> String {
+        builder.build().err().expect("must be refused").to_string()
+    }
+
+    #[test]
+    fn a_complete_worker_builds_and_gets_a_name_from_its_type() {
+        let built = worker("http://127.0.0.1:8000").worker_type("test-processor").build();
+        assert!(built.is_ok());
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_its_cure() {
+        let url = "http://127.0.0.1:8000";
+        for (builder, expected) in [
+            (worker("127.0.0.1:8000"), "write it like http://127.0.0.1:8000"),
+            (worker("http://"), "write it like"),
+            (worker("https://host"), "does not speak TLS"),
+            (worker(url).token(""), "no token"),
+            (worker(url).token("a\nb"), "visible ASCII"),
+            (worker(url).worker_id("two words"), "[a-zA-Z0-9._:-]"),
+            (worker(url).slots(0), "1 to 10000 slots"),
+            (worker(url).slots(10_001), "1 to 10000 slots"),
+            (Worker::builder(url).token("t"), "at least one handler"),
+            (worker(url).handler("echo", crate::builtin::echo()), "two handlers"),
+            (worker(url).handler("", crate::builtin::echo()), "task type"),
+            (worker(url).label("", "x"), "a key has 1 to"),
+        ] {
+            let text = refusal(builder);
+            assert!(text.contains(expected), "{text:?} lacks {expected:?}");
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_the_token() {
+        assert!(!refusal(worker("http://127.0.0.1:8000").token("sec\u{7}ret")).contains("ret\""));
+    }
+}

@@ -1,0 +1,250 @@
+//! From nothing to a welcomed stream: connect, register or resume, say hello.
+//!
+//! It makes one try. When to try again, and what to do meanwhile, is `connect.rs`'s business.
+
+use std::{error::Error, time::Duration};
+
+use avtomatika_proto::{
+    ApiError, limits,
+    v1::{
+        GoodbyeReason, Hello, OrchestratorMessage, RegisterWorkerRequest, RegisterWorkerResponse, Welcome,
+        WorkerMessage, orchestrator_message, worker_message, worker_service_client::WorkerServiceClient,
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Request, Status, Streaming,
+    metadata::{Ascii, MetadataValue},
+    transport::{Channel, Endpoint},
+};
+use tracing::info;
+
+use crate::WorkerError;
+
+/// For a TCP connection to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// For an answer to a registration, and for Welcome after Hello.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// HTTP/2 pings on an otherwise silent connection: they find a dead peer below the level of the stream's own heartbeats.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Messages that wait for the connection to take them. Few: what waits in the outbox instead travels in larger batches.
+const OUTGOING_QUEUE: usize = 4;
+
+/// How often each side says something, and for how long it is believed alive without.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keepalive {
+    pub(crate) interval: Duration,
+    pub(crate) timeout: Duration,
+}
+
+/// One registration.
+struct Registration {
+    session_id: String,
+    worker_id: String,
+    keepalive: Keepalive,
+}
+
+/// A stream that has been welcomed.
+pub(crate) struct Link {
+    pub(crate) worker_id: String,
+    pub(crate) keepalive: Keepalive,
+    pub(crate) welcome: Welcome,
+    pub(crate) outgoing: mpsc::Sender<WorkerMessage>,
+    pub(crate) incoming: Streaming<OrchestratorMessage>,
+}
+
+/// Why a try failed, and what that says about the next one.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// Try again with the usual back-off.
+    Retry(String),
+    /// Try again, but only a person can mend it: as rarely as the back-off allows.
+    RetrySlowly(String),
+    /// Give up.
+    Fatal(WorkerError),
+}
+
+/// Opens streams to one orchestrator.
+pub(crate) struct Dialer {
+    url: String,
+    endpoint: Endpoint,
+    authorization: MetadataValue<Ascii>,
+    request: RegisterWorkerRequest,
+    registration: Option<Registration>,
+    /// Once the orchestrator has accepted this worker, a refusal is its trouble and not a typing mistake of ours.
+    was_accepted: bool,
+}
+
+impl Dialer {
+    pub(crate) fn new(
+        url: String,
+        endpoint: Endpoint,
+        authorization: MetadataValue<Ascii>,
+        request: RegisterWorkerRequest,
+    ) -> Self {
+        Self { url, endpoint, authorization, request, registration: None, was_accepted: false }
+    }
+
+    /// Where the orchestrator is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The session broke a rule or has ended: the next try registers again.
+    pub(crate) fn forget_session(&mut self) {
+        self.registration = None;
+    }
+
+    /// One try. Resumes the session if there is one and the orchestrator knows it; registers otherwise.
+    pub(crate) async fn dial(&mut self, held: &[String]) -> Result<Link, DialError> {
+        let channel = self.endpoint.connect().await.map_err(|error| DialError::Retry(chain(&error)))?;
+        let mut client = WorkerServiceClient::new(channel)
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
+
+        if let Some(registration) = &self.registration {
+            match self.open(&mut client, registration, held).await {
+                Err(status) if status.code() == Code::FailedPrecondition => {
+                    info!("The orchestrator does not know this session any more; registering again");
+                    self.registration = None;
+                }
+                opened => return opened.map_err(|status| self.judge(&status)),
+            }
+        }
+        let registration = self.register(&mut client).await.map_err(|status| self.judge(&status))?;
+        self.was_accepted = true;
+        info!("Worker registered: {} at {}", registration.worker_id, self.url);
+        let opened = self.open(&mut client, &registration, held).await;
+        // Kept even when the stream failed: an orchestrator that crashed in between still knows the session.
+        self.registration = Some(registration);
+        opened.map_err(|status| self.judge(&status))
+    }
+
+    async fn register(&self, client: &mut WorkerServiceClient<Channel>) -> Result<Registration, Status> {
+        let request = self.authorized(self.request.clone());
+        let response = in_time("RegisterWorker", client.register_worker(request)).await?.into_inner();
+        Ok(Registration {
+            keepalive: keepalive_of(&response),
+            session_id: response.session_id,
+            worker_id: response.worker_id,
+        })
+    }
+
+    async fn open(
+        &self,
+        client: &mut WorkerServiceClient<Channel>,
+        registration: &Registration,
+        held: &[String],
+    ) -> Result<Link, Status> {
+        let (outgoing, queue) = mpsc::channel(OUTGOING_QUEUE);
+        let hello = Hello { session_id: registration.session_id.clone(), held_task_ids: held.to_vec() };
+        let hello = WorkerMessage { message: Some(worker_message::Message::Hello(hello)) };
+        // Never full: the queue is new. Queued before the call, because the orchestrator may answer the call only after it.
+        outgoing.try_send(hello).map_err(|error| Status::internal(error.to_string()))?;
+        let request = self.authorized(ReceiverStream::new(queue));
+        let handshake = async {
+            let mut incoming = client.task_stream(request).await?.into_inner();
+            let first = incoming.message().await?;
+            Ok((incoming, first))
+        };
+        let (incoming, first) = in_time("TaskStream", handshake).await?;
+        let welcome = welcome_of(first)?;
+        Ok(Link {
+            worker_id: registration.worker_id.clone(),
+            keepalive: registration.keepalive,
+            welcome,
+            outgoing,
+            incoming,
+        })
+    }
+
+    fn authorized<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert("authorization", self.authorization.clone());
+        request
+    }
+
+    fn judge(&self, status: &Status) -> DialError {
+        let error = ApiError::from_status(status);
+        let url = self.url.clone();
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied if self.was_accepted => DialError::RetrySlowly(
+                format!("the orchestrator no longer accepts the worker's token: {error}"),
+            ),
+            Code::Unauthenticated | Code::PermissionDenied => {
+                DialError::Fatal(WorkerError::Unauthenticated { url, message: error.to_string() })
+            }
+            Code::InvalidArgument | Code::Unimplemented if !self.was_accepted => {
+                DialError::Fatal(WorkerError::Refused {
+                    url,
+                    message: error.to_string(),
+                    hint: error.hint.into_owned(),
+                })
+            }
+            Code::InvalidArgument | Code::Unimplemented | Code::ResourceExhausted => {
+                DialError::RetrySlowly(format!("{error}. {}", error.hint))
+            }
+            _ => DialError::Retry(error.to_string()),
+        }
+    }
+}
+
+/// The connection's settings, which are the same at every try.
+pub(crate) fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(url.to_owned())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES);
+    Ok(endpoint)
+}
+
+async fn in_time<T>(what: &str, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::deadline_exceeded(format!("{what} got no answer within {HANDSHAKE_TIMEOUT:?}"));
+    timeout(HANDSHAKE_TIMEOUT, call).await.map_err(late)?
+}
+
+fn welcome_of(first: Option<OrchestratorMessage>) -> Result<Welcome, Status> {
+    use orchestrator_message::Message;
+    match first.and_then(|message| message.message) {
+        Some(Message::Welcome(welcome)) => Ok(welcome),
+        Some(Message::Goodbye(goodbye)) if goodbye.reason() == GoodbyeReason::ProtocolError => {
+            Err(Status::failed_precondition(goodbye.message))
+        }
+        Some(Message::Goodbye(goodbye)) => Err(Status::unavailable(goodbye.message)),
+        _ => Err(Status::internal("the orchestrator did not begin the stream with Welcome")),
+    }
+}
+
+fn keepalive_of(response: &RegisterWorkerResponse) -> Keepalive {
+    let span = |span: Option<prost_types::Duration>, default: Duration| {
+        let span = span.and_then(|span| Duration::try_from(span).ok());
+        span.filter(|span| !span.is_zero()).unwrap_or(default)
+    };
+    Keepalive {
+        interval: span(response.keepalive_interval, limits::KEEPALIVE_INTERVAL),
+        timeout: span(response.keepalive_timeout, limits::KEEPALIVE_TIMEOUT),
+    }
+}
+
+/// An error with its causes, without those that only repeat the one before.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}

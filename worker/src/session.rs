@@ -1,0 +1,253 @@
+//! One stream, from Welcome to its end.
+//!
+//! A loop over everything that can happen, and a list of what is left to say. Messages are built only when the connection
+//! can take one, so that what is ready at that moment travels together; nothing waits for a batch to fill.
+
+use std::{collections::VecDeque, time::Duration};
+
+use avtomatika_proto::v1::{
+    Credits, Drain as DrainMessage, Goodbye, GoodbyeReason, Heartbeat, OrchestratorMessage, TaskProgress,
+    TaskResults, TasksAccepted, Welcome, WorkerMessage, orchestrator_message, worker_message::Message,
+};
+use tokio::time::{Instant, sleep_until, timeout};
+use tonic::Status;
+use tracing::{debug, info};
+
+use crate::{
+    dial::{Keepalive, Link},
+    drain::Drain,
+    runner::Runner,
+};
+
+/// Between two rounds of progress reports: people do not read faster.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// For the orchestrator to end its side of a stream that the worker has ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(crate) enum StreamEnd {
+    /// The worker has stopped as it was asked to.
+    Drained,
+    /// It broke, fell silent, or the orchestrator went away.
+    Lost(String),
+    /// The orchestrator says that this worker broke a rule.
+    ProtocolError(String),
+    /// Another worker has this one's name.
+    Replaced,
+}
+
+/// One stream's state. Gone with the stream.
+pub(crate) struct Session<'a> {
+    link: Link,
+    runner: &'a mut Runner,
+    drain: &'a mut Drain,
+    slots: u32,
+    said: Said,
+    last_sent: Instant,
+    last_heard: Instant,
+}
+
+/// What has been said on this stream, and what waits to be.
+#[derive(Default)]
+struct Said {
+    credits: Option<u32>,
+    drain: bool,
+    accepted: Vec<String>,
+    progress: VecDeque<TaskProgress>,
+    progress_at: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(link: Link, runner: &'a mut Runner, drain: &'a mut Drain, slots: u32) -> Self {
+        let now = Instant::now();
+        Self { link, runner, drain, slots, said: Said::default(), last_sent: now, last_heard: now }
+    }
+
+    /// Runs the stream to its end.
+    pub(crate) async fn run(mut self) -> StreamEnd {
+        let outgoing = self.link.outgoing.clone();
+        let progress = std::sync::Arc::clone(&self.runner.progress);
+        loop {
+            let now = Instant::now();
+            self.runner.retry_if_due(now);
+            if self.drain.advance(self.runner, now) {
+                if !self.said.drain {
+                    // Without room for it the end of the stream says the same.
+                    let drain = Message::Drain(DrainMessage {});
+                    let _ = outgoing.try_send(WorkerMessage { message: Some(drain) });
+                }
+                drop(outgoing);
+                return self.close().await;
+            }
+            let wake_at = self.wake_at();
+            tokio::select! {
+                message = self.link.incoming.message() => {
+                    if let Some(end) = self.hear(message) {
+                        return end;
+                    }
+                }
+                () = self.runner.collect() => {}
+                permit = outgoing.reserve(), if self.has_something_to_say(now) => {
+                    let Ok(permit) = permit else { return lost("the connection was closed") };
+                    if let Some(message) = self.next_message(Instant::now()) {
+                        permit.send(WorkerMessage { message: Some(message) });
+                    }
+                }
+                () = progress.changed() => {}
+                () = self.drain.begins() => {}
+                () = sleep_until(wake_at) => {
+                    if let Some(end) = self.listen_to_silence(wake_at) {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the loop must turn even if nothing happens.
+    fn wake_at(&self) -> Instant {
+        let Keepalive { interval, timeout } = self.link.keepalive;
+        let progress = self.said.progress_at.filter(|_| !self.runner.progress.is_empty());
+        // A heartbeat that is due but finds no room is no reason to wake up: the room is.
+        let heartbeat = Some(self.last_sent + interval).filter(|&at| at > Instant::now());
+        let others = [heartbeat, progress, self.runner.retry_at(), self.drain.deadline()];
+        others.into_iter().flatten().fold(self.last_heard + timeout, Instant::min)
+    }
+
+    /// Ends the stream when the orchestrator has been silent for too long.
+    fn listen_to_silence(&mut self, woken_for: Instant) -> Option<StreamEnd> {
+        let Keepalive { interval, timeout } = self.link.keepalive;
+        let now = Instant::now();
+        if now < self.last_heard + timeout {
+            return None;
+        }
+        if now > woken_for + interval {
+            // It was this process that stood still. What the orchestrator said meanwhile has yet to be read.
+            self.last_heard = now;
+            return None;
+        }
+        Some(lost(format!("the orchestrator has been silent for {timeout:?}")))
+    }
+
+    fn has_something_to_say(&self, now: Instant) -> bool {
+        self.are_credits_due()
+            || !self.said.accepted.is_empty()
+            || self.runner.held.has_ready()
+            || !self.said.progress.is_empty()
+            || self.is_progress_due(now)
+            || (self.drain.is_on() && !self.said.drain)
+            || self.is_heartbeat_due(now)
+    }
+
+    fn next_message(&mut self, now: Instant) -> Option<Message> {
+        let message = self.next_news(now)?;
+        self.last_sent = now;
+        Some(message)
+    }
+
+    fn next_news(&mut self, now: Instant) -> Option<Message> {
+        if self.drain.is_on() && !self.said.drain {
+            self.said.drain = true;
+            return Some(Message::Drain(DrainMessage {}));
+        }
+        if self.are_credits_due() {
+            let slots = self.credits();
+            self.said.credits = Some(slots);
+            return Some(Message::Credits(Credits { slots }));
+        }
+        if !self.said.accepted.is_empty() {
+            let task_ids = std::mem::take(&mut self.said.accepted);
+            return Some(Message::TasksAccepted(TasksAccepted { task_ids }));
+        }
+        if let Some(results) = self.runner.held.next_batch() {
+            return Some(Message::TaskResults(TaskResults { results }));
+        }
+        if self.said.progress.is_empty() && self.is_progress_due(now) {
+            self.said.progress = self.runner.progress.take().into();
+            self.said.progress_at = Some(now + PROGRESS_INTERVAL);
+        }
+        while let Some(report) = self.said.progress.pop_front() {
+            // The task may have ended since, and its result says more.
+            if self.runner.held.runs(&report.task_id) {
+                return Some(Message::TaskProgress(report));
+            }
+        }
+        self.is_heartbeat_due(now).then_some(Message::Heartbeat(Heartbeat {}))
+    }
+
+    fn credits(&self) -> u32 {
+        if self.runner.held.is_outbox_full() { 0 } else { self.slots }
+    }
+
+    fn are_credits_due(&self) -> bool {
+        // Drain has ended all credit.
+        !self.drain.is_on() && self.said.credits != Some(self.credits())
+    }
+
+    fn is_progress_due(&self, now: Instant) -> bool {
+        !self.runner.progress.is_empty() && self.said.progress_at.is_none_or(|at| at <= now)
+    }
+
+    fn is_heartbeat_due(&self, now: Instant) -> bool {
+        self.last_sent + self.link.keepalive.interval <= now
+    }
+
+    fn hear(&mut self, message: Result<Option<OrchestratorMessage>, Status>) -> Option<StreamEnd> {
+        self.last_heard = Instant::now();
+        match message {
+            Ok(Some(message)) => self.obey(message.message?),
+            Ok(None) => Some(lost("the orchestrator ended the stream")),
+            Err(status) => Some(lost(status.message())),
+        }
+    }
+
+    fn obey(&mut self, message: orchestrator_message::Message) -> Option<StreamEnd> {
+        use orchestrator_message::Message;
+        match message {
+            Message::Tasks(tasks) => {
+                for task in tasks.tasks {
+                    let task_id = task.task_id.clone();
+                    if self.runner.accept(task) {
+                        self.said.accepted.push(task_id);
+                    }
+                }
+            }
+            Message::ResultsAck(acks) => acks.acks.iter().for_each(|ack| self.runner.acknowledge(ack)),
+            Message::CancelTasks(orders) => {
+                orders.tasks.into_iter().for_each(|order| self.runner.cancel(order));
+            }
+            Message::Draining(_) => info!("The orchestrator is about to stop; keeping tasks and results"),
+            Message::Goodbye(goodbye) => return Some(farewell(goodbye)),
+            Message::Heartbeat(_) => {}
+            Message::Welcome(Welcome { .. }) => debug!("A second Welcome on one stream is ignored"),
+        }
+        None
+    }
+
+    /// Ends the worker's side and gives the last messages the time to arrive.
+    async fn close(self) -> StreamEnd {
+        let Link { outgoing, mut incoming, .. } = self.link;
+        drop(outgoing);
+        let end_of_stream = async { while let Ok(Some(_)) = incoming.message().await {} };
+        if timeout(CLOSE_TIMEOUT, end_of_stream).await.is_err() {
+            debug!("The orchestrator did not end its side of the stream in time");
+        }
+        StreamEnd::Drained
+    }
+}
+
+fn farewell(goodbye: Goodbye) -> StreamEnd {
+    match goodbye.reason() {
+        GoodbyeReason::Replaced => StreamEnd::Replaced,
+        GoodbyeReason::ProtocolError => StreamEnd::ProtocolError(goodbye.message),
+        GoodbyeReason::Shutdown | GoodbyeReason::Unspecified => {
+            lost(format!("the orchestrator said goodbye: {}", goodbye.message))
+        }
+    }
+}
+
+fn lost(why: impl Into<String>) -> StreamEnd {
+    StreamEnd::Lost(why.into())
+}

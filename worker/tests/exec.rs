@@ -1,0 +1,175 @@
+//! Commands as handlers: real child processes, driven through a real session.
+
+// A test that panics has failed, which is what tests are for.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use avtomatika_proto::{
+    limits,
+    v1::{ResultVerdict, Task, TaskResult},
+};
+use avtomatika_worker::exec::Exec;
+use support::{Orchestrator, Running, Stream, gone, pid_in, task};
+
+struct Commanded {
+    orchestrator: Orchestrator,
+    stream: Stream,
+    worker: Running,
+}
+
+/// A worker whose handler is this command, welcomed.
+async fn worker_with(command: &str) -> Commanded {
+    let mut orchestrator = Orchestrator::start().await;
+    let exec = Exec::new(command).kill_grace(Duration::from_millis(300));
+    let worker = Running::start(orchestrator.worker().handler("work", Arc::new(exec)));
+    let stream = orchestrator.welcome_worker("s1").await;
+    Commanded { orchestrator, stream, worker }
+}
+
+/// What the command makes of the params.
+async fn run(command: &str, params: &str) -> TaskResult {
+    let mut commanded = worker_with(command).await;
+    commanded.stream.send(Task { params: params.into(), ..task("t1") }).await;
+    let result = commanded.stream.result().await;
+    commanded.stream.acknowledge("t1", ResultVerdict::Applied).await;
+    result
+}
+
+fn failure(result: &TaskResult) -> (&str, &str) {
+    assert_eq!(result.outcome, "failure", "{result:?}");
+    let error = result.error.as_ref().expect("a failure says why");
+    (&error.code, &error.message)
+}
+
+#[tokio::test]
+async fn params_go_in_on_stdin_and_the_result_comes_out_on_stdout() {
+    let result = run("cat", r#"{"big": 12345678901234567890, "text": "ж"}"#).await;
+    assert_eq!(result.outcome, "success");
+    assert_eq!(result.data, r#"{"big": 12345678901234567890, "text": "ж"}"#);
+}
+
+#[tokio::test]
+async fn the_environment_names_the_attempt() {
+    let command = r#"printf '{"is":"%s %s %s %s %s %s"}' "$AVTOMATIKA_TASK_ID" "$AVTOMATIKA_JOB_ID" \
+        "$AVTOMATIKA_TASK_TYPE" "$AVTOMATIKA_ATTEMPT" "$AVTOMATIKA_WORKER_ID" "$AVTOMATIKA_DEADLINE""#;
+    let mut commanded = worker_with(command).await;
+    let deadline = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 });
+    commanded.stream.send(Task { attempt: 2, deadline, ..task("t1") }).await;
+    let result = commanded.stream.result().await;
+    assert_eq!(result.data, r#"{"is":"t1 job-of-t1 work 2 w1 2027-01-15T08:00:00Z"}"#);
+}
+
+#[tokio::test]
+async fn exit_codes_say_what_kind_of_failure_it_was_and_stderr_says_why() {
+    for (command, code, message) in [
+        ("echo 'no input' >&2; exit 65", "INVALID_INPUT_ERROR", "exit code 65: no input"),
+        ("echo one >&2; echo two >&2; exit 70", "PERMANENT_ERROR", "exit code 70: one\ntwo"),
+        ("exit 1", "TRANSIENT_ERROR", "the command ended with exit code 1"),
+        ("no-such-command-anywhere", "TRANSIENT_ERROR", "not found (exit code 127)"),
+        ("kill -9 $$", "TRANSIENT_ERROR", "killed by SIGKILL"),
+        ("seq 1 100 >&2; exit 1", "TRANSIENT_ERROR", "exit code 1: 96\n97\n98\n99\n100"),
+    ] {
+        let result = run(command, "{}").await;
+        let (got_code, got_message) = failure(&result);
+        assert_eq!(got_code, code, "{command}");
+        assert!(got_message.contains(message), "{command}: {got_message:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_says_nothing_succeeds_without_data() {
+    let result = run("exit 0", "{}").await;
+    assert_eq!((result.outcome.as_str(), result.data.as_str()), ("success", ""));
+}
+
+#[tokio::test]
+async fn stdout_that_is_no_json_object_is_a_permanent_failure_that_names_it() {
+    for (command, said) in [
+        ("echo done", "starts with \"done\""),
+        ("echo '[1]'", "starts with \"[1]\""),
+        (r#"echo '{"a": 1} and more'"#, "trailing characters"),
+        (r"printf '\377'", "not UTF-8"),
+    ] {
+        let result = run(command, "{}").await;
+        let (code, message) = failure(&result);
+        assert_eq!(code, "PERMANENT_ERROR", "{command}");
+        assert!(message.contains(said), "{command}: {message:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_on_stdout_ends_the_command() {
+    let result = run("yes '{}'", "{}").await;
+    let (code, message) = failure(&result);
+    assert_eq!(code, "INVALID_RESULT_ERROR");
+    assert!(message.contains("the limit is 1048576"), "{message}");
+}
+
+#[tokio::test]
+async fn a_command_need_not_read_its_params() {
+    let large = format!(r#"{{"x": "{}"}}"#, "x".repeat(limits::PAYLOAD_BYTES_MAX - 16));
+    assert_eq!(run("exec 0<&-; echo '{}'", &large).await.data, "{}");
+    assert_eq!(run("wc -c > /dev/null; echo '{}'", &large).await.data, "{}");
+}
+
+#[tokio::test]
+async fn the_whole_process_group_goes_when_the_task_times_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pid");
+    // Both ignore SIGTERM, so that only SIGKILL to the group ends the grandchild.
+    let command = format!("trap '' TERM; sleep 1000 & echo $! > '{}'; wait", note.display());
+    let mut commanded = worker_with(&command).await;
+    commanded
+        .stream
+        .send(Task { timeout: Some(prost_types::Duration { seconds: 1, nanos: 0 }), ..task("t1") })
+        .await;
+    let grandchild = pid_in(&note).await;
+    let result = commanded.stream.result().await;
+    assert_eq!(result.outcome, "timeout");
+    gone(grandchild).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_command_gets_sigterm_and_may_clean_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (note, cleaned) = (dir.path().join("pid"), dir.path().join("cleaned"));
+    let command = format!(
+        "trap 'touch \"{}\"; exit 0' TERM; sleep 1000 & echo $! > '{}'; wait",
+        cleaned.display(),
+        note.display()
+    );
+    let mut commanded = worker_with(&command).await;
+    commanded.stream.send(task("t1")).await;
+    let grandchild = pid_in(&note).await;
+    commanded.stream.cancel("t1").await;
+    let result = commanded.stream.result().await;
+    assert_eq!((result.outcome.as_str(), result.error), ("cancelled", None));
+    assert!(cleaned.exists());
+    gone(grandchild).await;
+}
+
+#[tokio::test]
+async fn an_abandoned_worker_leaves_no_process_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pid");
+    let command = format!("trap '' TERM; sleep 1000 & echo $! > '{}'; wait", note.display());
+    let commanded = worker_with(&command).await;
+    commanded.stream.send(task("t1")).await;
+    let grandchild = pid_in(&note).await;
+    commanded.worker.abandon();
+    gone(grandchild).await;
+    drop(commanded.orchestrator);
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_running_is_killed_and_does_not_hold_its_result_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pid");
+    let command = format!("sleep 1000 & echo $! > '{}'; echo '{{\"done\": true}}'", note.display());
+    let result = run(&command, "{}").await;
+    assert_eq!(result.data, r#"{"done": true}"#);
+    gone(pid_in(&note).await).await;
+}
