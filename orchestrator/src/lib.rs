@@ -3,6 +3,7 @@
 pub mod api;
 pub mod blueprint;
 pub mod conductor;
+pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod json;
@@ -10,4 +11,5 @@ pub mod metrics;
 pub mod span;
 pub mod spelling;
 pub mod store;
+pub mod telemetry;
 pub mod time;
