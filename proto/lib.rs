@@ -53,6 +53,6 @@ pub mod task_error {
     pub const INVALID_INPUT: &str = "INVALID_INPUT_ERROR";
     /// The attempt ran longer than the state's `timeout`; handled as transient.
     pub const TIMEOUT: &str = "TIMEOUT_ERROR";
-    /// The worker sent a result that cannot be stored (not a JSON object, or too large).
+    /// The result cannot be stored (not a JSON object, or too large); handled as permanent.
     pub const INVALID_RESULT: &str = "INVALID_RESULT_ERROR";
 }

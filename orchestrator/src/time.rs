@@ -5,7 +5,7 @@
 use std::{
     fmt,
     ops::{Add, Sub},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// A point in time: microseconds since 1970-01-01T00:00:00Z. Shown as RFC 3339.
@@ -67,18 +67,37 @@ impl fmt::Debug for Timestamp {
 
 /// Where the conductor gets `now` from.
 pub trait Clock: Send + Sync + 'static {
-    /// The present time. May jump in either direction, as the machine's clock may.
+    /// The present time. Never goes back.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemClock;
+/// The machine's clock as it stood when the process started, and the time that has really passed since. A wall clock that is
+/// set forward or back under a running orchestrator therefore expires nothing and delays nothing; what is stored follows
+/// the wall clock again after the next start.
+#[derive(Debug, Clone, Copy)]
+pub struct SystemClock {
+    started: Timestamp,
+    since: Instant,
+}
+
+impl SystemClock {
+    /// Reads the machine's clock.
+    pub fn new() -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
+        Self { started: Timestamp(micros), since: Instant::now() }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+        self.started + self.since.elapsed()
     }
 }
 

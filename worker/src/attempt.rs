@@ -55,20 +55,18 @@ impl Attempt {
             biased;
             ended = &mut running => ended_by_itself(ended),
             // The sender goes away when the task is dropped after it was told to stop.
-            stop = &mut self.stop => match stop.unwrap_or(Stop::Drop) {
-                Stop::Cancel(grace) => {
-                    stop_within(grace, &token, running).await;
-                    end(outcome::CANCELLED, None)
-                }
-                Stop::Drop => {
-                    stop_within(grace, &token, running).await;
-                    end(outcome::CANCELLED, None)
-                }
-                Stop::Shutdown => {
-                    stop_within(grace, &token, running).await;
-                    failure(TaskError::transient("the worker stopped before the task was done"))
-                }
-            },
+            stop = &mut self.stop => {
+                let (grace, result) = match stop.unwrap_or(Stop::Drop) {
+                    Stop::Cancel(grace) => (grace, end(outcome::CANCELLED, None)),
+                    // A result for nobody, since the task is no longer held.
+                    Stop::Drop => (grace, end(outcome::CANCELLED, None)),
+                    Stop::Shutdown => {
+                        (grace, failure(TaskError::transient("the worker stopped before the task was done")))
+                    }
+                };
+                stop_within(grace, &token, running).await;
+                result
+            }
             () = elapsed(self.timeout) => {
                 stop_within(grace, &token, running).await;
                 let limit = self.timeout.unwrap_or_default();

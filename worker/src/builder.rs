@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     limits,
-    v1::{RegisterWorkerRequest, SupportedTask},
+    v1::{RegisterWorkerRequest, SupportedTask, WorkerState},
 };
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -35,13 +35,18 @@ pub struct Worker {
     slots: u32,
     drain_timeout: Duration,
     status: Arc<watch::Sender<Status>>,
+    state: Arc<watch::Sender<WorkerState>>,
 }
 
-/// Watches a worker from outside, while it runs. Cheap to clone.
+/// Watches a worker from outside while it runs, and says things about it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct WorkerHandle {
     status: watch::Receiver<Status>,
+    state: Arc<watch::Sender<WorkerState>>,
 }
+
+/// Task types that a worker may call warm; the orchestrator looks at no more.
+const HOT_CACHE_MAX: usize = 64;
 
 impl WorkerHandle {
     /// Waits until the worker is registered and its stream is open: from then on it gets tasks. Returns the name under which
@@ -57,6 +62,19 @@ impl WorkerHandle {
     /// Whether the worker has a stream at this moment.
     pub fn is_connected(&self) -> bool {
         matches!(*self.status.borrow(), Status::Connected(_))
+    }
+
+    /// Tells the orchestrator for which task types this worker has its resources warm, such as a loaded model. Placement
+    /// prefers it for those. The first 64 count.
+    pub fn set_hot_cache<T: Into<String>>(&self, task_types: impl IntoIterator<Item = T>) {
+        let hot_cache: Vec<String> = task_types.into_iter().take(HOT_CACHE_MAX).map(Into::into).collect();
+        self.state.send_modify(|state| state.hot_cache = hot_cache);
+    }
+
+    /// Tells the orchestrator how loaded this worker is as it sees itself, from 0.0 (idle) to 1.0 (full).
+    pub fn set_load(&self, load: f64) {
+        let load = if load.is_nan() { 0.0 } else { load.clamp(0.0, 1.0) };
+        self.state.send_modify(|state| state.load = load);
     }
 }
 
@@ -79,7 +97,7 @@ impl Worker {
 
     /// To learn when the worker is registered.
     pub fn handle(&self) -> WorkerHandle {
-        WorkerHandle { status: self.status.subscribe() }
+        WorkerHandle { status: self.status.subscribe(), state: Arc::clone(&self.state) }
     }
 
     /// Runs until `shutdown` resolves and the tasks that run then have ended (at most the drain timeout), then returns `Ok`.
@@ -116,6 +134,7 @@ impl Worker {
             shutdown,
             drain_timeout: self.drain_timeout,
             status: self.status,
+            state: self.state,
         };
         let abandoned = CancellationToken::new();
         let guard = abandoned.clone().drop_guard();
@@ -213,9 +232,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// How long running tasks may go on after the worker was asked to stop. By default [`DRAIN_TIMEOUT`].
+    /// How long running tasks may go on after the worker was asked to stop. By default [`DRAIN_TIMEOUT`], at most a year.
     pub fn drain_timeout(mut self, drain_timeout: Duration) -> Self {
-        self.drain_timeout = drain_timeout;
+        self.drain_timeout = drain_timeout.min(limits::TIMEOUT_MAX);
         self
     }
 
@@ -254,6 +273,7 @@ impl WorkerBuilder {
             slots: self.slots,
             drain_timeout: self.drain_timeout,
             status: Arc::new(watch::Sender::new(Status::Apart)),
+            state: Arc::default(),
         })
     }
 }

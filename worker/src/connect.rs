@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use avtomatika_proto::v1::WorkerState;
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -24,7 +25,7 @@ use crate::{
 /// Between tries to reach the orchestrator: soon enough for a restart to be felt as a hiccup, rarely enough for ten
 /// thousand workers to wait for one orchestrator.
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
-const RECONNECT_CAP: Duration = Duration::from_secs(5);
+const RECONNECT_CAP: Duration = Duration::from_secs(2);
 
 /// How a worker stands with its orchestrator, for those who wait for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,7 @@ pub(crate) struct Connection {
     pub(crate) shutdown: CancellationToken,
     pub(crate) drain_timeout: Duration,
     pub(crate) status: Arc<watch::Sender<Status>>,
+    pub(crate) state: Arc<watch::Sender<WorkerState>>,
 }
 
 impl Connection {
@@ -103,7 +105,7 @@ impl Connection {
         runner.resume(&worker_id, &link.welcome);
         info!("Task stream open; {} slots, {} tasks held", self.slots, runner.held.ids().len());
         self.status.send_replace(Status::Connected(Arc::clone(&worker_id)));
-        let end = Session::new(link, runner, drain, self.slots).run().await;
+        let end = Session::new(link, runner, drain, self.slots, self.state.subscribe()).run().await;
         self.status.send_replace(Status::Apart);
         match end {
             StreamEnd::Drained => return Ok(Next::Stop),

@@ -102,7 +102,7 @@ impl Dialer {
 
     /// One try. Resumes the session if there is one and the orchestrator knows it; registers otherwise.
     pub(crate) async fn dial(&mut self, held: &[String]) -> Result<Link, DialError> {
-        let channel = self.endpoint.connect().await.map_err(|error| DialError::Retry(chain(&error)))?;
+        let channel = self.endpoint.connect().await.map_err(|error| DialError::Retry(cause(&error)))?;
         let mut client = WorkerServiceClient::new(channel)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -235,16 +235,12 @@ fn keepalive_of(response: &RegisterWorkerResponse) -> Keepalive {
     }
 }
 
-/// An error with its causes, without those that only repeat the one before.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
+/// Why a connection did not come about: the innermost cause, which is the system's own word. The layers above only say that
+/// there was an error.
+fn cause(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
     }
-    text
+    innermost.to_string()
 }

@@ -79,7 +79,7 @@ impl Handler for Exec {
     }
 
     fn stop_grace(&self) -> Duration {
-        self.kill_grace + PIPE_GRACE
+        self.kill_grace.saturating_add(PIPE_GRACE)
     }
 }
 

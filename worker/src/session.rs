@@ -7,9 +7,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use avtomatika_proto::v1::{
     Credits, Drain as DrainMessage, Goodbye, GoodbyeReason, Heartbeat, OrchestratorMessage, TaskProgress,
-    TaskResults, TasksAccepted, Welcome, WorkerMessage, orchestrator_message, worker_message::Message,
+    TaskResults, TasksAccepted, Welcome, WorkerMessage, WorkerState, orchestrator_message,
+    worker_message::Message,
 };
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 use tonic::Status;
 use tracing::{debug, info};
 
@@ -44,6 +48,8 @@ pub(crate) struct Session<'a> {
     runner: &'a mut Runner,
     drain: &'a mut Drain,
     slots: u32,
+    /// What the worker says of itself; see [`WorkerHandle::set_hot_cache`](crate::WorkerHandle::set_hot_cache).
+    state: watch::Receiver<WorkerState>,
     said: Said,
     last_sent: Instant,
     last_heard: Instant,
@@ -54,15 +60,23 @@ pub(crate) struct Session<'a> {
 struct Said {
     credits: Option<u32>,
     drain: bool,
+    /// The orchestrator begins with an empty state, so that one need not be said.
+    state: WorkerState,
     accepted: Vec<String>,
     progress: VecDeque<TaskProgress>,
     progress_at: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(link: Link, runner: &'a mut Runner, drain: &'a mut Drain, slots: u32) -> Self {
+    pub(crate) fn new(
+        link: Link,
+        runner: &'a mut Runner,
+        drain: &'a mut Drain,
+        slots: u32,
+        state: watch::Receiver<WorkerState>,
+    ) -> Self {
         let now = Instant::now();
-        Self { link, runner, drain, slots, said: Said::default(), last_sent: now, last_heard: now }
+        Self { link, runner, drain, slots, state, said: Said::default(), last_sent: now, last_heard: now }
     }
 
     /// Runs the stream to its end.
@@ -96,6 +110,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 () = progress.changed() => {}
+                Ok(()) = self.state.changed() => {}
                 () = self.drain.begins() => {}
                 () = sleep_until(wake_at) => {
                     if let Some(end) = self.listen_to_silence(wake_at) {
@@ -118,17 +133,17 @@ impl<'a> Session<'a> {
 
     /// Ends the stream when the orchestrator has been silent for too long.
     fn listen_to_silence(&mut self, woken_for: Instant) -> Option<StreamEnd> {
-        let Keepalive { interval, timeout } = self.link.keepalive;
         let now = Instant::now();
-        if now < self.last_heard + timeout {
-            return None;
+        match silence(self.link.keepalive, self.last_heard, woken_for, now) {
+            Silence::Short => None,
+            Silence::OurOwn => {
+                self.last_heard = now;
+                None
+            }
+            Silence::Theirs => {
+                Some(lost(format!("the orchestrator has been silent for {:?}", self.link.keepalive.timeout)))
+            }
         }
-        if now > woken_for + interval {
-            // It was this process that stood still. What the orchestrator said meanwhile has yet to be read.
-            self.last_heard = now;
-            return None;
-        }
-        Some(lost(format!("the orchestrator has been silent for {timeout:?}")))
     }
 
     fn has_something_to_say(&self, now: Instant) -> bool {
@@ -138,6 +153,7 @@ impl<'a> Session<'a> {
             || !self.said.progress.is_empty()
             || self.is_progress_due(now)
             || (self.drain.is_on() && !self.said.drain)
+            || *self.state.borrow() != self.said.state
             || self.is_heartbeat_due(now)
     }
 
@@ -173,6 +189,11 @@ impl<'a> Session<'a> {
             if self.runner.held.runs(&report.task_id) {
                 return Some(Message::TaskProgress(report));
             }
+        }
+        let state = self.state.borrow_and_update().clone();
+        if state != self.said.state {
+            self.said.state = state.clone();
+            return Some(Message::WorkerState(state));
         }
         self.is_heartbeat_due(now).then_some(Message::Heartbeat(Heartbeat {}))
     }
@@ -248,6 +269,43 @@ fn farewell(goodbye: Goodbye) -> StreamEnd {
     }
 }
 
+/// Whose a silence is.
+#[derive(Debug, PartialEq)]
+enum Silence {
+    /// Nobody's: it has not lasted.
+    Short,
+    /// This process stood still. What the orchestrator said meanwhile has yet to be read.
+    OurOwn,
+    /// The orchestrator's.
+    Theirs,
+}
+
+/// Judges the silence since `last_heard` by a loop that meant to wake at `woken_for` and did so `now`.
+fn silence(keepalive: Keepalive, last_heard: Instant, woken_for: Instant, now: Instant) -> Silence {
+    if now < last_heard + keepalive.timeout {
+        Silence::Short
+    } else if now > woken_for + keepalive.interval {
+        Silence::OurOwn
+    } else {
+        Silence::Theirs
+    }
+}
+
 fn lost(why: impl Into<String>) -> StreamEnd {
     StreamEnd::Lost(why.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_stood_still_does_not_blame_the_orchestrator() {
+        let keepalive = Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(3) };
+        let heard = Instant::now();
+        let at = |seconds: u64| heard + Duration::from_secs(seconds);
+        assert_eq!(silence(keepalive, heard, at(1), at(1)), Silence::Short);
+        assert_eq!(silence(keepalive, heard, at(3), at(3)), Silence::Theirs);
+        assert_eq!(silence(keepalive, heard, at(1), at(30)), Silence::OurOwn, "woken 29 seconds late");
+    }
 }

@@ -10,7 +10,6 @@ use crate::{conductor::Conductor, metrics::Metrics};
 
 pub mod auth;
 mod convert;
-mod graph;
 mod readiness;
 mod reply;
 mod server;

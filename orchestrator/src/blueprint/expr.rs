@@ -312,3 +312,6 @@ fn end_of_string(bytes: &[u8], start: usize) -> Option<usize> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

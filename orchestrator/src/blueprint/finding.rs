@@ -110,13 +110,15 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 
 /// The cure for a misspelt name: the nearest one if there is one, else all of them.
 pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
-    const LISTED_MAX: usize = 30;
+    const LISTED_MAX: usize = 12;
     match nearest(name, candidates.clone()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => {
-            let listed: Vec<String> =
-                candidates.into_iter().take(LISTED_MAX).map(|name| format!("`{name}`")).collect();
-            format!("known are {}", listed.join(", "))
+            let names: Vec<String> = candidates.into_iter().map(|name| format!("`{name}`")).collect();
+            match names.len().checked_sub(LISTED_MAX) {
+                None | Some(0) => format!("known are {}", names.join(", ")),
+                Some(more) => format!("known are {} and {more} more", names[..LISTED_MAX].join(", ")),
+            }
         }
     }
 }

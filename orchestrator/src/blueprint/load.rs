@@ -212,6 +212,7 @@ fn clashes(loaded: &[(String, Loaded)]) -> Vec<Finding> {
 
 /// What a file says, before it is known to make sense.
 pub(super) struct Draft {
+    /// Where the states are listed.
     pub at: Position,
     pub states: Vec<DraftState>,
 }
@@ -234,7 +235,7 @@ pub(super) struct Link {
 
 fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
     let mut reader = Reader { findings };
-    let Some(mut top) =
+    let Some(top) =
         reader.members(tree, "a blueprint", &["blueprint", "endpoint", "max_transitions", "states"])
     else {
         return Err(reader.findings.into_sorted());
@@ -242,9 +243,9 @@ fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
     let name = top
         .required(&mut reader, "blueprint", "name it, as in `blueprint: my_workflow`")
         .and_then(|node| reader.name(node, "a blueprint's name").map(|name| (name, node.at)));
-    let endpoint = top.take("endpoint").and_then(|node| Some((reader.endpoint(node)?, node.at)));
+    let endpoint = top.value("endpoint").and_then(|node| Some((reader.endpoint(node)?, node.at)));
     let max_transitions = top
-        .take("max_transitions")
+        .value("max_transitions")
         .and_then(|node| reader.integer(node, "max_transitions", 1, MAX_TRANSITIONS_MAX))
         .unwrap_or(Blueprint::MAX_TRANSITIONS_DEFAULT);
     let (states, canonical_states) =
@@ -252,7 +253,8 @@ fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
             Some(node) => reader.states(node),
             None => (Vec::new(), Map::new()),
         };
-    let draft = Draft { at: tree.at, states };
+    let at = top.entry("states").map_or(tree.at, |entry| entry.key_at);
+    let draft = Draft { at, states };
     let start = check::check(&draft, &mut reader.findings);
     let (Some((name, name_at)), Some(start), false) = (name, start, reader.findings.any_error()) else {
         return Err(reader.findings.into_sorted());
@@ -281,7 +283,7 @@ fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
     Ok(Loaded { definition, warnings: reader.findings.into_sorted(), name_at, endpoint_at })
 }
 
-/// The members of a map while they are being read. What is left untaken is of no interest.
+/// The members of a map, with its name for messages.
 struct Members<'n> {
     at: Position,
     what: String,
@@ -293,12 +295,12 @@ impl<'n> Members<'n> {
         self.entries.iter().find(|entry| entry.key == key)
     }
 
-    fn take(&mut self, key: &str) -> Option<&'n Node> {
+    fn value(&self, key: &str) -> Option<&'n Node> {
         self.entry(key).map(|entry| &entry.value)
     }
 
     fn required(&self, reader: &mut Reader, key: &str, cure: &str) -> Option<&'n Node> {
-        let node = self.entry(key).map(|entry| &entry.value);
+        let node = self.value(key);
         if node.is_none() {
             reader.findings.error(self.at, format!("{} has no `{key}`", self.what), cure);
         }
@@ -528,20 +530,24 @@ impl Reader {
         };
         let what = format!("state `{}`", state.name);
         self.state_keys(entries, known, &what, kinds.first().map(|kind| kind.key.as_str()));
-        let mut members = Members { at: entry.key_at, what, entries };
-        if let Some(start) = members.take("start") {
-            match start.value {
-                Yaml::Bool(true) => {
-                    state.start_at = members.entry("start").map(|entry| entry.key_at);
-                    form.insert("start".to_owned(), Value::Bool(true));
-                }
+        let members = Members { at: entry.key_at, what, entries };
+        if let Some(start) = members.entry("start") {
+            match start.value.value {
                 Yaml::Bool(false) => {}
-                _ => self.findings.error(
-                    start.at,
-                    format!("`start` must be true or false, not {}", literal(start)),
-                    "write `start: true` in one state",
-                ),
+                Yaml::Bool(true) => state.start_at = Some(start.key_at),
+                _ => {
+                    // Taken for a start, so that the lint does not miss one too.
+                    state.start_at = Some(start.key_at);
+                    self.findings.error(
+                        start.value.at,
+                        format!("`start` must be true or false, not {}", literal(&start.value)),
+                        "write `start: true` in one state",
+                    );
+                }
             }
+        }
+        if state.start_at.is_some() {
+            form.insert("start".to_owned(), Value::Bool(true));
         }
         match kinds.as_slice() {
             [] => self.findings.error(
@@ -614,23 +620,23 @@ impl Reader {
         let what = format!("the task of {}", state.what);
         // Transitions are read even if the task is wrong, so that what they lead to is not called unreachable.
         let on = self.outcomes(state, links);
-        let mut task = self.members(node, &what, &["type", "params", "timeout", "retry"])?;
+        let task = self.members(node, &what, &["type", "params", "timeout", "retry"])?;
         let task_type = task
             .required(self, "type", "say what a worker must serve, as in `type: process_data`")
             .and_then(|node| {
                 let text = self.text(node, "a task's type")?;
                 self.checked(text, node.at, "a task's type", NAME_BYTES_MAX, "._:-")
             });
-        let params_form = task.take("params").map_or_else(|| json!({}), Node::to_json);
-        let params = match task.take("params") {
+        let params_form = task.value("params").map_or_else(|| json!({}), Node::to_json);
+        let params = match task.value("params") {
             Some(node) => self.template(node),
             None => Some(Template::Literal(json!({}))),
         };
-        let timeout = match task.take("timeout") {
+        let timeout = match task.value("timeout") {
             Some(node) => self.duration(node, "timeout"),
             None => Some(Blueprint::TASK_TIMEOUT_DEFAULT),
         };
-        let retry = match task.take("retry") {
+        let retry = match task.value("retry") {
             Some(node) => self.retry(node),
             None => Some(RetryPolicy::default()),
         };
@@ -680,14 +686,19 @@ impl Reader {
 
     fn retry(&mut self, node: &Node) -> Option<RetryPolicy> {
         let keys = ["max_retries", "initial_delay", "max_delay", "multiplier"];
-        let mut retry = self.members(node, "`retry`", &keys)?;
+        let retry = self.members(node, "`retry`", &keys)?;
         let default = RetryPolicy::default();
-        let max_retries = match retry.take("max_retries") {
-            Some(node) => self.integer(node, "max_retries", 0, MAX_RETRIES_MAX)?,
-            None => default.max_retries,
+        // Everything is read before giving up, so that every error is found.
+        let max_retries = match retry.value("max_retries") {
+            Some(node) => self.integer(node, "max_retries", 0, MAX_RETRIES_MAX),
+            None => Some(default.max_retries),
         };
-        let initial = retry.take("initial_delay").map(|node| self.duration(node, "initial_delay"));
-        let max = retry.take("max_delay").map(|node| self.duration(node, "max_delay"));
+        let initial = retry.value("initial_delay").map(|node| self.duration(node, "initial_delay"));
+        let max = retry.value("max_delay").map(|node| self.duration(node, "max_delay"));
+        let multiplier = match retry.value("multiplier") {
+            Some(node) => self.multiplier(node),
+            None => Some(default.multiplier),
+        };
         // A default gives way to what is written.
         let (initial_delay, max_delay) = match (initial, max) {
             (Some(initial), Some(max)) => (initial?, max?),
@@ -696,21 +707,14 @@ impl Reader {
             (None, None) => (default.initial_delay, default.max_delay),
         };
         if initial_delay > max_delay {
+            let (initial, max) = (duration_text(initial_delay), duration_text(max_delay));
             self.findings.error(
                 retry.entry("max_delay").map_or(node.at, |entry| entry.value.at),
-                format!(
-                    "`max_delay` {} is shorter than `initial_delay` {}",
-                    duration_text(max_delay),
-                    duration_text(initial_delay)
-                ),
+                format!("`max_delay` {max} is shorter than `initial_delay` {initial}"),
                 "raise `max_delay`",
             );
         }
-        let multiplier = match retry.take("multiplier") {
-            Some(node) => self.multiplier(node)?,
-            None => default.multiplier,
-        };
-        Some(RetryPolicy { max_retries, initial_delay, max_delay, multiplier })
+        Some(RetryPolicy { max_retries: max_retries?, initial_delay, max_delay, multiplier: multiplier? })
     }
 
     fn multiplier(&mut self, node: &Node) -> Option<f64> {

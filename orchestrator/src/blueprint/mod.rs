@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 mod check;
 pub mod expr;
 mod finding;
+mod graph;
 mod load;
 mod registry;
 mod yaml;

@@ -152,13 +152,9 @@ struct Fault {
 }
 
 fn syntax_fault(error: &ScanError) -> Fault {
-    let what = error.to_string();
-    // The parser appends the place, counted its own way.
-    let what = what.split(" at char ").next().unwrap_or("the text cannot be read");
-    let what = what.split(" at byte ").next().unwrap_or(what);
     Fault {
         at: place(error.marker()),
-        what: format!("not YAML: {}", shown(what)),
+        what: format!("not YAML: {}", shown(&error.info())),
         cure: "check the indentation, colons and quotes around here",
     }
 }
@@ -200,7 +196,9 @@ impl Tree<'_> {
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, _, Some(_))
             | Event::MappingStart(_, _, Some(_)) => {
-                fault("tags are not supported", "write the value without its `!` tag")
+                let at = span.tag_start.as_ref().map_or(at, place);
+                let what = "tags are not supported".to_owned();
+                Err(Fault { at, what, cure: "write the value without its `!` tag" })
             }
             Event::Scalar(text, style, anchor, None) => {
                 let node = self.scalar(&text, style, &span)?;
@@ -208,11 +206,12 @@ impl Tree<'_> {
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => {
-                    // What is repeated counts again; the node itself is counted by `add`.
+                    // What is repeated counts again.
                     let (size, depth) = node.size_and_depth();
-                    self.nodes += size - 1;
+                    let node = node.clone();
+                    self.count(at, size)?;
                     check_depth(at, self.open.len() + depth)?;
-                    self.add(node.clone(), 0, findings)
+                    self.add(node, 0, findings)
                 }
                 None => fault("the alias stands inside its own anchor", "write the value out"),
             },
@@ -244,14 +243,7 @@ impl Tree<'_> {
 
     fn add(&mut self, node: Node, anchor: usize, findings: &mut Findings) -> Result<(), Fault> {
         let at = node.at;
-        self.nodes += 1;
-        if self.nodes > NODES_MAX {
-            return Err(Fault {
-                at,
-                what: format!("the file has more than {NODES_MAX} values"),
-                cure: "split it",
-            });
-        }
+        self.count(at, 1)?;
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -276,6 +268,14 @@ impl Tree<'_> {
             },
         }
         Ok(())
+    }
+
+    fn count(&mut self, at: Position, nodes: usize) -> Result<(), Fault> {
+        self.nodes += nodes;
+        if self.nodes <= NODES_MAX {
+            return Ok(());
+        }
+        Err(Fault { at, what: format!("the file has more than {NODES_MAX} values"), cure: "split it" })
     }
 
     fn scalar(&self, text: &str, style: ScalarStyle, span: &Span) -> Result<Node, Fault> {

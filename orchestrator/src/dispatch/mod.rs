@@ -34,8 +34,9 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long after its deadline an attempt is given up: the worker, which stops it at the deadline, gets to say so itself.
-pub const DEADLINE_GRACE: Duration = Duration::from_secs(1);
+/// How long after its deadline an attempt is given up: the worker, which begins to stop it at the deadline and may need up to
+/// 2.5 s for a stubborn command, gets to say so itself.
+pub const DEADLINE_GRACE: Duration = Duration::from_secs(3);
 
 /// An attempt in a worker's hands.
 #[derive(Debug, Clone)]

@@ -466,7 +466,7 @@ fn classify(report: &Report) -> Failure {
     let reported =
         report.error.clone().unwrap_or_else(|| error(task_error::TRANSIENT, "No error message provided."));
     let (may_retry, uncaught) = match &*reported.code {
-        task_error::PERMANENT => (false, JobStatus::Quarantined),
+        task_error::PERMANENT | task_error::INVALID_RESULT => (false, JobStatus::Quarantined),
         task_error::INVALID_INPUT => (false, JobStatus::Failed),
         _ => (true, JobStatus::Quarantined),
     };

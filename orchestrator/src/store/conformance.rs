@@ -359,6 +359,8 @@ fn sessions_come_and_go(open: Open<'_>) {
     let early = samples.session(Duration::from_secs(1));
     let gone = samples.session(Duration::ZERO);
     let store = open();
+    // The first commit of all changes nothing.
+    commit(&*store, [Write::RemoveSession(gone.session_id)]);
     commit(&*store, [&late, &gone, &early].map(|session| Write::PutSession(session.clone())));
     commit(&*store, [Write::RemoveSession(gone.session_id)]);
     commit(&*store, [Write::RemoveSession(gone.session_id)]);

@@ -3,7 +3,7 @@
 use avtomatika_proto::{ApiError, ErrorCode, v1, v1::admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
-use crate::api::{Inside, convert, graph, submission::quote};
+use crate::api::{Inside, convert, submission::quote};
 
 /// Answers operators. The gate has asked for their token.
 pub(super) struct Admin {
@@ -55,7 +55,7 @@ impl AdminService for Admin {
         Ok(Response::new(v1::GetBlueprintResponse {
             blueprint: Some(convert::blueprint(blueprint)),
             definition: blueprint.definition.to_string(),
-            graph_dot: graph::dot(blueprint),
+            graph_dot: blueprint.to_dot(),
         }))
     }
 

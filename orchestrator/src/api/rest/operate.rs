@@ -10,7 +10,7 @@ use super::{
     route::PublicRoute,
 };
 use crate::{
-    api::{Inside, Phase, graph, reply, submission::quote},
+    api::{Inside, Phase, reply, submission::quote},
     blueprint::Blueprint,
     metrics,
 };
@@ -33,7 +33,7 @@ pub(super) fn blueprint(inside: &Inside, name: &str) -> Result<Response, ApiErro
 }
 
 pub(super) fn blueprint_graph(inside: &Inside, name: &str) -> Result<Response, ApiError> {
-    let dot = graph::dot(find(inside, name)?);
+    let dot = find(inside, name)?.to_dot();
     Ok(text(HeaderValue::from_static("text/vnd.graphviz; charset=utf-8"), dot))
 }
 

@@ -14,7 +14,7 @@ use cel::{
 use regex::{Regex, RegexBuilder};
 
 use super::{ExprSyntaxError, value::TimeField};
-use crate::blueprint::finding::{did_you_mean, shown};
+use crate::blueprint::finding::{did_you_mean, nearest, shown};
 
 /// Longest expression. A longer one is a program, and belongs into a worker.
 pub const SOURCE_BYTES_MAX: usize = 4096;
@@ -289,7 +289,12 @@ fn syntax_error(source: &str, errors: &ParseErrors) -> ExprSyntaxError {
     let before: usize = source.split_inclusive('\n').take(line).map(str::len).sum();
     let offset = source.floor_char_boundary((before + column).min(source.len()));
     let message = error.msg.strip_prefix("Syntax error: ").unwrap_or(&error.msg);
-    let message = message.replace("<EOF>", "the end of the expression");
+    let message =
+        match message.strip_prefix("mismatched input ").and_then(|rest| rest.split_once(" expecting ")) {
+            Some((found, expected)) => format!("expected {expected}, found {found}"),
+            None => message.to_owned(),
+        };
+    let message = message.replace("'<EOF>'", "<EOF>").replace("<EOF>", "the end of the expression");
     wrong(offset, shown_message(&message), CURE_SYNTAX)
 }
 
@@ -456,7 +461,12 @@ impl Lowering {
             .build()
             .map_err(|error| {
                 let reason = error.to_string();
-                let reason = reason.lines().last().unwrap_or("invalid").trim_start_matches("error: ");
+                let reason = reason
+                    .lines()
+                    .last()
+                    .unwrap_or("invalid")
+                    .trim_start_matches("error: ")
+                    .trim_end_matches('.');
                 wrong(
                     offset,
                     format!("the pattern of `matches` is refused: {}", shown_message(reason)),
@@ -476,11 +486,11 @@ impl Lowering {
                 ));
             }
             let names = FUNCTIONS.iter().map(|function| function.0).chain(SPECIAL.iter().copied());
-            return Err(wrong(
-                self.offset_of(name),
-                format!("unknown function `{}`", shown(name)),
-                did_you_mean(name, names),
-            ));
+            let cure = match nearest(name, names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "docs/blueprints.md lists the functions".to_owned(),
+            };
+            return Err(wrong(self.offset_of(name), format!("unknown function `{}`", shown(name)), cure));
         };
         let fits = *style == Style::Either || (*style == Style::Method) == method;
         if fits && arguments == *wanted {

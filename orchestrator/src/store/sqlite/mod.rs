@@ -59,7 +59,7 @@ impl SqliteStore {
         if !schema::exists(&path)? {
             schema::create(&path)?;
         }
-        schema::check_header(&path)?;
+        schema::check_file(&path)?;
         wal::check(&path)?;
         let writer = Writer::open(&path)?;
         // The log's name, if it is new.

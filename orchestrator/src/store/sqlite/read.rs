@@ -119,11 +119,19 @@ macro_rules! select_job {
     };
 }
 
+const LOAD: &str = select_job!("WHERE jobs.key = ?1");
+
+/// The condition is that of the index `jobs_open`; the order is the index's own.
+const OPEN_JOBS: &str = select_job!("WHERE jobs.partition = ?1 AND jobs.status < 9 ORDER BY jobs.key");
+
+const LIST: &str =
+    select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
+
 impl Reader<'_> {
     /// See [`Store`](crate::store::Store), here and below.
     pub(super) fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         let path = &self.readers.path;
-        let mut statement = self.prepare_cached(select_job!("WHERE jobs.key = ?1")).at(path)?;
+        let mut statement = self.prepare_cached(LOAD).at(path)?;
         let mut rows = statement.query([id.key()]).at(path)?;
         match rows.next().at(path)? {
             // The key is a part of the id only.
@@ -134,9 +142,7 @@ impl Reader<'_> {
 
     pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
         let path = &self.readers.path;
-        // The condition is that of the index; the order is the index's own.
-        let sql = select_job!("WHERE jobs.partition = ?1 AND jobs.status < 9 ORDER BY jobs.key");
-        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut statement = self.prepare_cached(OPEN_JOBS).at(path)?;
         let mut rows = statement.query([PARTITION]).at(path)?;
         while let Some(row) = rows.next().at(path)? {
             let id = job_id(row, 0).at(path)?;
@@ -153,9 +159,7 @@ impl Reader<'_> {
         let path = &self.readers.path;
         let mut listing = Listing::new(query);
         let keys = listing.keys();
-        let sql =
-            select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
-        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut statement = self.prepare_cached(LIST).at(path)?;
         let mut rows = statement.query((&*query.client, keys.start, keys.end)).at(path)?;
         while let Some(row) = rows.next().at(path)? {
             if self.list_row(row, &mut listing)?.is_break() {
@@ -302,4 +306,49 @@ fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
 
 fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
     Ok(row.get_ref(column)?.as_blob()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, sqlite::SqliteStore};
+
+    /// The steps of the query, as SQLite tells them.
+    fn plan(store: &SqliteStore, sql: &str) -> String {
+        let reader = store.readers.get().unwrap();
+        let mut statement = reader.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        for parameter in 1..=statement.parameter_count() {
+            statement.raw_bind_parameter(parameter, 1).unwrap();
+        }
+        let steps: Vec<String> = statement.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect();
+        steps.join("; ")
+    }
+
+    #[test]
+    fn no_query_reads_or_sorts_more_than_it_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let submission = "SEARCH submissions USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN";
+        for (sql, jobs) in [
+            (LOAD, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+            (OPEN_JOBS, "SEARCH jobs USING INDEX jobs_open (partition=?)"),
+            (LIST, "SEARCH jobs USING INDEX jobs_by_client (client=? AND rowid>? AND rowid<?)"),
+        ] {
+            assert_eq!(plan(&store, sql), format!("{jobs}; {submission}"));
+        }
+    }
+
+    #[test]
+    fn readers_are_shared_and_never_more_than_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let on_loan: Vec<_> = (0..READERS_MAX).map(|_| store.readers.get().unwrap()).collect();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.last_job_key());
+            drop(on_loan);
+            assert_eq!(waiting.join().unwrap(), Ok(None));
+        });
+        let pool = store.readers.pool();
+        assert!(pool.open == READERS_MAX && pool.idle.len() == READERS_MAX);
+    }
 }

@@ -142,17 +142,31 @@ fn fill(path: &Path) -> Result<(), StoreError> {
     connection.close().map_err(|(_, error)| error).at(path)
 }
 
-/// Whether the file begins as a database must. SQLite itself would take an empty file for a new database.
-pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+/// Whether the file begins as a database must and is as long as it says. SQLite itself would take an empty file for a new
+/// database, and the missing end of a last page for zeros.
+pub(super) fn check_file(path: &Path) -> Result<(), StoreError> {
     let mut header = [0; HEADER_LEN];
     match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
-        Ok(()) if header.starts_with(MAGIC) => Ok(()),
-        Ok(()) => Err(corrupt(path, "it is not an SQLite database")),
+        Ok(()) if header.starts_with(MAGIC) => {}
+        Ok(()) => return Err(corrupt(path, "it is not an SQLite database")),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-            Err(corrupt(path, "it is shorter than the header of a database"))
+            return Err(corrupt(path, "it is shorter than the header of a database"));
         }
-        Err(error) => Err(io_error(path, error)),
+        Err(error) => return Err(io_error(path, error)),
     }
+    let page_bytes = match u16::from_be_bytes([header[16], header[17]]) {
+        // The one size that the field has no room for.
+        1 => 65_536,
+        bytes => u64::from(bytes),
+    };
+    let pages = u32::from_be_bytes([header[28], header[29], header[30], header[31]]);
+    let (expected, found) = (page_bytes * u64::from(pages), files::len(path)?.unwrap_or(0));
+    // A log that is not empty may hold the rest.
+    let log = files::len(&files::beside(path, "-wal"))?.unwrap_or(0);
+    if log == 0 && found < expected {
+        return Err(corrupt(path, format!("it has {found} of {expected} bytes")));
+    }
+    Ok(())
 }
 
 /// Whether the database is Avtomatika's and of a format that this release knows; an older one is brought up to date.

@@ -296,3 +296,42 @@ fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) ->
     connection.prepare_cached(sql)?.execute(params)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Store, conformance::Samples, sqlite::SqliteStore};
+
+    #[test]
+    fn the_log_is_moved_into_the_database_again_and_again() {
+        const STEP: i64 = 50;
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        store.writer().checkpoint = Checkpoint { step: STEP, due: STEP, seen: 0 };
+        let log_bytes = || std::fs::metadata(&store.writer().log).unwrap().len();
+        let mut samples = Samples::new(1);
+        let mut commit_some = || {
+            for _ in 0..100 {
+                let job = samples.job("acme");
+                store.commit(&Batch { writes: vec![samples.insert(&job)] }).unwrap();
+            }
+        };
+        commit_some();
+        let usual = log_bytes();
+        assert!(
+            usual < 2 * STEP as u64 * 8192,
+            "{usual} bytes after a hundred commits of several pages each"
+        );
+
+        // Someone who reads for long keeps the log from beginning anew, and afterwards it does again.
+        let reader = rusqlite::Connection::open(&store.writer().path).unwrap();
+        reader.execute_batch("BEGIN; SELECT count(*) FROM jobs").unwrap();
+        commit_some();
+        let held = store.writer().checkpoint.seen;
+        assert!(held > 2 * STEP, "the log has {held} frames while it is read");
+        reader.execute_batch("COMMIT").unwrap();
+        commit_some();
+        let after = store.writer().checkpoint.seen;
+        assert!(after < 2 * STEP, "the log has {after} frames again");
+    }
+}

@@ -1,0 +1,157 @@
+//! The orchestrator as one piece: parts in, a running service out.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{net::TcpListener, sync::oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Api, Auth, Inside, Phase, Readiness},
+    blueprint::{Blueprint, Definition, Registry},
+    conductor::{self, Conductor, Running, Settings},
+    dispatch::session::WorkerGate,
+    metrics::Metrics,
+    store::{Batch, BlueprintRecord, Store, StoreError, Write},
+    time::Clock,
+};
+
+/// What an orchestrator is made of.
+pub struct Parts {
+    /// Where jobs are durable.
+    pub store: Arc<dyn Store>,
+    /// Where `now` comes from.
+    pub clock: Arc<dyn Clock>,
+    /// The blueprints to serve. One whose definition differs from the newest stored version becomes the next version.
+    pub definitions: Vec<Definition>,
+    /// Who may call.
+    pub auth: Auth,
+    /// The conductor's knobs.
+    pub settings: Settings,
+    /// How long connections may take to end when the orchestrator stops.
+    pub drain_timeout: Duration,
+}
+
+/// Why an orchestrator cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be read, or the new blueprint versions cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A stored blueprint is not one that this release understands.
+    #[error("the stored blueprint {name:?}, version {version}, cannot be loaded: {finding}")]
+    StoredBlueprint {
+        /// Its name.
+        name: Arc<str>,
+        /// Its version.
+        version: u32,
+        /// The first thing that is wrong with it.
+        finding: String,
+    },
+}
+
+/// An orchestrator that has recovered its jobs and waits for a listener.
+pub struct App {
+    inside: Inside,
+    stopped: oneshot::Receiver<Result<(), StoreError>>,
+    drain_timeout: Duration,
+}
+
+/// Recovers what the store holds and starts the conductor. Nothing is served until [`App::serve`].
+///
+/// # Errors
+/// When the store cannot be used, or holds a blueprint that cannot be loaded.
+pub fn assemble(parts: Parts) -> Result<App, StartError> {
+    let Parts { store, clock, definitions, auth, settings, drain_timeout } = parts;
+    let registry = Arc::new(enact(&*store, definitions)?);
+    let metrics = Arc::new(Metrics::new());
+    let Running { conductor, stopped } = conductor::start(store, clock, registry, settings, metrics.clone())?;
+    let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default() };
+    Ok(App { inside, stopped, drain_timeout })
+}
+
+impl App {
+    /// The verbs, for a process that embeds the orchestrator.
+    pub fn conductor(&self) -> &Conductor {
+        &self.inside.conductor
+    }
+
+    /// Serves the listener until `shutdown`, then stops in order: no new work, what is in flight is made durable, the workers
+    /// are told to come back, and connections get the drain time to end.
+    ///
+    /// # Errors
+    /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let Self { inside, mut stopped, drain_timeout } = self;
+        let gate = WorkerGate::new(inside.conductor.sessions(), inside.auth.clone());
+        let grpc = api::grpc::routes(&inside).add_service(gate.into_service());
+        let closing = CancellationToken::new();
+        let api = Api::new(inside.clone(), grpc);
+        let serving = tokio::spawn(api::serve(listener, api, closing.clone(), drain_timeout));
+        inside.readiness.set(Phase::Ready);
+        let outcome = tokio::select! {
+            () = shutdown.cancelled() => {
+                inside.readiness.set(Phase::Draining);
+                inside.conductor.drain().await;
+                stopped.await
+            }
+            outcome = &mut stopped => outcome,
+        };
+        inside.readiness.set(Phase::Draining);
+        closing.cancel();
+        let outcome = outcome
+            .unwrap_or_else(|_| Err(StoreError::Failed { reason: "the conductor has panicked".into() }));
+        match outcome {
+            Ok(()) => drop(serving.await),
+            // Nothing more can be promised to anybody: the sooner the process ends, the sooner it can recover.
+            Err(_) => serving.abort(),
+        }
+        outcome
+    }
+}
+
+/// All stored versions, and the given definitions as the newest of each: a changed definition is stored as a new version, so
+/// that running jobs keep the one that they started with.
+fn enact(store: &dyn Store, definitions: Vec<Definition>) -> Result<Registry, StartError> {
+    let mut registry = Registry::default();
+    let mut newest: BTreeMap<Arc<str>, Arc<Blueprint>> = BTreeMap::new();
+    let mut stored = store.blueprints()?;
+    stored.sort_by_key(|record| record.version);
+    for record in stored {
+        let blueprint = Arc::new(reload(record)?);
+        registry.add(blueprint.clone(), false);
+        newest.insert(blueprint.name.clone(), blueprint);
+    }
+    let mut batch = Batch::default();
+    for definition in definitions {
+        let before = newest.get(definition.name());
+        let blueprint = match before {
+            Some(before) if before.definition == *definition.canonical() => before.clone(),
+            _ => {
+                let version = before.map_or(1, |before| before.version + 1);
+                let blueprint = definition.into_blueprint(version);
+                batch.writes.push(Write::PutBlueprint(BlueprintRecord {
+                    name: blueprint.name.clone(),
+                    version,
+                    definition: blueprint.definition.clone(),
+                }));
+                Arc::new(blueprint)
+            }
+        };
+        registry.add(blueprint, true);
+    }
+    if !batch.writes.is_empty() {
+        store.commit(&batch)?;
+    }
+    Ok(registry)
+}
+
+fn reload(record: BlueprintRecord) -> Result<Blueprint, StartError> {
+    match Definition::from_canonical(&record.definition) {
+        Ok(definition) => Ok(definition.into_blueprint(record.version)),
+        Err(findings) => Err(StartError::StoredBlueprint {
+            name: record.name,
+            version: record.version,
+            finding: findings.first().map(ToString::to_string).unwrap_or_default(),
+        }),
+    }
+}

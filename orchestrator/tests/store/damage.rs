@@ -1,0 +1,156 @@
+//! Damaged files: noticed, named, and never read as something else.
+
+use std::fs;
+
+use avtomatika_orchestrator::store::{
+    Batch, Store, StoreError, Write,
+    conformance::{Samples, everything},
+    sqlite::SqliteStore,
+};
+
+use crate::script::{Script, assert_holds_exactly, copy_as_after_a_crash, database, log};
+
+#[test]
+fn damage_inside_the_log_is_reported_and_no_commit_is_dropped() {
+    const BATCHES: usize = 4;
+    let (dir, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let mut last_begins = 0;
+    for batch in Script::new(1).take(BATCHES) {
+        last_begins = fs::metadata(log(dir.path())).map_or(0, |file| file.len() as usize);
+        store.commit(&batch).unwrap();
+    }
+    let sound = fs::read(log(dir.path())).unwrap();
+    // A stride that meets headers and pages at ever different places.
+    for at in (0..sound.len()).step_by(1009).chain([16, 24, 40, 8255]) {
+        let copy = crashed.path().join(at.to_string());
+        copy_as_after_a_crash(dir.path(), &copy);
+        let mut damaged = sound.clone();
+        damaged[at] ^= 0x10;
+        fs::write(log(&copy), &damaged).unwrap();
+        match SqliteStore::open(&copy) {
+            Ok(store) => {
+                assert!(
+                    at >= last_begins,
+                    "byte {at} of the log is damaged and {last_begins} bytes were synced"
+                );
+                assert_holds_exactly(&store, 1, BATCHES - 1);
+            }
+            Err(error) => {
+                let StoreError::Corrupt { path, .. } = &error else { panic!("byte {at}: {error}") };
+                assert_eq!(*path, log(&copy));
+                assert!(fs::read(log(&copy)).unwrap() == damaged, "the damaged file must stay as it is");
+            }
+        }
+        fs::remove_dir_all(&copy).unwrap();
+    }
+}
+
+#[test]
+fn no_damage_to_the_database_makes_a_job_read_differently() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut samples = Samples::new(1);
+    let jobs: Vec<_> = (0..40).map(|_| samples.job("acme")).collect();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    store.commit(&Batch { writes: jobs.iter().map(|job| samples.insert(job)).collect() }).unwrap();
+    drop(store);
+    let sound = fs::read(database(dir.path())).unwrap();
+    let (mut noticed, mut harmless) = (0, 0);
+    for at in (0..sound.len()).step_by(251) {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 0x40;
+        fs::write(database(dir.path()), &damaged).unwrap();
+        let _ = fs::remove_file(log(dir.path()));
+        let Ok(store) = SqliteStore::open(dir.path()) else {
+            noticed += 1;
+            continue;
+        };
+        let answers: Vec<_> = jobs.iter().map(|job| (store.load(job.id), job)).collect();
+        for (answer, job) in &answers {
+            match answer {
+                Ok(Some(found)) => assert_eq!(found, *job, "byte {at}"),
+                Ok(None) | Err(StoreError::Corrupt { .. }) => {}
+                Err(error) => panic!("byte {at}: {error}"),
+            }
+        }
+        let all_there = answers.iter().all(|(answer, _)| matches!(answer, Ok(Some(_))));
+        *if all_there { &mut harmless } else { &mut noticed } += 1;
+        let mut open = Vec::new();
+        match store.open_jobs(&mut |job| open.push(job)) {
+            Ok(()) | Err(StoreError::Corrupt { .. }) => {}
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+        assert!(open.iter().all(|job| jobs.contains(job)), "byte {at}");
+    }
+    assert!(noticed > 10 && harmless > 10, "{noticed} noticed, {harmless} in free space");
+}
+
+#[test]
+fn damage_in_a_record_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut samples = Samples::new(2);
+    let job = samples.job("acme");
+    let store = SqliteStore::open(dir.path()).unwrap();
+    store.commit(&Batch { writes: vec![samples.insert(&job)] }).unwrap();
+    drop(store);
+    let tables = [("submissions", "load"), ("jobs", "load"), ("history", "history")];
+    for (table, verb) in tables {
+        let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+        let select = format!("SELECT record FROM {table}");
+        let update = format!("UPDATE {table} SET record = ?1");
+        let sound: Vec<u8> = connection.query_row(&select, (), |row| row.get(0)).unwrap();
+        for at in (0..sound.len()).step_by(17) {
+            let mut damaged = sound.clone();
+            damaged[at] ^= 1;
+            connection.execute(&update, [&damaged]).unwrap();
+            let store = SqliteStore::open(dir.path()).unwrap();
+            let answer = match verb {
+                "load" => store.load(job.id).map(|_| ()),
+                _ => store.history(job.id, 0, 10).map(|_| ()),
+            };
+            assert!(matches!(answer, Err(StoreError::Corrupt { .. })), "byte {at} of {table}: {answer:?}");
+        }
+        connection.execute(&update, [&sound]).unwrap();
+    }
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.load(job.id).unwrap(), Some(job));
+}
+
+#[test]
+fn columns_that_contradict_the_record_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut samples = Samples::new(3);
+    let job = samples.job("acme");
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let writes = vec![samples.insert(&job), Write::PutSession(samples.session(std::time::Duration::ZERO))];
+    store.commit(&Batch { writes }).unwrap();
+    let sound = everything(&store, &[job.id], &["acme"]);
+    drop(store);
+    for damage in [
+        "UPDATE jobs SET client = 'umbrella'",
+        "UPDATE jobs SET blueprint = 'other'",
+        "UPDATE jobs SET status = 9",
+        "UPDATE jobs SET status = 77",
+        "UPDATE jobs SET status = -1",
+        "UPDATE jobs SET record = x''",
+        "UPDATE jobs SET record = (SELECT record FROM submissions)",
+        "DELETE FROM submissions",
+    ] {
+        let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+        connection.execute_batch("CREATE TABLE kept AS SELECT * FROM jobs").unwrap();
+        connection.execute_batch("CREATE TABLE kept_too AS SELECT * FROM submissions").unwrap();
+        connection.execute_batch(damage).unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let answer = store.load(job.id);
+        assert!(matches!(answer, Err(StoreError::Corrupt { .. })), "{damage}: {answer:?}");
+        drop(store);
+        connection
+            .execute_batch(
+                "DELETE FROM jobs; INSERT INTO jobs SELECT * FROM kept; DROP TABLE kept;
+                 DELETE FROM submissions; INSERT INTO submissions SELECT * FROM kept_too; DROP TABLE kept_too;",
+            )
+            .unwrap();
+    }
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(everything(&store, &[job.id], &["acme"]), sound);
+}

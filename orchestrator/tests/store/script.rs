@@ -1,0 +1,114 @@
+//! An endless run of batches, the same ones for the same seed, and the means to compare what a store holds with it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use avtomatika_orchestrator::{
+    engine::{Job, JobStatus},
+    store::{
+        Batch, BlueprintRecord, IdempotencyKey, Store, Write,
+        conformance::{Samples, everything},
+        memory::MemoryStore,
+        sqlite::FILE_NAME,
+    },
+};
+use avtomatika_proto::JobId;
+
+/// Every batch finishes the jobs of the one before and brings new ones, so that half of a batch is never mistaken for a whole.
+pub struct Script {
+    samples: Samples,
+    open: Vec<Job>,
+    number: u32,
+}
+
+impl Script {
+    pub fn new(seed: u8) -> Self {
+        Self { samples: Samples::new(seed), open: Vec::new(), number: 0 }
+    }
+}
+
+impl Iterator for Script {
+    type Item = Batch;
+
+    fn next(&mut self) -> Option<Batch> {
+        self.number += 1;
+        let mut writes = Vec::new();
+        for job in std::mem::take(&mut self.open) {
+            let finished = self.samples.moved(&job, JobStatus::Finished);
+            writes.push(self.samples.update(&finished));
+        }
+        for n in 0..3 {
+            let job = self.samples.job("acme");
+            let key = format!("{}/{n}", self.number);
+            let key = IdempotencyKey { client: job.client.clone(), key: key.into(), fingerprint: [n; 32] };
+            writes.push(Write::InsertJob {
+                entries: self.samples.entries(&job, 0..job.history_len),
+                job: Arc::new(job.clone()),
+                idempotency: Some(key),
+            });
+            self.open.push(job);
+        }
+        writes.push(Write::PutSession(self.samples.session(Duration::from_secs(self.number.into()))));
+        let definition = "{}".into();
+        writes.push(Write::PutBlueprint(BlueprintRecord {
+            name: "b".into(),
+            version: self.number,
+            definition,
+        }));
+        Some(Batch { writes })
+    }
+}
+
+fn job_ids(batches: &[Batch]) -> Vec<JobId> {
+    let inserted = |write: &Write| match write {
+        Write::InsertJob { job, .. } => Some(job.id),
+        _ => None,
+    };
+    batches.iter().flat_map(|batch| batch.writes.iter().filter_map(inserted)).collect()
+}
+
+/// Asserts that the store holds the first `acknowledged` batches, or one more, and nothing else.
+pub fn assert_holds(store: &dyn Store, seed: u8, acknowledged: usize) {
+    let batches: Vec<Batch> = Script::new(seed).take(acknowledged + 1).collect();
+    let ids = job_ids(&batches);
+    let model = MemoryStore::new();
+    batches[..acknowledged].iter().for_each(|batch| model.commit(batch).unwrap());
+    let found = everything(store, &ids, &["acme"]);
+    if found == everything(&model, &ids, &["acme"]) {
+        return;
+    }
+    model.commit(&batches[acknowledged]).unwrap();
+    assert!(
+        found == everything(&model, &ids, &["acme"]),
+        "seed {seed}: the store holds neither {acknowledged} batches nor one more, but:\n{found}"
+    );
+}
+
+/// Asserts that the store holds exactly the first `committed` batches.
+pub fn assert_holds_exactly(store: &dyn Store, seed: u8, committed: usize) {
+    let batches: Vec<Batch> = Script::new(seed).take(committed + 1).collect();
+    let model = MemoryStore::new();
+    batches[..committed].iter().for_each(|batch| model.commit(batch).unwrap());
+    let ids = job_ids(&batches);
+    let (found, expected) = (everything(store, &ids, &["acme"]), everything(&model, &ids, &["acme"]));
+    assert!(found == expected, "seed {seed}: the store does not hold {committed} batches, but:\n{found}");
+}
+
+pub fn database(dir: &Path) -> PathBuf {
+    dir.join(FILE_NAME)
+}
+
+pub fn log(dir: &Path) -> PathBuf {
+    dir.join(format!("{FILE_NAME}-wal"))
+}
+
+/// The files as a crash at this instant would leave them.
+pub fn copy_as_after_a_crash(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    fs::copy(database(from), database(to)).unwrap();
+    fs::copy(log(from), log(to)).unwrap();
+}
