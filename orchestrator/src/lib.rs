@@ -15,6 +15,7 @@ pub mod api;
 mod app;
 pub mod blueprint;
 pub mod conductor;
+pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod json;
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod span;
 pub mod spelling;
 pub mod store;
+pub mod telemetry;
 pub mod time;
 
 pub use app::{App, Parts, StartError, assemble};

@@ -1,2 +1,225 @@
-//! Placeholder.
-fn main() {}
+//! The orchestrator as a process: arguments, settings, log, parts, and then it runs until it is told to stop.
+//!
+//! Every failure ends with one sentence that says what and why, and one that says how to mend it: see `--help` for what the exit
+//! status means.
+
+use std::{
+    fmt::Display,
+    net::SocketAddr,
+    process::{self, ExitCode},
+    sync::Arc,
+};
+
+use avtomatika_orchestrator::{
+    App, Parts, StartError, assemble,
+    blueprint::{Definition, load_dir},
+    conductor::Settings,
+    config::{Args, Config, ConfigError},
+    store::{StoreError, sqlite::SqliteStore},
+    telemetry,
+    time::SystemClock,
+};
+use clap::Parser as _;
+use tokio::{net::TcpListener, runtime::Runtime};
+use tokio_util::sync::CancellationToken;
+
+/// A mistake in flags, settings or blueprints. What clap ends with, too.
+const EXIT_USAGE: u8 = 2;
+
+/// Running ended in a failure.
+const EXIT_FAILED: u8 = 1;
+
+/// The address cannot be listened on (EX_UNAVAILABLE).
+const EXIT_ADDRESS: u8 = 69;
+
+/// The data directory cannot be used (EX_CANTCREAT).
+const EXIT_DATA_DIR: u8 = 73;
+
+/// Why the process ends: what and why, how to mend it, and its status.
+struct Failure {
+    status: u8,
+    what: String,
+    hint: String,
+}
+
+impl Failure {
+    fn new(status: u8, what: impl Display, hint: impl Into<String>) -> Self {
+        Self { status, what: what.to_string(), hint: hint.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(EXIT_USAGE, &error, &error.hint)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { status, what, hint }) => {
+            eprintln!("error: {what}\nhint: {hint}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let config = Config::resolve(args)?;
+    telemetry::start(config.log_format, &config.log).map_err(|reason| {
+        Failure::new(
+            EXIT_USAGE,
+            format_args!("log: {:?} is not a filter: {reason}", config.log),
+            "write a level such as info, or a filter such as info,avtomatika_orchestrator=debug",
+        )
+    })?;
+    let definitions = blueprints(&config)?;
+    let runtime = Runtime::new().map_err(|error| {
+        Failure::new(
+            EXIT_FAILED,
+            format_args!("cannot start threads: {error}"),
+            "free memory, or raise the limit on threads",
+        )
+    })?;
+    // First the address: whoever cannot have it has not touched the data.
+    let (listener, address) = runtime.block_on(listen(config.listen))?;
+    let store = SqliteStore::open(&config.data_dir).map_err(|error| store_failure(EXIT_DATA_DIR, &error))?;
+    let parts = Parts {
+        store: Arc::new(store),
+        clock: Arc::new(SystemClock::new()),
+        definitions,
+        auth: config.auth(),
+        settings: settings(&config)?,
+        drain_timeout: config.drain_timeout,
+    };
+    let app = assemble(parts).map_err(start_failure)?;
+    announce(&app, address);
+    runtime.block_on(serve(app, listener))
+}
+
+fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {
+    let loaded = load_dir(&config.blueprints).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        Failure::new(
+            EXIT_USAGE,
+            format_args!("the blueprints cannot be used:\n{}", lines.join("\n")),
+            "each line names the place and the cure",
+        )
+    })?;
+    if loaded.is_empty() {
+        return Err(Failure::new(
+            EXIT_USAGE,
+            format_args!("blueprints: {} holds none", config.blueprints.display()),
+            "put *.yaml files there, or name another directory; examples/blueprints has some",
+        ));
+    }
+    for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
+        tracing::warn!("{warning}");
+    }
+    Ok(loaded.into_iter().map(|loaded| loaded.definition).collect())
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
+    let failure = |error| {
+        Failure::new(
+            EXIT_ADDRESS,
+            format_args!("cannot listen on {address}: {error}"),
+            "stop the program that has the port, or choose another address with --listen",
+        )
+    };
+    let listener = TcpListener::bind(address).await.map_err(failure)?;
+    let address = listener.local_addr().map_err(failure)?;
+    Ok((listener, address))
+}
+
+fn settings(config: &Config) -> Result<Settings, Failure> {
+    let mut entropy_seed = [0; 32];
+    getrandom::fill(&mut entropy_seed).map_err(|error| {
+        Failure::new(
+            EXIT_FAILED,
+            format_args!("the system gives no random numbers: {error}"),
+            "check /dev/urandom",
+        )
+    })?;
+    Ok(Settings {
+        max_open_jobs: config.max_open_jobs,
+        max_workers: config.max_workers,
+        adoption_window: config.adoption_window,
+        entropy_seed,
+    })
+}
+
+fn store_failure(status: u8, error: &StoreError) -> Failure {
+    Failure::new(status, error, error.hint())
+}
+
+fn start_failure(error: StartError) -> Failure {
+    match error {
+        StartError::Store(error) => store_failure(EXIT_DATA_DIR, &error),
+        other => Failure::new(EXIT_FAILED, other, "start the release that stored it, or a later one"),
+    }
+}
+
+/// Says what is served and where. Tokens are not said: what stands in a log is read by many.
+fn announce(app: &App, address: SocketAddr) {
+    let host = match address.ip() {
+        ip if ip.is_loopback() => "localhost".to_owned(),
+        ip if ip.is_ipv6() => format!("[{ip}]"),
+        ip => ip.to_string(),
+    };
+    tracing::info!("Orchestrator is running on http://{host}:{port}", port = address.port());
+    tracing::info!("Registered blueprints:");
+    for blueprint in app.conductor().blueprints().served() {
+        let endpoint = blueprint.endpoint.as_deref().map(|path| format!(", POST /api{path}"));
+        tracing::info!(
+            "  - {} (version {}{})",
+            blueprint.name,
+            blueprint.version,
+            endpoint.unwrap_or_default()
+        );
+    }
+}
+
+async fn serve(app: App, listener: TcpListener) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    let signals = stop_signals().map_err(|error| {
+        Failure::new(
+            EXIT_FAILED,
+            format_args!("cannot wait for signals: {error}"),
+            "check the limits of this process",
+        )
+    })?;
+    tokio::spawn(obey(signals, shutdown.clone()));
+    app.serve(listener, shutdown).await.map_err(|error| store_failure(EXIT_FAILED, &error))?;
+    tracing::info!("Stopped: every acknowledged job is on disk");
+    Ok(())
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+fn stop_signals() -> std::io::Result<Signals> {
+    use tokio::signal::unix::{SignalKind, signal};
+    Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+}
+
+impl Signals {
+    /// The next signal, by number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => 15,
+            _ = self.interrupt.recv() => 2,
+        }
+    }
+}
+
+/// The first signal asks for a stop in order; the second one is somebody who will not wait.
+async fn obey(mut signals: Signals, shutdown: CancellationToken) {
+    signals.next().await;
+    tracing::info!("Stopping; a second signal stops at once");
+    shutdown.cancel();
+    let signal = signals.next().await;
+    process::exit(128 + signal);
+}

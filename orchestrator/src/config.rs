@@ -1,0 +1,637 @@
+//! Every knob: what it means, its default, its limits. A flag goes before the environment, the environment before the file
+//! given by `--config`, the file before the default.
+//!
+//! A mistake is answered with the key, what is wrong with it and how to mend it, before anything is started. It refuses to
+//! know what is done with the values.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+use crate::{
+    api::{Auth, Secret},
+    span,
+    spelling::did_you_mean,
+    telemetry,
+};
+
+/// What the command line and the environment say.
+#[derive(Debug, Default, Parser)]
+#[command(
+    name = "avtomatika-orchestrator",
+    version,
+    about = "Takes jobs, walks them through their blueprints, and streams tasks to workers.",
+    after_long_help = AFTER_HELP
+)]
+pub struct Args {
+    /// File with settings in TOML; examples/orchestrator.toml names every key
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Address and port for clients and workers alike: REST and gRPC share it [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS", env = "AVTOMATIKA_LISTEN")]
+    pub listen: Option<String>,
+
+    /// Directory that holds the jobs; it is created when it is not there [default: $XDG_DATA_HOME/avtomatika, or
+    /// ~/.local/share/avtomatika]
+    #[arg(long, value_name = "DIR", env = "AVTOMATIKA_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Directory with the blueprints that jobs may follow. Required, here or in the file
+    #[arg(long, value_name = "DIR", env = "AVTOMATIKA_BLUEPRINTS")]
+    pub blueprints: Option<PathBuf>,
+
+    /// Token of a client, as NAME:TOKEN; TOKEN alone belongs to the client "default". May be repeated
+    #[arg(
+        long = "client-token",
+        value_name = "[NAME:]TOKEN",
+        env = "AVTOMATIKA_CLIENT_TOKEN",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub client_tokens: Vec<String>,
+
+    /// Token that workers show. May be repeated
+    #[arg(
+        long = "worker-token",
+        value_name = "TOKEN",
+        env = "AVTOMATIKA_WORKER_TOKEN",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub worker_tokens: Vec<String>,
+
+    /// How long after a restart the workers of before are waited for, so that they keep their tasks [default: 5s]
+    #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_ADOPTION_WINDOW")]
+    pub adoption_window: Option<String>,
+
+    /// Jobs that may be open at once; more are refused until some end [default: 1000000]
+    #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_MAX_OPEN_JOBS")]
+    pub max_open_jobs: Option<usize>,
+
+    /// Workers that may be connected at once [default: 10000]
+    #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_MAX_WORKERS")]
+    pub max_workers: Option<usize>,
+
+    /// How long a stop waits for requests that are under way [default: 10s]
+    #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_DRAIN_TIMEOUT")]
+    pub drain_timeout: Option<String>,
+
+    /// Form of the log, which goes to stderr [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT", env = "AVTOMATIKA_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// What to log: error, warn, info, debug, trace, or a filter such as info,avtomatika_orchestrator=debug [default: info]
+    #[arg(long, value_name = "FILTER", env = "AVTOMATIKA_LOG")]
+    pub log: Option<String>,
+
+    /// Serve without encryption on an address that other machines can reach
+    #[arg(
+        long,
+        env = "AVTOMATIKA_ALLOW_PLAINTEXT",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub allow_plaintext: Option<bool>,
+}
+
+const AFTER_HELP: &str = "\
+Example:
+  avtomatika-orchestrator --blueprints examples/blueprints \\
+      --client-token test-client-token --worker-token test-worker-token
+
+  curl -X POST http://localhost:8000/api/jobs/test \\
+      -H 'X-Avtomatika-Token: test-client-token' -d '{\"input\": \"Test message\"}'
+
+A flag goes before its environment variable, that before the file, that before the default. Tokens are better kept out of
+command lines, where other users of the machine can see them: put them into the environment, separated by commas, or into
+the file.
+
+Exit status: 0 stopped as asked; 1 failed while running, for example because the disk failed; 2 a mistake in flags, settings
+or blueprints; 69 the address cannot be listened on; 73 the data directory cannot be used.";
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object per line.
+    Json,
+}
+
+/// What the file says. Its keys are those of the flags, except that the tables of tokens are nicer to write than lists.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    data_dir: Option<PathBuf>,
+    blueprints: Option<PathBuf>,
+    clients: Option<BTreeMap<String, String>>,
+    worker_tokens: Option<Vec<String>>,
+    adoption_window: Option<String>,
+    max_open_jobs: Option<usize>,
+    max_workers: Option<usize>,
+    drain_timeout: Option<String>,
+    log_format: Option<LogFormat>,
+    log: Option<String>,
+    allow_plaintext: Option<bool>,
+}
+
+const FILE_KEYS: [&str; 12] = [
+    "listen",
+    "data_dir",
+    "blueprints",
+    "clients",
+    "worker_tokens",
+    "adoption_window",
+    "max_open_jobs",
+    "max_workers",
+    "drain_timeout",
+    "log_format",
+    "log",
+    "allow_plaintext",
+];
+
+/// Every setting, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Where clients and workers connect.
+    pub listen: SocketAddr,
+    /// Where the store is.
+    pub data_dir: PathBuf,
+    /// Where the blueprints are.
+    pub blueprints: PathBuf,
+    /// The clients' tokens, by name.
+    pub clients: BTreeMap<String, Secret>,
+    /// The workers' tokens.
+    pub worker_tokens: Vec<Secret>,
+    /// How long after a restart the workers of before are waited for.
+    pub adoption_window: Duration,
+    /// Jobs that may be open at once.
+    pub max_open_jobs: usize,
+    /// Workers that may be connected at once.
+    pub max_workers: usize,
+    /// How long a stop waits for requests that are under way.
+    pub drain_timeout: Duration,
+    /// Form of the log.
+    pub log_format: LogFormat,
+    /// What to log.
+    pub log: String,
+}
+
+/// A mistake in the settings: which key, what is wrong, how to mend it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The key, or the file.
+    pub key: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// How to mend it.
+    pub hint: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.what)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+fn mistake(key: &str, what: impl Into<String>, hint: impl Into<String>) -> ConfigError {
+    ConfigError { key: key.to_owned(), what: what.into(), hint: hint.into() }
+}
+
+/// Where clients and workers connect when nobody says.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8000";
+
+/// How long after a restart the workers of before are waited for when nobody says.
+pub const DEFAULT_ADOPTION_WINDOW: Duration = Duration::from_secs(5);
+
+/// Jobs that may be open at once when nobody says: about 1 GB of memory.
+pub const DEFAULT_MAX_OPEN_JOBS: usize = 1_000_000;
+
+/// Workers that may be connected at once when nobody says.
+pub const DEFAULT_MAX_WORKERS: usize = 10_000;
+
+/// How long a stop waits when nobody says.
+pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest span that the start or the stop of a process may be told to wait.
+const WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// Length of a client's name.
+const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// Length of a token.
+const TOKEN_BYTES_MAX: usize = 1024;
+
+/// The tokens of the examples, which everybody knows.
+const WELL_KNOWN_TOKENS: [&str; 2] = ["test-client-token", "test-worker-token"];
+
+impl Config {
+    /// The settings of this process: its arguments and environment, and the file that they name.
+    ///
+    /// # Errors
+    /// The first mistake that was found.
+    pub fn resolve(args: Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            Some(path) => read(path)?,
+            None => File::default(),
+        };
+        Self::merge(args, file)
+    }
+
+    /// The settings in the text of a file alone.
+    ///
+    /// # Errors
+    /// The first mistake that was found.
+    pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigError> {
+        Self::merge(Args::default(), parse(name, text)?)
+    }
+
+    /// Who may call.
+    pub fn auth(&self) -> Auth {
+        Auth::new(self.clients.iter().map(|(name, token)| (name.as_str(), token)), &self.worker_tokens)
+    }
+
+    fn merge(args: Args, file: File) -> Result<Self, ConfigError> {
+        let config = Self {
+            listen: listen(args.listen.or(file.listen).as_deref().unwrap_or(DEFAULT_LISTEN))?,
+            data_dir: args.data_dir.or(file.data_dir).map_or_else(default_data_dir, Ok)?,
+            blueprints: args.blueprints.or(file.blueprints).ok_or_else(no_blueprints)?,
+            clients: clients(args.client_tokens, file.clients)?,
+            worker_tokens: workers(args.worker_tokens, file.worker_tokens)?,
+            adoption_window: wait(
+                "adoption_window",
+                args.adoption_window.or(file.adoption_window),
+                DEFAULT_ADOPTION_WINDOW,
+            )?,
+            max_open_jobs: count(
+                "max_open_jobs",
+                args.max_open_jobs.or(file.max_open_jobs),
+                DEFAULT_MAX_OPEN_JOBS,
+            )?,
+            max_workers: count("max_workers", args.max_workers.or(file.max_workers), DEFAULT_MAX_WORKERS)?,
+            drain_timeout: wait(
+                "drain_timeout",
+                args.drain_timeout.or(file.drain_timeout),
+                DEFAULT_DRAIN_TIMEOUT,
+            )?,
+            log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            log: args.log.or(file.log).unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned()),
+        };
+        config.check_tokens()?;
+        config.check_exposure(args.allow_plaintext.or(file.allow_plaintext).unwrap_or(false))?;
+        Ok(config)
+    }
+
+    /// One token is one caller.
+    fn check_tokens(&self) -> Result<(), ConfigError> {
+        let mut owners: BTreeMap<&str, String> = BTreeMap::new();
+        let clients = self.clients.iter().map(|(name, token)| (token, format!("client {name:?}")));
+        let workers = self.worker_tokens.iter().map(|token| (token, "workers".to_owned()));
+        for (token, owner) in clients.chain(workers) {
+            if let Some(other) = owners.insert(token.expose(), owner.clone()) {
+                return Err(mistake(
+                    "client_tokens, worker_tokens",
+                    format!("one token is given to {other} and to {owner}"),
+                    "give each client, and the workers, a token of their own",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What other machines can reach is not guarded by tokens that everybody knows, nor by tokens that anybody can read on the
+    /// way, unless the operator says that something else guards it.
+    fn check_exposure(&self, allow_plaintext: bool) -> Result<(), ConfigError> {
+        if self.listen.ip().is_loopback() {
+            return Ok(());
+        }
+        let tokens = self.clients.values().chain(&self.worker_tokens);
+        for token in tokens {
+            if WELL_KNOWN_TOKENS.contains(&token.expose()) {
+                return Err(mistake(
+                    "client_tokens, worker_tokens",
+                    format!(
+                        "a token of the examples cannot guard {}, which other machines can reach",
+                        self.listen
+                    ),
+                    "make tokens that nobody can guess, for example with: openssl rand -hex 32",
+                ));
+            }
+        }
+        match allow_plaintext {
+            true => Ok(()),
+            false => Err(mistake(
+                "listen",
+                format!(
+                    "{} can be reached by other machines, and tokens would cross the network unencrypted",
+                    self.listen
+                ),
+                "listen on 127.0.0.1 behind a proxy that does TLS, or say --allow-plaintext when the network itself is safe",
+            )),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let name = path.display().to_string();
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&name, &text),
+        Err(error) => Err(mistake(
+            &name,
+            format!("cannot be read: {error}"),
+            "check the path after --config, and its permissions",
+        )),
+    }
+}
+
+fn parse(name: &str, text: &str) -> Result<File, ConfigError> {
+    // A byte order mark is what some editors leave; it means nothing.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or_default();
+        let line = text[..text.floor_char_boundary(span.start)].matches('\n').count() + 1;
+        let place = format!("{name}, line {line}");
+        if error.message().starts_with("unknown field") {
+            let key = text.get(span).unwrap_or_default().trim();
+            let meant = did_you_mean(key, FILE_KEYS);
+            return mistake(
+                &place,
+                format!("unknown key {key:?}{meant}"),
+                format!("keys: {}", FILE_KEYS.join(", ")),
+            );
+        }
+        mistake(&place, error.message().trim(), "examples/orchestrator.toml shows every key with its form")
+    })
+}
+
+fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
+    let with_address = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    with_address.as_deref().unwrap_or(text).parse().map_err(|_| {
+        mistake(
+            "listen",
+            format!("{text:?} is not an address with a port"),
+            "write it as 127.0.0.1:8000, or [::1]:8000; 0.0.0.0:8000 means every address",
+        )
+    })
+}
+
+fn default_data_dir() -> Result<PathBuf, ConfigError> {
+    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    // A relative XDG_DATA_HOME is to be ignored, says its specification.
+    let base = set("XDG_DATA_HOME").filter(|path| path.is_absolute());
+    let base = base.or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    base.map(|base| base.join("avtomatika")).ok_or_else(|| {
+        mistake("data_dir", "there is no home directory to put it in", "name a directory with --data-dir")
+    })
+}
+
+fn no_blueprints() -> ConfigError {
+    mistake(
+        "blueprints",
+        "no directory with blueprints is named",
+        "name one with --blueprints, such as examples/blueprints",
+    )
+}
+
+/// Tokens of flags and environment take the place of those in the file, all of them: a token that was struck from one list
+/// must not live on in the other.
+fn clients(
+    given: Vec<String>,
+    file: Option<BTreeMap<String, String>>,
+) -> Result<BTreeMap<String, Secret>, ConfigError> {
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for text in given {
+        pairs.push(match text.split_once(':') {
+            Some((name, token)) => (name.to_owned(), token.to_owned()),
+            None => ("default".to_owned(), text),
+        });
+    }
+    if pairs.is_empty() {
+        pairs.extend(file.unwrap_or_default());
+    }
+    let mut clients = BTreeMap::new();
+    for (name, token) in pairs {
+        if !is_client_name(&name) {
+            return Err(mistake(
+                "client_tokens",
+                format!("{:?} is not a client's name", telemetry::printable(&name)),
+                "write NAME:TOKEN; a name is 1 to 64 characters of a-z A-Z 0-9 . _ -",
+            ));
+        }
+        let token = secret("client_tokens", token)?;
+        if clients.insert(name.clone(), token).is_some() {
+            return Err(mistake("client_tokens", format!("client {name:?} has two tokens"), "give it one"));
+        }
+    }
+    match clients.is_empty() {
+        false => Ok(clients),
+        true => Err(mistake(
+            "client_tokens",
+            "no client may submit jobs, because no client has a token",
+            "give one with --client-token NAME:TOKEN, AVTOMATIKA_CLIENT_TOKEN, or [clients] in the file",
+        )),
+    }
+}
+
+fn workers(given: Vec<String>, file: Option<Vec<String>>) -> Result<Vec<Secret>, ConfigError> {
+    let tokens = if given.is_empty() { file.unwrap_or_default() } else { given };
+    if tokens.is_empty() {
+        return Err(mistake(
+            "worker_tokens",
+            "no worker may connect, because there is no worker token",
+            "give one with --worker-token, AVTOMATIKA_WORKER_TOKEN, or worker_tokens in the file",
+        ));
+    }
+    tokens.into_iter().map(|token| secret("worker_tokens", token)).collect()
+}
+
+fn is_client_name(name: &str) -> bool {
+    (1..=CLIENT_NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// A token that a header can carry. The error does not show it.
+fn secret(key: &str, token: String) -> Result<Secret, ConfigError> {
+    let fits = (1..=TOKEN_BYTES_MAX).contains(&token.len());
+    match fits && token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(Secret::new(token)),
+        false => Err(mistake(
+            key,
+            "a token is not 1 to 1024 visible ASCII characters",
+            "make tokens without spaces, for example with: openssl rand -hex 32",
+        )),
+    }
+}
+
+fn wait(key: &str, text: Option<String>, default: Duration) -> Result<Duration, ConfigError> {
+    let Some(text) = text else { return Ok(default) };
+    match span::parse(&text) {
+        Ok(span) if span <= WAIT_MAX => Ok(span),
+        Ok(_) => Err(mistake(key, format!("{text:?} is longer than 10m"), "choose less")),
+        Err(error) => Err(mistake(key, format!("{text:?}: {error}"), format!("write it as {key} = \"5s\""))),
+    }
+}
+
+fn count(key: &str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    match given.unwrap_or(default) {
+        0 => Err(mistake(key, "0 would refuse everything", "choose 1 or more, or leave it out")),
+        count => Ok(count),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    const LEAST: &str =
+        "blueprints = \"b\"\nworker_tokens = [\"w\"]\ndata_dir = \"d\"\n[clients]\ndefault = \"c\"\n";
+
+    fn args(flags: &[&str]) -> Args {
+        Args::try_parse_from([&["avtomatika-orchestrator"], flags].concat()).unwrap()
+    }
+
+    fn refused(settings: &str) -> String {
+        let error = Config::from_toml("test.toml", settings).unwrap_err();
+        assert!(!error.hint.is_empty());
+        error.to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_sound_and_hides_tokens() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_example_names_every_key_and_is_accepted() {
+        let text = include_str!("../../examples/orchestrator.toml");
+        let config = Config::from_toml("orchestrator.toml", text).unwrap();
+        assert!(config.clients.contains_key("default"));
+        for key in FILE_KEYS {
+            let named = text.lines().any(|line| {
+                let line = line.trim_start_matches("#= ");
+                line.starts_with(&format!("{key} =")) || line == format!("[{key}]")
+            });
+            assert!(named, "examples/orchestrator.toml lacks {key}");
+        }
+        // What is commented out is the default, and is accepted as well.
+        let uncommented: String = text
+            .lines()
+            .map(|line| line.strip_prefix("#= ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let defaults = Config::from_toml("orchestrator.toml", &uncommented).unwrap();
+        assert_eq!(defaults.listen, config.listen);
+        assert_eq!(defaults.adoption_window, config.adoption_window);
+        assert_eq!(defaults.max_open_jobs, config.max_open_jobs);
+        assert_eq!(defaults.max_workers, config.max_workers);
+        assert_eq!(defaults.drain_timeout, config.drain_timeout);
+        assert_eq!((defaults.log_format, defaults.log), (config.log_format, config.log));
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let file =
+            || parse("test.toml", &format!("listen = \"127.0.0.1:1\"\nmax_workers = 7\n{LEAST}")).unwrap();
+        let config =
+            Config::merge(args(&["--listen", "localhost:2", "--client-token", "alice:a"]), file()).unwrap();
+        assert_eq!(config.listen, "127.0.0.1:2".parse().unwrap());
+        assert_eq!(config.max_workers, 7);
+        assert_eq!(config.max_open_jobs, DEFAULT_MAX_OPEN_JOBS);
+        assert_eq!(config.clients.keys().collect::<Vec<_>>(), ["alice"], "the file's clients do not live on");
+    }
+
+    #[test]
+    fn a_mistake_is_answered_with_its_key() {
+        for (settings, text) in [
+            ("listne = \"x\"", "test.toml, line 1: unknown key \"listne\"; did you mean \"listen\"?"),
+            ("\nlisten = 8000", "test.toml, line 2: invalid type: integer `8000`, expected a string"),
+            ("listen = \"x\"\nlisten = \"y\"", "test.toml, line 2: duplicate key"),
+            ("blueprints =", "test.toml, line 1: string values must be quoted"),
+            ("listen = \"8000\"", "listen: \"8000\" is not an address with a port"),
+            ("listen = \"127.0.0.1:70000\"", "listen: \"127.0.0.1:70000\" is not an address with a port"),
+            ("data_dir = \"d\"", "blueprints: no directory with blueprints is named"),
+            ("data_dir = \"d\"\nblueprints = \"b\"", "client_tokens: no client may submit jobs"),
+        ] {
+            let found = refused(settings);
+            assert!(found.starts_with(text), "{settings:?}: {found}");
+        }
+        for (line, text) in [
+            ("max_workers = 0", "max_workers: 0 would refuse everything"),
+            ("max_open_jobs = -1", "test.toml, line 1: invalid value: integer `-1`"),
+            ("drain_timeout = \"soon\"", "drain_timeout: \"soon\": expected a span of time"),
+            ("adoption_window = \"1h\"", "adoption_window: \"1h\" is longer than 10m"),
+            ("log_format = \"xml\"", "test.toml, line 1: unknown variant `xml`"),
+        ] {
+            let found = refused(&format!("{line}\n{LEAST}"));
+            assert!(found.starts_with(text), "{line:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_checked_and_never_shown() {
+        let with = |clients: &str, workers: &str| {
+            format!(
+                "data_dir = \"d\"\nblueprints = \"b\"\nworker_tokens = [{workers}]\n[clients]\n{clients}\n"
+            )
+        };
+        for (clients, workers, text) in [
+            ("a = \"t\"", "", "worker_tokens: no worker may connect"),
+            (
+                "a = \"t\"",
+                "\"t\"",
+                "client_tokens, worker_tokens: one token is given to client \"a\" and to workers",
+            ),
+            (
+                "a = \"t\"\nb = \"t\"",
+                "\"w\"",
+                "client_tokens, worker_tokens: one token is given to client \"a\" and",
+            ),
+            ("a = \"secret two\"", "\"w\"", "client_tokens: a token is not 1 to 1024 visible"),
+            ("a = \"\"", "\"w\"", "client_tokens: a token is not 1 to 1024 visible"),
+            ("\"a b\" = \"t\"", "\"w\"", "client_tokens: \"a b\" is not a client's name"),
+        ] {
+            let found = refused(&with(clients, workers));
+            assert!(found.starts_with(text), "{found}");
+            assert!(!found.contains("secret"), "{found}");
+        }
+        let config = Config::from_toml("test.toml", &with("a = \"secret\"", "\"w\"")).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn what_other_machines_can_reach_needs_real_tokens_and_a_word_about_encryption() {
+        let with = |listen: &str, token: &str, more: &str| {
+            Config::from_toml(
+                "test.toml",
+                &format!(
+                    "listen = \"{listen}\"\n{more}\ndata_dir = \"d\"\nblueprints = \"b\"\nworker_tokens = [\"w\"]\n[clients]\na = \"{token}\"\n"
+                ),
+            )
+            .map_err(|error| error.to_string())
+        };
+        assert!(with("127.0.0.1:8000", "test-client-token", "").is_ok());
+        assert!(with("[::1]:8000", "test-client-token", "").is_ok());
+        assert!(with("0.0.0.0:8000", "t", "allow_plaintext = true").is_ok());
+        let found = with("0.0.0.0:8000", "t", "").unwrap_err();
+        assert!(found.starts_with("listen: 0.0.0.0:8000 can be reached by other machines"), "{found}");
+        let found = with("[::]:8000", "test-client-token", "allow_plaintext = true").unwrap_err();
+        assert!(found.contains("a token of the examples cannot guard [::]:8000"), "{found}");
+    }
+}
