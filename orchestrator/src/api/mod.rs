@@ -10,6 +10,7 @@ use crate::{conductor::Conductor, metrics::Metrics};
 
 pub mod auth;
 mod convert;
+pub mod limits;
 mod readiness;
 mod reply;
 mod server;

@@ -5,7 +5,6 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::{
@@ -13,11 +12,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Longest that a peer may take to show which protocol it speaks.
-const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest that a peer may take nothing of what we send it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::api::limits::{FIRST_WORDS_TIMEOUT, WRITE_TIMEOUT};
 
 /// The first words of HTTP/2. As long as everything that came is a part of them, the protocol is not known.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
