@@ -12,7 +12,7 @@ use std::{
 use super::{
     StateKind,
     finding::{Findings, did_you_mean, shown},
-    load::{Draft, DraftState},
+    states::{Draft, DraftState},
 };
 
 /// Checks the states together and returns the start, if there is exactly one.

@@ -8,14 +8,18 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
+mod budget;
 mod eval;
+mod operators;
+mod output;
 mod parse;
 mod value;
 
 pub use parse::SOURCE_BYTES_MAX;
 
 use self::{
-    eval::{Data, Evaluation, Output},
+    eval::{Data, Evaluation},
+    output::Output,
     parse::Node,
 };
 use crate::{json::Json, time::Timestamp};

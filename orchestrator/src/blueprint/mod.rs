@@ -8,18 +8,22 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use indexmap::IndexMap;
 
 mod check;
+mod directory;
 pub mod expr;
 mod finding;
 mod graph;
 mod load;
+mod reader;
 mod registry;
+mod states;
 mod yaml;
 
+pub use directory::load_dir;
 pub use expr::{Expr, ExprError, ExprSyntaxError, Scope, Template};
 pub use finding::{Finding, Position, Severity};
 pub use load::{
     Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX, STATES_MAX,
-    load, load_dir,
+    load,
 };
 pub use registry::Registry;
 

@@ -542,13 +542,13 @@ fn a_directory_is_read_whole_and_compared() {
     let found: String =
         load_dir(dir.path()).unwrap_err().iter().map(|finding| format!("{finding}\n")).collect();
     insta::assert_snapshot!(found.replace(&format!("{}/", dir.path().display()), ""), @r"
+    b.yml:5:12: error: the blueprint `test_workflow` is defined already at a.yaml:5:12; rename one of them
+    b.yml:6:11: error: the endpoint `/jobs/test` is defined already at a.yaml:6:11; rename one of them
     c.json:1:1: error: not YAML: unclosed bracket '{'; check the indentation, colons and quotes around here
+    d.yaml:6:11: error: the endpoint `/jobs/test` is defined already at a.yaml:6:11; rename one of them
     e.yaml: error: cannot be read: not UTF-8 at byte 11; check the path and its permissions
     f.yaml: error: cannot be read: it is no regular file; check the path and its permissions
     g.yaml: error: cannot be read: the file has 1048577 bytes, at most 1048576 are allowed; check the path and its permissions
-    b.yml:5:12: error: the blueprint `test_workflow` is defined already at a.yaml:5:12; rename one of them
-    b.yml:6:11: error: the endpoint `/jobs/test` is defined already at a.yaml:6:11; rename one of them
-    d.yaml:6:11: error: the endpoint `/jobs/test` is defined already at a.yaml:6:11; rename one of them
     ");
 
     let none = dir.path().join("nothing");

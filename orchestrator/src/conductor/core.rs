@@ -198,14 +198,16 @@ impl Core {
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
             }
         }
-        self.tell_assigned();
+        self.tell_handed();
     }
 
-    /// Tells the watchers whose tasks were just handed out.
-    pub fn tell_assigned(&mut self) {
-        for job_id in self.dispatch.take_assigned() {
-            self.metrics.dispatched();
-            self.touched(job_id);
+    /// Counts the tasks that were just handed out, and tells the watchers of their jobs.
+    pub fn tell_handed(&mut self) {
+        for handed in self.dispatch.take_handed() {
+            if !handed.adopted {
+                self.metrics.dispatched();
+            }
+            self.touched(handed.job_id);
         }
     }
 

@@ -111,7 +111,7 @@ impl Core {
         );
         self.lose(reconciled.orphans);
         self.dispatch.pump_all(now);
-        self.tell_assigned();
+        self.tell_handed();
         Ok(stream)
     }
 
@@ -143,7 +143,7 @@ impl Core {
             FromWorker::Drain => self.dispatch.drain(session_id),
             FromWorker::Ended => self.session_ended(session_id, "its stream has ended"),
         }
-        self.tell_assigned();
+        self.tell_handed();
     }
 
     fn result(&mut self, session_id: SessionId, result: WorkerResult, now: Timestamp) {
@@ -221,7 +221,7 @@ impl Core {
             tracing::warn!("{} workers of before the restart did not come back in time", missing.len());
             self.batch.writes.writes.extend(missing.into_iter().map(Write::RemoveSession));
             self.dispatch.pump_all(now);
-            self.tell_assigned();
+            self.tell_handed();
         }
     }
 }

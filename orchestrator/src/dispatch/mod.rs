@@ -66,6 +66,15 @@ pub struct Orphan {
     pub worker_id: Arc<str>,
 }
 
+/// A task came into a worker's hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handed {
+    /// The job that waits for it.
+    pub job_id: JobId,
+    /// Whether the worker had it all along, from before a restart.
+    pub adopted: bool,
+}
+
 /// Which of a returning worker's tasks are still its own.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reconciled {
@@ -87,7 +96,7 @@ pub struct Dispatch {
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     adoption: Adoption,
     paused: bool,
-    assigned: Vec<JobId>,
+    handed: Vec<Handed>,
 }
 
 impl Dispatch {
@@ -101,7 +110,7 @@ impl Dispatch {
             deadlines: BTreeSet::new(),
             adoption,
             paused: false,
-            assigned: Vec::new(),
+            handed: Vec::new(),
         }
     }
 
@@ -244,6 +253,7 @@ impl Dispatch {
             Some(offer) => {
                 tracing::info!("Task {task_id} of job {} is adopted: its worker still has it", offer.job_id);
                 self.put_lease(session_id, &offer, now);
+                self.handed.push(Handed { job_id: offer.job_id, adopted: true });
                 true
             }
             None => false,
@@ -328,9 +338,9 @@ impl Dispatch {
         }
     }
 
-    /// The jobs whose tasks were handed out since the last call.
-    pub fn take_assigned(&mut self) -> Vec<JobId> {
-        std::mem::take(&mut self.assigned)
+    /// The tasks that came into a worker's hands since the last call.
+    pub fn take_handed(&mut self) -> Vec<Handed> {
+        std::mem::take(&mut self.handed)
     }
 
     /// Ready tasks by type.
@@ -373,7 +383,7 @@ impl Dispatch {
                 session.record.worker.worker_id
             );
             session.occupy(offer.task_id);
-            self.assigned.push(offer.job_id);
+            self.handed.push(Handed { job_id: offer.job_id, adopted: false });
             let deadline = now + offer.timeout;
             session.outbox.send(ToWorker::Task(Assignment { offer, deadline }));
         }

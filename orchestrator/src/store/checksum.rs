@@ -1,12 +1,13 @@
-//! CRC-32, the one of zip and PNG files: tells a record that was damaged on the disk from the one that was written.
+//! CRC-32, as in zip and PNG files: tells a record that was damaged on the disk from one that is as written.
 //!
-//! SQLite protects its log with checksums, but not the pages of the database itself. It promises to notice every flipped bit and
-//! every damaged run of up to 32 bits; it is no defence against someone who means harm.
+//! SQLite protects its log with checksums, but not the pages of the database itself. It promises to notice
+//! every flipped bit and every damaged run of up to 32 bits; it is no defence against someone who means harm.
 
 /// The generator polynomial, bits reversed.
 const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// `TABLES[k][byte]` is the effect of `byte` with `k` more bytes behind it, so that eight bytes are taken in one step.
+/// `TABLES[k][byte]` is the effect of `byte` with `k` more bytes behind it, so that eight bytes are taken in
+/// one step.
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {

@@ -1,7 +1,7 @@
 //! What every store must do, as tests that any store can be put through.
 //!
-//! Each case is given a way to open one store, new at first and the same one whenever it is opened again. The expectations are
-//! those of the trait's documentation. It refuses to know which store it is.
+//! Each case is given a way to open one store, new at first and the same one whenever it is opened again. The
+//! expectations are those of the trait's documentation. It refuses to know which store it is.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -195,7 +195,8 @@ fn commit(store: &dyn Store, writes: impl IntoIterator<Item = Write>) {
     ok(store.commit(&Batch { writes: writes.into_iter().collect() }));
 }
 
-/// Everything that a store can be asked about these jobs and this client. Two stores with the same content give the same.
+/// Everything that a store can be asked about these jobs and this client. Two stores with the same content
+/// give the same.
 pub fn everything(store: &dyn Store, jobs: &[JobId], clients: &[&str]) -> String {
     let mut open = Vec::new();
     ok(store.open_jobs(&mut |job| open.push(job)));

@@ -1,7 +1,7 @@
 //! Which jobs a page of a listing holds and where the next one begins: the rules that every store shares.
 //!
-//! A store walks its jobs from the newest to the oldest and asks a [`Listing`] about each. It refuses to know where the jobs
-//! come from.
+//! A store walks its jobs from the newest to the oldest and asks a [`Listing`] about each. It refuses to know
+//! where the jobs come from.
 
 use std::{
     collections::BTreeMap,
@@ -35,8 +35,8 @@ impl<'q> Listing<'q> {
         Self { query, page: ListPage::default(), scanned: 0, bytes: 0, last_key: i64::MAX }
     }
 
-    /// The keys that the walk must cover, from the highest down. They hold a millisecond, hence the ends are rounded
-    /// outwards and [`Self::wants_origin`] decides.
+    /// The keys that the walk must cover, from the highest down. They hold a millisecond, hence the ends are
+    /// rounded outwards and [`Self::wants_origin`] decides.
     pub(super) fn keys(&self) -> Range<i64> {
         let first_key = |unix_ms: u64| JobId::first_key_of(unix_ms.min(UNIX_MS_MAX));
         let from = self.query.created_from.map_or(0, |time| first_key(time.as_unix_ms()));

@@ -1,7 +1,7 @@
 //! A store that forgets: for tests and simulations.
 //!
-//! It promises what [`Store`] promises except that nothing outlives the last reference to it. To play a crash, drop
-//! everything but the store and start again from it.
+//! It promises what [`Store`] promises except that nothing outlives the last reference to it. To play a
+//! crash, drop everything but the store and start again from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -47,7 +47,8 @@ impl MemoryStore {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A batch is checked before it is applied, and applying it cannot panic: what a panic elsewhere leaves is whole.
+        // A batch is checked before it is applied, and applying it cannot panic: what a panic elsewhere
+        // leaves is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -46,11 +46,11 @@ pub enum Write {
         /// What to append to its history.
         entries: Vec<HistoryEntry>,
     },
-    /// A session was opened.
+    /// A session was opened. Takes the place of one with its id.
     PutSession(SessionRecord),
     /// A session has ended. One that is not there is no error.
     RemoveSession(SessionId),
-    /// A new version of a blueprint.
+    /// A new version of a blueprint. A version that is there already is a fault, as is a job.
     PutBlueprint(BlueprintRecord),
 }
 

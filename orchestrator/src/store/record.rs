@@ -1,16 +1,17 @@
 //! How jobs, histories, sessions and blueprints are written down: the bytes of one row.
 //!
-//! A record is a format byte, a protocol-buffers message, and a checksum over both and over its owner's id, so that damage
-//! and a row in the wrong place are noticed. Whatever bytes it is given, decoding answers with the value that was encoded or
-//! with [`Damaged`], never with a panic. Every release must read what every earlier one wrote: fields are added and never
-//! change their tag, type or meaning. It refuses to know where records are kept.
+//! A record is a format byte, a protocol-buffers message, and a checksum over both and over its owner's id,
+//! so that damage and a row in the wrong place are noticed. Whatever bytes it is given, decoding answers with
+//! the value that was encoded or with [`Damaged`], never with a panic. Every release must read what every
+//! earlier one wrote: fields are added and never change their tag, type or meaning. It refuses to know where
+//! records are kept.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, SessionId, TaskId};
 use prost::Message;
 
-use super::{BlueprintRecord, SessionRecord, WorkerRecord, checksum::Crc32};
+use super::{BlueprintRecord, IdempotencyKey, SessionRecord, WorkerRecord, checksum::Crc32};
 use crate::{
     engine::{Attempt, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
     json::Json,
@@ -31,6 +32,7 @@ enum Kind {
     History = 3,
     Session = 4,
     Blueprint = 5,
+    Idempotency = 6,
 }
 
 /// The bytes are not a record that a release of Avtomatika wrote.
@@ -195,6 +197,14 @@ struct StoredBlueprint {
     version: u32,
     #[prost(string, tag = "2")]
     definition: String,
+}
+
+#[derive(Message)]
+struct StoredIdempotency {
+    #[prost(bytes = "vec", tag = "1")]
+    job_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    fingerprint: Vec<u8>,
 }
 
 /// Replaces what is in `buffer` by the record of the message.
@@ -378,6 +388,28 @@ pub(super) fn decode_blueprint(name: &str, record: &[u8]) -> Result<BlueprintRec
     Ok(BlueprintRecord { name: name.into(), version: message.version, definition: message.definition.into() })
 }
 
+/// What an idempotency key stands for.
+pub(super) fn encode_idempotency(key: &IdempotencyKey, job: JobId, buffer: &mut Vec<u8>) {
+    let message =
+        StoredIdempotency { job_id: job.as_bytes().to_vec(), fingerprint: key.fingerprint.to_vec() };
+    seal(Kind::Idempotency, &idempotency_owner(&key.client, &key.key), &message, buffer);
+}
+
+/// What an idempotency key stands for: the job and the fingerprint of its request.
+pub(super) fn decode_idempotency(
+    client: &str,
+    key: &str,
+    record: &[u8],
+) -> Result<(JobId, [u8; 32]), Damaged> {
+    let message: StoredIdempotency = unseal(Kind::Idempotency, &idempotency_owner(client, key), record)?;
+    Ok((JobId::from_bytes(exactly(&message.job_id)?), exactly(&message.fingerprint)?))
+}
+
+/// Neither part holds a zero byte: one is a name, the other printable.
+fn idempotency_owner(client: &str, key: &str) -> Vec<u8> {
+    [client, "\0", key].concat().into_bytes()
+}
+
 fn entry_to_stored(entry: &HistoryEntry) -> StoredEntry {
     let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
     StoredEntry {
@@ -442,8 +474,11 @@ fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
 }
 
 fn task_id(bytes: &[u8]) -> Result<TaskId, Damaged> {
-    let bytes = bytes.try_into().map_err(|_| Damaged(format!("a task id has {} bytes", bytes.len())))?;
-    Ok(TaskId::from_bytes(bytes))
+    exactly(bytes).map(TaskId::from_bytes)
+}
+
+fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Damaged> {
+    bytes.try_into().map_err(|_| Damaged(format!("a field of {N} bytes has {}", bytes.len())))
 }
 
 /// 584 years fit; nobody may ask for more than one.
@@ -612,6 +647,10 @@ mod tests {
             let blueprint = BlueprintRecord { name: name.clone(), version, definition };
             encode_blueprint(&blueprint, &mut buffer);
             prop_assert_eq!(decode_blueprint(&name, &buffer).unwrap(), blueprint);
+
+            let key = IdempotencyKey { client: name.clone(), key: job.client.clone(), fingerprint: [7; 32] };
+            encode_idempotency(&key, job.id, &mut buffer);
+            prop_assert_eq!(decode_idempotency(&name, &job.client, &buffer).unwrap(), (job.id, [7; 32]));
         }
 
         #[test]
@@ -663,7 +702,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    const RELEASED: [&str; 5] = [
+    const RELEASED: [&str; 6] = [
         concat!(
             "010a0461636d651206726573697a65180220e987f9c0c1c482032a217b2022696e707574223a203131343235",
             "323133333135323533363932313738207d320d0a0670617269747912036f6464380140014802691b919c",
@@ -687,6 +726,10 @@ mod tests {
             "5220030303030303030303030303030303030303030303030303030303030303030304a36e59",
         ),
         "01080312027b7d8f2a186d",
+        concat!(
+            "010a10018bcfe568017000bdf89c91819e557312200707070707070707070707070707070707070707070707",
+            "0707070707070707078ac8548e",
+        ),
     ];
 
     /// These bytes are on people's disks: if this test fails, the change breaks every store there is.
@@ -713,6 +756,9 @@ mod tests {
         lines.push(hex(&buffer));
         let blueprint = BlueprintRecord { name: "test".into(), version: 3, definition: "{}".into() };
         encode_blueprint(&blueprint, &mut buffer);
+        lines.push(hex(&buffer));
+        let key = IdempotencyKey { client: "acme".into(), key: "order-7".into(), fingerprint: [7; 32] };
+        encode_idempotency(&key, full.id, &mut buffer);
         lines.push(hex(&buffer));
         assert_eq!(lines, RELEASED);
     }

@@ -127,6 +127,8 @@ fn columns_that_contradict_the_record_are_damage() {
     let sound = everything(&store, &[job.id], &["acme"]);
     drop(store);
     for damage in [
+        "UPDATE jobs SET id = zeroblob(16)",
+        "UPDATE jobs SET id = x'00'",
         "UPDATE jobs SET client = 'umbrella'",
         "UPDATE jobs SET blueprint = 'other'",
         "UPDATE jobs SET status = 9",

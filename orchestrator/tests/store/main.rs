@@ -1,5 +1,5 @@
-//! What the stores promise, put to the test: the conformance suite, random histories against a model, crashes, damage, and a disk
-//! without room.
+//! What the stores promise, put to the test: the conformance suite, random histories against a model,
+//! crashes, damage, and a disk without room.
 
 // What a test did not expect ends it.
 #![allow(clippy::unwrap_used)]

@@ -1,4 +1,5 @@
-//! An endless run of batches, the same ones for the same seed, and the means to compare what a store holds with it.
+//! An endless run of batches, the same ones for the same seed, and the means to compare what a store holds
+//! with it.
 
 use std::{
     fs,
@@ -18,7 +19,8 @@ use avtomatika_orchestrator::{
 };
 use avtomatika_proto::JobId;
 
-/// Every batch finishes the jobs of the one before and brings new ones, so that half of a batch is never mistaken for a whole.
+/// Every batch finishes the jobs of the one before and brings new ones, so that half of a batch is never
+/// mistaken for a whole.
 pub struct Script {
     samples: Samples,
     open: Vec<Job>,

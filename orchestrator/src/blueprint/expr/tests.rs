@@ -228,6 +228,7 @@ fn a_missing_member_is_named_and_can_be_tested_for() {
         ("initial_data.nothing > 5 && false", json!(false)),
     ]);
     reasons(&[
+        ("job.idd", "`job` has no member `idd`; where it may be missing, test for it with has(…)"),
         (
             "initial_data.nothing",
             "`initial_data` has no member `nothing`; where it may be missing, test for it with has(…)",
@@ -666,8 +667,6 @@ proptest! {
     #[test]
     fn what_was_escaped_reads_as_it_was(text in "[$ {}a'\"]{0,20}") {
         let escaped = text.replace("${", "$${");
-        // A dollar before an escaped dollar would be read as its escape.
-        prop_assume!(!text.contains("$${"));
         let template = Template::text(&escaped).unwrap();
         prop_assert_eq!(template.render(&Job::new().scope()).unwrap(), Value::String(text));
     }

@@ -5,7 +5,7 @@ use std::{cmp::Ordering, rc::Rc};
 
 use serde_json::{Map, Number, Value};
 
-use super::eval::Budget;
+use super::budget::Budget;
 use crate::time::Timestamp;
 
 /// A value, alive as long as the data `'d` that it was taken from.

@@ -1,4 +1,5 @@
-//! The files of a data directory: private to their owner, and on the disk (names included) before they are relied on.
+//! The files of a data directory: private to their owner, and on the disk (names included) before they are
+//! relied on.
 
 use std::{
     fs::{self, DirBuilder, File},

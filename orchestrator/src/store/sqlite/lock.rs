@@ -1,7 +1,7 @@
 //! One orchestrator per data directory.
 //!
-//! The lock is the operating system's: it ends with the process that holds it, however that ends. The process id in the file is
-//! for people only.
+//! The lock is the operating system's: it ends with the process that holds it, however that ends. The process
+//! id in the file is for people only.
 
 use std::{
     fs::{File, OpenOptions, TryLockError},

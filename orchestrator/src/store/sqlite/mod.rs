@@ -1,11 +1,12 @@
 //! The store on one machine's disk: one SQLite database in a data directory that one process owns.
 //!
-//! It promises that a commit which has returned survives the loss of power (write-ahead log, one fsync per batch), that a
-//! damaged file is reported and never taken for an empty one, and that reads go on beside commits. It refuses to know what
-//! jobs mean: it stores records and keeps beside them only the columns that it selects by.
+//! It promises that a commit which has returned survives the loss of power (write-ahead log, one fsync per
+//! batch), that a damaged file is reported and never taken for an empty one, and that reads go on beside
+//! commits. It refuses to know what jobs mean: it stores records and keeps beside them only the columns that
+//! it selects by.
 //!
-//! `files` and `lock` hold the directory, `schema` the format, `wal` looks for damage in the log, `write` commits, `read`
-//! answers.
+//! `files` and `lock` hold the directory, `schema` the format, `wal` looks for damage in the log, `write`
+//! commits, `read` answers.
 
 mod files;
 mod lock;
@@ -38,7 +39,8 @@ const PARTITION: i64 = 0;
 /// A store in a data directory.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // In the order in which they must go: the last connection to close is the writer's, and then others may have the place.
+    // In the order in which they must go: the last connection to close is the writer's, and then others may
+    // have the place.
     readers: Readers,
     writer: Mutex<Writer>,
     _lock: DirLock,
@@ -49,8 +51,9 @@ impl SqliteStore {
     ///
     /// # Errors
     ///
-    /// Each says which file it is about: [`StoreError::InUse`], [`StoreError::Unusable`], [`StoreError::Corrupt`],
-    /// [`StoreError::TooNew`], [`StoreError::Full`], [`StoreError::Failed`]. None of them changes what is stored.
+    /// Each says which file it is about: [`StoreError::InUse`], [`StoreError::Unusable`],
+    /// [`StoreError::Corrupt`], [`StoreError::TooNew`], [`StoreError::Full`], [`StoreError::Failed`]. None of
+    /// them changes what is stored.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         check_library(rusqlite::version_number())?;
         files::create_dir(dir)?;

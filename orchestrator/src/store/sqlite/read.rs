@@ -108,7 +108,7 @@ impl Deref for Reader<'_> {
     }
 }
 
-/// The columns that [`job`] reads.
+/// The columns that [`Reader::job`] reads.
 macro_rules! select_job {
     ($rest:literal) => {
         concat!(
@@ -133,11 +133,10 @@ impl Reader<'_> {
         let path = &self.readers.path;
         let mut statement = self.prepare_cached(LOAD).at(path)?;
         let mut rows = statement.query([id.key()]).at(path)?;
-        match rows.next().at(path)? {
-            // The key is a part of the id only.
-            Some(row) if job_id(row, 0).at(path)? == id => self.job(row, id).map(Some),
-            _ => Ok(None),
-        }
+        let Some(row) = rows.next().at(path)? else { return Ok(None) };
+        let job = self.job(row, job_id(row, 0).at(path)?)?;
+        // The key is a part of the id only: it may be another job's.
+        Ok(Some(job).filter(|job| job.id == id))
     }
 
     pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
@@ -226,12 +225,12 @@ impl Reader<'_> {
         client: &str,
         key: &str,
     ) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
-        let sql = "SELECT job_id, fingerprint FROM idempotency WHERE client = ?1 AND key = ?2";
-        self.prepare_cached(sql)
-            .and_then(|mut statement| {
-                statement.query_row((client, key), |row| Ok((job_id(row, 0)?, row.get(1)?))).optional()
-            })
-            .at(&self.readers.path)
+        let path = &self.readers.path;
+        let sql = "SELECT record FROM idempotency WHERE client = ?1 AND key = ?2";
+        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut rows = statement.query((client, key)).at(path)?;
+        let Some(row) = rows.next().at(path)? else { return Ok(None) };
+        record::decode_idempotency(client, key, blob(row, 0).at(path)?).at(path).map(Some)
     }
 
     pub(super) fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
@@ -260,7 +259,7 @@ impl Reader<'_> {
         Ok(blueprints)
     }
 
-    /// The job of a row of [`select_job`].
+    /// The job of a row of `select_job!`.
     fn job(&self, row: &Row<'_>, id: JobId) -> Result<Job, StoreError> {
         let origin = self.origin(row, id)?;
         self.job_of(row, id, origin)
@@ -276,7 +275,8 @@ impl Reader<'_> {
         }
     }
 
-    /// The part of the job that was written once. The columns are checked against it: they have no checksum of their own.
+    /// The part of the job that was written once. The columns are checked against it: they have no checksum
+    /// of their own.
     fn origin(&self, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
         let path = &self.readers.path;
         let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;

@@ -1,7 +1,7 @@
-//! The format of the database: how it comes into being, how a file is known to be one, how an older one is brought up to date.
+//! The format of the database: how one is made, how a file is known to be one, how an old one is upgraded.
 //!
-//! A database is made under another name and gets its own when it is complete. Hence a file with that name and without a
-//! sound header is always damage, never a beginning.
+//! A database is made under another name and gets its own when it is complete. Hence a file with that name
+//! and without a sound header is always damage, never a beginning.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -30,11 +30,11 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of an SQLite database's header.
 const HEADER_LEN: usize = 100;
 
-/// Each brings the database to the next format; the format is how many have run. What is released here is never changed,
-/// only added to.
+/// Each brings the database to the next format; the format is how many have run. What is released here is
+/// never changed, only added to.
 const MIGRATIONS: &[&str] = &["
-    -- Job rows are keyed by the 60 leading bits of the job id, which saves an index. The columns are what rows are selected by;
-    -- everything else is in the records.
+    -- Job rows are keyed by the 60 leading bits of the job id, which saves an index. The columns are what
+    -- rows are selected by; everything else is in the records.
     CREATE TABLE jobs (
         key INTEGER PRIMARY KEY,
         id BLOB NOT NULL,
@@ -44,7 +44,8 @@ const MIGRATIONS: &[&str] = &["
         status INTEGER NOT NULL,
         record BLOB NOT NULL
     ) STRICT;
-    -- Recovery reads the open jobs only. Terminal statuses are 9 and up. The row's key is part of every index, at its end.
+    -- Recovery reads the open jobs only. Terminal statuses are 9 and up. The row's key is part of every
+    -- index, at its end.
     CREATE INDEX jobs_open ON jobs (partition) WHERE status < 9;
     CREATE INDEX jobs_by_client ON jobs (client);
 
@@ -54,7 +55,7 @@ const MIGRATIONS: &[&str] = &["
         record BLOB NOT NULL
     ) STRICT;
 
-    -- One row for each commit that touched the job: all the entries that it added. The sequence is that of the first.
+    -- One row for each commit that touched the job, under the sequence of the first entry that it added.
     CREATE TABLE history (
         key INTEGER NOT NULL,
         sequence INTEGER NOT NULL,
@@ -65,8 +66,7 @@ const MIGRATIONS: &[&str] = &["
     CREATE TABLE idempotency (
         client TEXT NOT NULL,
         key TEXT NOT NULL,
-        job_id BLOB NOT NULL,
-        fingerprint BLOB NOT NULL,
+        record BLOB NOT NULL,
         PRIMARY KEY (client, key)
     ) STRICT, WITHOUT ROWID;
 
@@ -88,7 +88,8 @@ fn newest() -> i64 {
     MIGRATIONS.len() as i64
 }
 
-/// Whether there is a database, sound or not. A log without its database is damage: creating a new one would erase it.
+/// Whether there is a database, sound or not. A log without its database is damage: creating a new one would
+/// erase it.
 pub(super) fn exists(path: &Path) -> Result<bool, StoreError> {
     if files::len(path)?.is_some() {
         return Ok(true);
@@ -142,8 +143,8 @@ fn fill(path: &Path) -> Result<(), StoreError> {
     connection.close().map_err(|(_, error)| error).at(path)
 }
 
-/// Whether the file begins as a database must and is as long as it says. SQLite itself would take an empty file for a new
-/// database, and the missing end of a last page for zeros.
+/// Whether the file begins as a database must and is as long as it says. SQLite itself would take an empty
+/// file for a new database, and the missing end of a last page for zeros.
 pub(super) fn check_file(path: &Path) -> Result<(), StoreError> {
     let mut header = [0; HEADER_LEN];
     match File::open(path).and_then(|mut file| file.read_exact(&mut header)) {
@@ -169,7 +170,8 @@ pub(super) fn check_file(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Whether the database is Avtomatika's and of a format that this release knows; an older one is brought up to date.
+/// Whether the database is Avtomatika's and of a format that this release knows; an older one is brought up
+/// to date.
 pub(super) fn adopt(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let number =
         |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0)).at(path);

@@ -1,12 +1,14 @@
 //! Looks for damage in the log before SQLite reads it.
 //!
-//! SQLite takes the first frame of the log whose checksum does not match for its end. That is right for a tail that was being
-//! written when the power went, and it would silently drop acknowledged commits if the damage lay further in. The two can be told
-//! apart: a frame that continues the checksum of a commit frame was written after that commit had been synced. If such a
-//! pair lies behind the first bad frame, the bad frame was sound once.
+//! SQLite takes the first frame of the log whose checksum does not match for its end. That is right for a
+//! tail that was being written when the power went, and it would silently drop acknowledged commits if the
+//! damage lay further in. The two can be told apart: a frame that continues the checksum of a commit frame
+//! was written after that commit had been synced. If such a pair lies behind the first bad frame, the bad
+//! frame was sound once.
 //!
-//! It promises never to take a torn tail for damage, and it changes nothing. Damage within the last transaction looks like a torn tail and
-//! is left to SQLite. The layout of the log is described at <https://www.sqlite.org/fileformat2.html#walformat>.
+//! It promises never to take a torn tail for damage, and it changes nothing. Damage within the last
+//! transaction looks like a torn tail and is left to SQLite. The layout of the log is described at
+//! <https://www.sqlite.org/fileformat2.html#walformat>.
 
 use std::{
     fs::File,
