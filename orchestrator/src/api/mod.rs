@@ -27,7 +27,7 @@ pub mod grpc {
     pub use gate::ClientName;
     pub use routes::routes;
 
-    pub(super) use gate::Gate;
+    pub(super) use gate::{Gate, is_stream_of_requests};
 }
 
 /// The REST endpoints.

@@ -31,7 +31,7 @@ use tower::Service as _;
 
 use super::{
     Inside,
-    grpc::Gate,
+    grpc::{Gate, is_stream_of_requests},
     limits::{
         CONNECTIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT, HEADERS_MAX,
         HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT, STREAMS_MAX,
@@ -41,7 +41,7 @@ use super::{
 
 mod patience;
 
-use patience::Patient;
+use patience::{Patient, Punctual};
 
 /// Pause after the system could not give us another connection (usually: no files left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -222,7 +222,8 @@ async fn grpc(
     mut request: Request<Incoming>,
 ) -> Result<Response, std::convert::Infallible> {
     let response = match Gate::admit(&inside.auth, &mut request) {
-        Ok(()) => routes.call(request).await?,
+        Ok(()) if is_stream_of_requests(request.uri().path()) => routes.call(request).await?,
+        Ok(()) => routes.call(request.map(Punctual::new)).await?,
         Err(error) => Status::from(error).into_http(),
     };
     // An error without a message stands in the head; a stream that began well counts as well.

@@ -68,6 +68,26 @@ async fn a_head_beyond_its_limits_is_refused_and_nonsense_is_too() {
     assert_eq!(server.get("/healthz").await.status, 200, "and the port is well");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_grpc_message_that_stops_coming_is_given_up() {
+    let server = Server::start().await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = http::Request::post(server.url("/avtomatika.v1.JobService/SubmitJob"))
+        .header("content-type", "application/grpc")
+        .header("x-avtomatika-token", ALICE)
+        .body(())
+        .unwrap();
+    let (answer, mut body) = requests.send_request(request, false).unwrap();
+    // A message of 4 MiB is announced; one byte of it comes.
+    body.send_data(Bytes::from_static(&[0, 0, 0x40, 0, 0, 10]), false).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.headers()["grpc-status"], "4", "{answer:?}");
+    assert_eq!(answer.headers()["avtomatika-error-code"], "REQUEST_TIMEOUT", "{answer:?}");
+    connection.abort();
+}
+
 #[tokio::test]
 async fn rest_is_served_over_http_2_and_the_limit_of_streams_is_announced() {
     let server = Server::start().await;

@@ -1,6 +1,6 @@
 //! Reading a request's body: never further than its limit, never longer than its time.
 
-use avtomatika_proto::{ApiError, ErrorCode, limits::PAYLOAD_BYTES_MAX};
+use avtomatika_proto::{ApiError, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -8,7 +8,7 @@ use hyper::body::{Body, Incoming};
 
 use crate::api::{
     limits::BODY_READ_TIMEOUT,
-    submission::{invalid, too_large},
+    submission::{body_timeout, invalid, too_large},
 };
 
 /// Largest body of a wrapped submission: the payload, with room for labels and the rest.
@@ -30,10 +30,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming, limit_bytes: usize
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit_bytes)),
         Ok(Err(_)) => Err(invalid("the request body broke off before its end".to_owned())),
-        Err(_) => Err(ApiError::new(
-            ErrorCode::RequestTimeout,
-            format!("The request body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs()),
-        )),
+        Err(_) => Err(body_timeout()),
     }
 }
 
