@@ -47,17 +47,22 @@ struct Running {
 impl Running {
     fn start(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        loop {
-            let begin = said.len();
-            assert!(stderr.read_line(&mut said).unwrap() > 0, "ended early: {said}");
-            if let Some((_, rest)) = said[begin..].split_once("Orchestrator is running on http://localhost:")
-            {
-                let port = rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
-                return Self { child, stderr, said, port };
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut running = Self { child, stderr, said: String::new(), port: 0 };
+        while running.port == 0 {
+            let begin = running.said.len();
+            assert!(
+                running.stderr.read_line(&mut running.said).unwrap() > 0,
+                "ended early: {}",
+                running.said
+            );
+            let line = &running.said[begin..];
+            if let Some((_, rest)) = line.split_once("Orchestrator is running on http://localhost:") {
+                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+                running.port = port.parse().unwrap();
             }
         }
+        running
     }
 
     fn signal(&self, name: &str) {
@@ -85,7 +90,6 @@ fn it_says_where_it_runs_and_what_it_serves_and_stops_when_asked() {
     for signal in ["-TERM", "-INT"] {
         let dir = tempfile::tempdir().unwrap();
         let running = Running::start(complete(&dir.path().join("data")));
-        assert_ne!(running.port, 0);
         running.signal(signal);
         let (status, said) = running.wait();
         assert_eq!(status, Some(0), "{said}");
