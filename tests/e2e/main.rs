@@ -1,5 +1,8 @@
 //! The pair, end to end: an orchestrator, workers and clients over real sockets, each test with its own.
 
+// A test that cannot go on should stop where it is.
+#![allow(clippy::unwrap_used)]
+
 mod jobs;
 mod stack;
 mod workers;
