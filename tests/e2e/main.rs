@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod jobs;
+mod protocol;
 mod stack;
 mod workers;

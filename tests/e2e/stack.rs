@@ -30,6 +30,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const CLIENT_TOKEN: &str = "token-of-acme";
 pub const OTHER_CLIENT_TOKEN: &str = "token-of-globex";
 pub const WORKER_TOKEN: &str = "token-of-the-workers";
+pub const SECOND_WORKER_TOKEN: &str = "another-token-for-workers";
 
 const BLUEPRINTS: [&str; 3] = [
     include_str!("../../examples/blueprints/test_workflow.yaml"),
@@ -96,13 +97,14 @@ fn serve(dir: &Path, listener: TcpListener) -> Running {
     let definitions = BLUEPRINTS
         .map(|text| load("test.yaml", text).expect("the test's blueprints are sound").definition)
         .into();
-    let (client, other, worker) =
-        (Secret::new(CLIENT_TOKEN), Secret::new(OTHER_CLIENT_TOKEN), Secret::new(WORKER_TOKEN));
+    let clients = [("acme", CLIENT_TOKEN), ("globex", OTHER_CLIENT_TOKEN)]
+        .map(|(name, token)| (name, Secret::new(token)));
+    let workers = [WORKER_TOKEN, SECOND_WORKER_TOKEN].map(Secret::new);
     let app: App = assemble(Parts {
         store: Arc::new(SqliteStore::open(dir).unwrap()),
         clock: Arc::new(SystemClock::new()),
         definitions,
-        auth: Auth::new([("acme", &client), ("globex", &other)], [&worker]),
+        auth: Auth::new(clients.iter().map(|(name, token)| (*name, token)), &workers),
         settings: Settings {
             max_open_jobs: 10_000,
             max_workers: 100,

@@ -281,6 +281,8 @@ impl Core {
     /// asked is told to ask again, and what nobody would repeat is tried again soon.
     pub fn undo(&mut self, afterwards: Vec<Afterwards>) {
         tracing::error!("the disk is full: nothing can be accepted until there is room");
+        // Before anybody is refused: whoever then asks why can be told.
+        self.storage_full.send_replace(true);
         let on_top = std::mem::take(&mut self.batch);
         let steps: Vec<Afterwards> = afterwards.into_iter().chain(on_top.afterwards).collect();
         for step in steps.into_iter().rev() {
@@ -289,7 +291,6 @@ impl Core {
         let now = self.clock.now();
         self.again_at = Some(now + AGAIN_AFTER);
         self.room_again_at = Some(now + FULL_FOR);
-        self.storage_full.send_replace(true);
     }
 
     fn undo_step(&mut self, step: Afterwards) {

@@ -166,16 +166,20 @@ impl Dispatch {
         })
     }
 
-    /// A worker has said its last word on a task: its slot is free again, and the answer goes out.
+    /// Tells a worker what became of its result. Unless it is to be sent again, the task has left its slot.
     pub fn answer(&mut self, session_id: SessionId, task_id: TaskId, verdict: Verdict, now: Timestamp) {
         let Some(session) = self.roster.get_mut(session_id) else { return };
         session.outbox.send(ToWorker::Ack { task_id, verdict });
-        if verdict == Verdict::RetryLater {
-            return;
+        let is_held = self.leases.get(&task_id).is_some_and(|lease| lease.session_id == session_id);
+        match verdict {
+            Verdict::RetryLater => return,
+            // The worker holds the task and has reported something else under its id: the task is still to be reported.
+            Verdict::Refused(_) if is_held => return,
+            Verdict::Applied | Verdict::Refused(_) => {}
         }
         session.release(task_id);
         let task_types = session.record.worker.task_types.clone();
-        if self.leases.get(&task_id).is_some_and(|lease| lease.session_id == session_id) {
+        if is_held {
             self.drop_lease(task_id);
         }
         self.replace(session_id);
