@@ -1,45 +1,45 @@
 //! The name that was probably meant: for errors that tell people how to mend a typo.
 
-/// The candidate nearest to `word`, when it is near enough to have been meant: at most a third of the letters differ.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer words cost quadratic time and are no typo of any name here.
-    if word.len() > 64 {
+use avtomatika_proto::limits::NAME_BYTES_MAX;
+
+/// The candidate nearest to `name`, if it is near enough to have been meant: at most a third of its letters differ, or one in a
+/// short name. Case does not count.
+pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // A longer name is no slip of the pen, and comparing it is the only costly part.
+    if name.len() > 2 * NAME_BYTES_MAX {
         return None;
     }
-    let word: Vec<char> = word.to_lowercase().chars().collect();
-    let tolerated = (word.len() / 3).max(1);
     candidates
         .into_iter()
-        .map(|candidate| (edits(&word, candidate), candidate))
-        .filter(|(edits, _)| *edits <= tolerated)
+        .map(|candidate| (edits(name, candidate), candidate))
+        .filter(|(edits, candidate)| *edits <= candidate.chars().count().div_ceil(3).max(1))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }
 
 /// `; did you mean "name"?`, or nothing.
-pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, candidates).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
+pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, candidates).map(|name| format!("; did you mean {name:?}?")).unwrap_or_default()
 }
 
-/// Letters to insert, delete, replace or swap with their neighbour to make one of the other.
-fn edits(word: &[char], candidate: &str) -> usize {
-    let candidate: Vec<char> = candidate.chars().collect();
-    let mut before_last = Vec::new();
-    let mut last: Vec<usize> = (0..=candidate.len()).collect();
-    for (i, letter) in word.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, other) in candidate.iter().enumerate() {
-            let replaced = last[j] + usize::from(letter != other);
-            let mut cost = replaced.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *letter == candidate[j - 1] && word[i - 1] == *other {
-                let before: &Vec<usize> = &before_last;
-                cost = cost.min(before[j - 1] + 1);
+/// Insertions, deletions, substitutions and swaps of neighbours that make `a` into `b`, ignoring case.
+fn edits(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().flat_map(char::to_lowercase).collect();
+    let b: Vec<char> = b.chars().flat_map(char::to_lowercase).collect();
+    let mut before: Vec<usize> = vec![0; b.len() + 1];
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(before[j - 2] + 1);
             }
-            row.push(cost);
         }
-        before_last = std::mem::replace(&mut last, row);
+        before = std::mem::replace(&mut last, row);
     }
-    last[candidate.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
@@ -48,16 +48,22 @@ mod tests {
 
     #[test]
     fn a_typo_finds_its_name_and_a_different_word_finds_none() {
-        let names = ["priority", "labels", "listen"];
-        for (typo, meant) in [
+        let names = ["priority", "labels", "listen", "init", "completed", "failed"];
+        for (typed, meant) in [
             ("pririty", Some("priority")),
             ("Priority", Some("priority")),
             ("lables", Some("labels")),
             ("listne", Some("listen")),
+            ("compelted", Some("completed")),
+            ("Completed", Some("completed")),
+            ("complete", Some("completed")),
+            ("intit", Some("init")),
+            ("fialed", Some("failed")),
+            ("quite_another", None),
             ("webhook", None),
             ("", None),
         ] {
-            assert_eq!(nearest(typo, names), meant, "{typo}");
+            assert_eq!(nearest(typed, names), meant, "{typed}");
         }
         assert_eq!(nearest(&"p".repeat(100_000), names), None);
         assert_eq!(did_you_mean("labelz", names), "; did you mean \"labels\"?");

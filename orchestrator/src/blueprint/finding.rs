@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::spelling::nearest;
+
 /// Whether a finding keeps the blueprint from being loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
@@ -94,20 +96,6 @@ impl Findings {
     }
 }
 
-/// The name that was probably meant: the candidate with the fewest edits, if they are few for its length.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A longer name is no slip of the pen, and comparing it is the only costly part.
-    if name.len() > 2 * avtomatika_proto::limits::NAME_BYTES_MAX {
-        return None;
-    }
-    candidates
-        .into_iter()
-        .map(|candidate| (edits(name, candidate), candidate))
-        .filter(|(edits, candidate)| *edits <= candidate.chars().count().div_ceil(3).max(1))
-        .min_by_key(|(edits, _)| *edits)
-        .map(|(_, candidate)| candidate)
-}
-
 /// The cure for a misspelt name: the nearest one if there is one, else all of them.
 pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str> + Clone) -> String {
     const LISTED_MAX: usize = 12;
@@ -123,26 +111,6 @@ pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = 
     }
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours that make `a` into `b`, ignoring case.
-fn edits(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.chars().flat_map(char::to_lowercase).collect();
-    let b: Vec<char> = b.chars().flat_map(char::to_lowercase).collect();
-    let mut before: Vec<usize> = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before[j - 2] + 1);
-            }
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
 /// Text of a user as it may stand in a message: cut, and without line breaks or other control characters.
 pub(super) fn shown(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 60;
@@ -156,22 +124,6 @@ pub(super) fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_nearest_name_is_near() {
-        let states = ["init", "completed", "failed"];
-        for (typed, meant) in [
-            ("compelted", Some("completed")),
-            ("Completed", Some("completed")),
-            ("complete", Some("completed")),
-            ("intit", Some("init")),
-            ("fialed", Some("failed")),
-            ("quite_another", None),
-            ("", None),
-        ] {
-            assert_eq!(nearest(typed, states), meant, "{typed}");
-        }
-    }
 
     #[test]
     fn text_in_messages_is_cut_and_harmless() {

@@ -14,7 +14,10 @@ use cel::{
 use regex::{Regex, RegexBuilder};
 
 use super::{ExprSyntaxError, value::TimeField};
-use crate::blueprint::finding::{did_you_mean, nearest, shown};
+use crate::{
+    blueprint::finding::{did_you_mean, shown},
+    spelling::nearest,
+};
 
 /// Longest expression. A longer one is a program, and belongs into a worker.
 pub const SOURCE_BYTES_MAX: usize = 4096;
