@@ -2,13 +2,14 @@
 //!
 //! The server makes a status of it, clients make it of a status; nothing is lost between the two.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, error::Error, fmt};
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
 use crate::ErrorCode;
 
-const CODE_KEY: &str = "avtomatika-error-code";
+/// The metadata key of the error code. Every error that an orchestrator makes carries it, and nobody else's errors do.
+pub const CODE_KEY: &str = "avtomatika-error-code";
 const HINT_KEY: &str = "avtomatika-error-hint";
 const RETRYABLE_KEY: &str = "avtomatika-retryable";
 
@@ -61,7 +62,7 @@ impl fmt::Display for ApiError {
     }
 }
 
-impl std::error::Error for ApiError {}
+impl Error for ApiError {}
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
@@ -78,6 +79,16 @@ impl From<ApiError> for Status {
         metadata.insert(HINT_KEY, hint);
         status
     }
+}
+
+/// Why a call did not come through: the cause at the bottom of the chain, which is the system's own word ("Connection
+/// refused"). The layers above only say that there was an error.
+pub fn innermost(error: &dyn Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use avtomatika_proto::{
     limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     v1::{admin_service_client::AdminServiceClient, job_service_client::JobServiceClient},
+    wire_error::innermost,
 };
 use tonic::{
     Request, Response, Status,
@@ -15,7 +16,7 @@ use tonic::{
 
 use crate::{
     args::{DEFAULT_URL, DEVELOPMENT_TOKEN, Options},
-    failure::{Failure, innermost},
+    failure::Failure,
 };
 
 /// Largest answer that is read. A page of a listing may be larger than any message the orchestrator takes; this only

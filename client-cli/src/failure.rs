@@ -2,13 +2,13 @@
 
 use std::{error::Error, fmt, io, time::Duration};
 
-use avtomatika_proto::{ApiError, ErrorCode};
+use avtomatika_proto::{
+    ApiError, ErrorCode,
+    wire_error::{self, innermost},
+};
 use tonic::{Code, Status};
 
 use crate::{exit::Exit, span::Span};
-
-/// Metadata that every error made by an orchestrator carries, and that nobody else's errors do.
-const ERROR_CODE_KEY: &str = "avtomatika-error-code";
 
 /// A command that did not succeed.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl Failure {
     /// The failure behind a gRPC status that came from `url`.
     pub fn from_status(url: &str, status: &Status) -> Self {
         let url = url.to_owned();
-        if status.metadata().contains_key(ERROR_CODE_KEY) {
+        if status.metadata().contains_key(wire_error::CODE_KEY) {
             Self::Refused(ApiError::from_status(status))
         } else if status.source().is_some() || matches!(status.code(), Code::Unavailable | Code::Cancelled) {
             // Statuses made on this side of the wire keep their cause; those that were received have none.
@@ -160,15 +160,6 @@ fn hint_of(error: &ApiError) -> String {
         ErrorCode::BlueprintNotFound => "list what is served with `avtomatika blueprints`".into(),
         code => code.hint().into(),
     }
-}
-
-/// The cause at the bottom of a chain, which is the one that names the fact ("Connection refused").
-pub(crate) fn innermost(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 impl fmt::Display for Failure {

@@ -2,7 +2,7 @@
 //!
 //! It makes one try. When to try again, and what to do meanwhile, is `connect.rs`'s business.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use avtomatika_proto::{
     ApiError, limits,
@@ -10,6 +10,7 @@ use avtomatika_proto::{
         GoodbyeReason, Hello, OrchestratorMessage, RegisterWorkerRequest, RegisterWorkerResponse, Welcome,
         WorkerMessage, orchestrator_message, worker_message, worker_service_client::WorkerServiceClient,
     },
+    wire_error::innermost,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -102,7 +103,7 @@ impl Dialer {
 
     /// One try. Resumes the session if there is one and the orchestrator knows it; registers otherwise.
     pub(crate) async fn dial(&mut self, held: &[String]) -> Result<Link, DialError> {
-        let channel = self.endpoint.connect().await.map_err(|error| DialError::Retry(cause(&error)))?;
+        let channel = self.endpoint.connect().await.map_err(|error| DialError::Retry(innermost(&error)))?;
         let mut client = WorkerServiceClient::new(channel)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -233,14 +234,4 @@ fn keepalive_of(response: &RegisterWorkerResponse) -> Keepalive {
         interval: span(response.keepalive_interval, limits::KEEPALIVE_INTERVAL),
         timeout: span(response.keepalive_timeout, limits::KEEPALIVE_TIMEOUT),
     }
-}
-
-/// Why a connection did not come about: the innermost cause, which is the system's own word. The layers above only say that
-/// there was an error.
-fn cause(error: &dyn Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
