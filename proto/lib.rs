@@ -1,11 +1,12 @@
 //! The contract of Avtomatika: what the orchestrator, its workers and its clients must agree on.
 //!
 //! It holds the generated protocol types, the ids, the closed list of error codes with their translation to gRPC and
-//! HTTP, and every limit that both ends rely on. It refuses to know how either end works.
+//! HTTP, every limit that both ends rely on, and spans of time as people write them. It refuses to know how either end works.
 
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod span;
 pub mod wire_error;
 
 pub use error_code::ErrorCode;

@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
+use avtomatika_proto::span;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use crate::{
     api::{Auth, Secret},
-    span,
     spelling::did_you_mean,
     telemetry,
 };
@@ -488,7 +488,7 @@ fn secret(key: &str, token: String) -> Result<Secret, ConfigError> {
 
 fn wait(key: &str, text: Option<String>, default: Duration) -> Result<Duration, ConfigError> {
     let Some(text) = text else { return Ok(default) };
-    match span::parse(&text) {
+    match span::parse_or_seconds(&text) {
         Ok(span) if span <= WAIT_MAX => Ok(span),
         Ok(_) => Err(mistake(key, format!("{text:?} is longer than 10m"), "choose less")),
         Err(error) => Err(mistake(key, format!("{text:?}: {error}"), format!("write it as {key} = \"5s\""))),

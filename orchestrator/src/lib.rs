@@ -20,7 +20,6 @@ pub mod dispatch;
 pub mod engine;
 pub mod json;
 pub mod metrics;
-pub mod span;
 pub mod spelling;
 pub mod store;
 pub mod telemetry;

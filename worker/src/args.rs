@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use avtomatika_proto::span;
 use clap::{Parser, ValueEnum};
 
 use crate::{BuildError, Handler, Worker, builtin, exec::Exec};
@@ -72,9 +73,15 @@ pub struct Args {
     #[arg(long = "label", env = "AVTOMATIKA_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub labels: Vec<String>,
 
-    /// How many seconds running tasks may go on after the worker was asked to stop.
-    #[arg(long, env = "AVTOMATIKA_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
-    pub drain_timeout: u64,
+    /// How long running tasks may go on after the worker was asked to stop, such as 30s or 5m. A plain number counts seconds.
+    #[arg(
+        long,
+        env = "AVTOMATIKA_DRAIN_TIMEOUT",
+        default_value = "30s",
+        value_name = "DURATION",
+        value_parser = span::parse_or_seconds
+    )]
+    pub drain_timeout: Duration,
 
     /// How the log looks. RUST_LOG chooses what is in it, such as RUST_LOG=debug.
     #[arg(long, env = "AVTOMATIKA_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
@@ -117,7 +124,7 @@ impl Args {
         let mut worker = Worker::builder(self.orchestrator)
             .token(self.token)
             .worker_type(self.worker_type)
-            .drain_timeout(Duration::from_secs(self.drain_timeout));
+            .drain_timeout(self.drain_timeout);
         if let Some(worker_id) = self.worker_id {
             worker = worker.worker_id(worker_id);
         }
@@ -184,6 +191,19 @@ mod tests {
         let line = "--orchestrator http://127.0.0.1:8000 --token test-worker-token --worker-type test-processor \
                     --max-concurrent-tasks 5 --task process_data=builtin:process_data --label a=b,c=d";
         assert!(parse(line).is_ok());
+    }
+
+    #[test]
+    fn the_drain_timeout_is_a_span_or_a_number_of_seconds() {
+        let drain_timeout = |words: &[&str]| {
+            let line = ["avtomatika-worker", "--token", "t"].iter().chain(words);
+            Args::try_parse_from(line).map(|args| args.drain_timeout)
+        };
+        assert_eq!(drain_timeout(&[]).ok(), Some(crate::DRAIN_TIMEOUT));
+        assert_eq!(drain_timeout(&["--drain-timeout", "45"]).ok(), Some(Duration::from_secs(45)));
+        assert_eq!(drain_timeout(&["--drain-timeout", "5m"]).ok(), Some(Duration::from_secs(300)));
+        let error = drain_timeout(&["--drain-timeout", "soon"]).expect_err("no span").to_string();
+        assert!(error.contains("expected a span of time such as 30s"), "{error}");
     }
 
     #[test]

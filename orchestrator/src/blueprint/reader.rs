@@ -5,7 +5,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use avtomatika_proto::limits::{NAME_BYTES_MAX, TIMEOUT_MAX};
+use avtomatika_proto::{
+    limits::{NAME_BYTES_MAX, TIMEOUT_MAX},
+    span,
+};
 
 use super::{
     Expr, ExprSyntaxError, Template,
@@ -126,7 +129,7 @@ impl Reader {
     /// A duration such as `500ms`, `30s`, `5m`, `1h`.
     pub fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {
         let span = match &node.value {
-            Yaml::Text(text) => parse_duration(text),
+            Yaml::Text(text) => span::parse(text).ok(),
             _ => None,
         };
         if let Some(span) = span.filter(|span| (Duration::from_millis(1)..=TIMEOUT_MAX).contains(span)) {
@@ -225,20 +228,6 @@ pub fn literal(node: &Node) -> String {
         Yaml::Bool(value) => format!("`{value}`"),
         Yaml::Null | Yaml::List(_) | Yaml::Map(_) => node.type_name().to_owned(),
     }
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
-    let (count, unit) = text.split_at(unit_at);
-    let count: u64 = count.parse().ok()?;
-    let unit_ms = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        _ => return None,
-    };
-    count.checked_mul(unit_ms).map(Duration::from_millis)
 }
 
 /// A duration in its canonical form: seconds if it is whole ones.

@@ -386,7 +386,7 @@ fn a_choice_has_conditions_and_better_an_else() {
 
 #[test]
 fn durations_and_numbers_have_their_ranges() {
-    for good in ["1ms", "500ms", "30s", "5m", "1h", "8784h"] {
+    for good in ["1ms", "500ms", "30s", "5m", "1h", "8784h", "366d"] {
         check_task(&format!("      timeout: {good}"), "");
     }
     for bad in [
@@ -397,6 +397,7 @@ fn durations_and_numbers_have_their_ranges() {
         "1.5s",
         "1h30m",
         "8785h",
+        "367d",
         "99999999999999999999s",
         "9223372036854775807h",
         "s",

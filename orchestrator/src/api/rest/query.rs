@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use avtomatika_proto::{ApiError, limits::LABELS_MAX};
+use avtomatika_proto::{ApiError, limits::LABELS_MAX, span};
 use axum::extract::Query;
 use http::{HeaderMap, Uri};
 
@@ -13,7 +13,6 @@ use crate::{
         submission::{self, invalid, quote},
     },
     engine::JobStatus,
-    span,
     spelling::did_you_mean,
     store::ListQuery,
     time::Timestamp,
@@ -69,7 +68,7 @@ fn prefer(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
 }
 
 fn span_of(name: &str, value: &str) -> Result<Duration, ApiError> {
-    span::parse(value).map_err(|error| invalid(format!("{name} is {}: {error}", quote(value))))
+    span::parse_or_seconds(value).map_err(|error| invalid(format!("{name} is {}: {error}", quote(value))))
 }
 
 /// The key that makes a submission safe to repeat.

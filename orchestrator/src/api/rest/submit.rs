@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use avtomatika_proto::{ApiError, limits::PAYLOAD_BYTES_MAX};
+use avtomatika_proto::{ApiError, limits::PAYLOAD_BYTES_MAX, span};
 use axum::response::Response;
 use http::{HeaderValue, Request, StatusCode, header::LOCATION};
 use hyper::body::Incoming;
@@ -21,7 +21,6 @@ use crate::{
     blueprint::Blueprint,
     conductor::Submitted,
     json::Json,
-    span,
     spelling::did_you_mean,
 };
 
@@ -184,7 +183,7 @@ fn timeout(key: &str, value: &RawValue) -> Result<Duration, ApiError> {
     let written = member(key, value, "a number of seconds or a text such as \"30s\"")?;
     let span = match written {
         Written::Seconds(seconds) => span::from_seconds(seconds),
-        Written::Text(text) => span::parse(&text),
+        Written::Text(text) => span::parse_or_seconds(&text),
     };
     span.map_err(|error| invalid(format!("{key} is {}: {error}", quote(value.get()))))
 }
