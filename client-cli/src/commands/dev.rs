@@ -22,7 +22,7 @@ use avtomatika_orchestrator::{
     telemetry,
     time::SystemClock,
 };
-use avtomatika_proto::v1::SubmitJobRequest;
+use avtomatika_proto::{v1::SubmitJobRequest, wire_time};
 use avtomatika_worker::{WorkerHandle, builtin};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ use crate::{
     console::Console,
     exit::Exit,
     failure::Failure,
-    render::{job, json, time::span_to_wire},
+    render::{job, json},
     signals::Signals,
     span::Span,
 };
@@ -160,7 +160,7 @@ async fn sample(options: &Options, console: &mut Console, url: &str) -> Result<(
     let request = SubmitJobRequest {
         blueprint: "test_workflow".to_owned(),
         initial_data: r#"{"input": "success test!"}"#.to_owned(),
-        wait: Some(span_to_wire(Span(SAMPLE_WITHIN))),
+        wait: Some(wire_time::duration(SAMPLE_WITHIN)),
         ..SubmitJobRequest::default()
     };
     let started = Instant::now();

@@ -5,6 +5,7 @@ use std::time::Duration;
 use avtomatika_proto::{
     limits::PRIORITY_MAX,
     v1::{GetJobRequest, Job, SubmitJobRequest},
+    wire_time,
 };
 
 use super::{Label, labels};
@@ -16,7 +17,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     follow::{Followed, News, follow},
-    render::{job, json, progress::ProgressLine, text::clean, time},
+    render::{job, json, progress::ProgressLine, text::clean},
     span::Span,
 };
 
@@ -72,14 +73,15 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     let initial_data = data::read(&args.data, console)?;
     let server = Server::connect(options).await?;
     let has_key = !args.idempotency_key.is_empty();
+    let to_wire = |span: Span| wire_time::duration(span.0);
     let request = SubmitJobRequest {
         blueprint: args.blueprint,
         initial_data,
         idempotency_key: args.idempotency_key,
         labels: labels(args.labels),
         priority: args.priority,
-        dispatch_timeout: args.dispatch_timeout.map(time::span_to_wire),
-        result_timeout: args.result_timeout.map(time::span_to_wire),
+        dispatch_timeout: args.dispatch_timeout.map(to_wire),
+        result_timeout: args.result_timeout.map(to_wire),
         ..SubmitJobRequest::default()
     };
     let response = server

@@ -45,15 +45,6 @@ pub fn to_wire(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
-/// The protocol's form of a span.
-pub fn span_to_wire(span: Span) -> prost_types::Duration {
-    // Spans come from a u64 of milliseconds, which is far below i64 seconds.
-    prost_types::Duration {
-        seconds: i64::try_from(span.0.as_secs()).unwrap_or(i64::MAX),
-        nanos: span.0.subsec_nanos() as i32,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

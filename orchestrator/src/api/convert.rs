@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use avtomatika_proto::{
     ApiError, JobId,
     limits::{BATCH_BYTES_TARGET, LABELS_MAX},
-    v1,
+    v1, wire_time,
 };
 
 use super::submission::{self, Draft, invalid};
@@ -218,7 +218,7 @@ pub(super) fn history_entry(entry: &HistoryEntry) -> v1::HistoryEntry {
         worker_id: text(&entry.worker_id),
         error_code: entry.error.as_ref().map(|error| error.code.to_string()).unwrap_or_default(),
         error_message: entry.error.as_ref().map(|error| error.message.to_string()).unwrap_or_default(),
-        duration: entry.duration.map(duration),
+        duration: entry.duration.map(wire_time::duration),
     }
 }
 
@@ -291,20 +291,7 @@ pub(super) fn stats(stats: &Stats, store: &str) -> v1::GetStatsResponse {
 }
 
 fn timestamp(time: Timestamp) -> prost_types::Timestamp {
-    let micros = time.as_micros();
-    prost_types::Timestamp {
-        seconds: micros.div_euclid(1_000_000),
-        // Below a billion: fits.
-        nanos: (micros.rem_euclid(1_000_000) * 1000) as i32,
-    }
-}
-
-fn duration(span: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-        // Below a billion: fits.
-        nanos: span.subsec_nanos() as i32,
-    }
+    wire_time::timestamp(time.as_micros())
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use avtomatika_proto::{
     },
     outcome, task_error,
     v1::{self, orchestrator_message::Message as Down, worker_message::Message as Up},
+    wire_time,
 };
 use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, time::timeout};
@@ -73,8 +74,8 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         Ok(Response::new(v1::RegisterWorkerResponse {
             session_id: registered.session_id.to_string(),
             worker_id: registered.worker_id.to_string(),
-            keepalive_interval: Some(wire_duration(KEEPALIVE_INTERVAL)),
-            keepalive_timeout: Some(wire_duration(KEEPALIVE_TIMEOUT)),
+            keepalive_interval: Some(wire_time::duration(KEEPALIVE_INTERVAL)),
+            keepalive_timeout: Some(wire_time::duration(KEEPALIVE_TIMEOUT)),
             max_message_bytes: MESSAGE_BYTES_MAX as u64,
             server_version: env!("CARGO_PKG_VERSION").to_owned(),
         }))
@@ -232,7 +233,7 @@ fn pack(batch: Vec<ToWorker>) -> Vec<v1::OrchestratorMessage> {
             ToWorker::Cancel { task_id, reason } => cancels.push(v1::CancelTask {
                 task_id: task_id.to_string(),
                 reason: reason.to_string(),
-                grace: Some(wire_duration(CANCEL_GRACE)),
+                grace: Some(wire_time::duration(CANCEL_GRACE)),
             }),
             ToWorker::Ack { task_id, verdict } => acks.push(wire_ack(task_id, verdict)),
             ToWorker::Draining => packed.push(wire(Down::Draining(v1::Draining {}))),
@@ -271,8 +272,8 @@ fn wire_task(assignment: super::Assignment) -> v1::Task {
         params: offer.params.to_string(),
         attempt: offer.attempt,
         priority: offer.priority,
-        deadline: Some(wire_timestamp(assignment.deadline)),
-        timeout: Some(wire_duration(offer.timeout)),
+        deadline: Some(wire_time::timestamp(assignment.deadline.as_micros())),
+        timeout: Some(wire_time::duration(offer.timeout)),
     }
 }
 
@@ -287,19 +288,6 @@ fn wire_ack(task_id: TaskId, verdict: Verdict) -> v1::ResultAck {
 
 fn texts(ids: &[TaskId]) -> Vec<String> {
     ids.iter().map(TaskId::to_string).collect()
-}
-
-fn wire_duration(span: Duration) -> prost_types::Duration {
-    // Every span in here is bounded by TIMEOUT_MAX, far below what the wire can carry.
-    prost_types::Duration { seconds: span.as_secs() as i64, nanos: span.subsec_nanos() as i32 }
-}
-
-fn wire_timestamp(time: crate::time::Timestamp) -> prost_types::Timestamp {
-    let micros = time.as_micros();
-    prost_types::Timestamp {
-        seconds: micros.div_euclid(1_000_000),
-        nanos: (micros.rem_euclid(1_000_000) * 1000) as i32,
-    }
 }
 
 // ---- Registration ----
