@@ -14,6 +14,7 @@ pub const DEVELOPMENT_TOKEN: &str = "test-client-token";
 
 const EXAMPLES: &str = "\
 Examples:
+  avtomatika dev
   avtomatika submit test_workflow --data '{\"input\": 42}' --wait
   avtomatika list --status running,waiting_for_worker
   avtomatika history 01890a5d-ac96-774b-bcce-b302099a8057
@@ -101,6 +102,8 @@ pub enum Command {
     Blueprint(commands::blueprint::Command),
     /// Count jobs, tasks and workers
     Stats(commands::stats::Args),
+    /// Run an orchestrator, a worker and a sample job in this process
+    Dev(commands::dev::Args),
     /// Print the completion script for a shell
     Completions(commands::completions::Args),
 }

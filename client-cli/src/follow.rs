@@ -5,12 +5,9 @@
 use std::time::Duration;
 
 use avtomatika_proto::v1::{Job, JobStatus, WatchJobRequest};
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::{client::Server, exit::Exit, failure::Failure};
+use crate::{client::Server, exit::Exit, failure::Failure, signals::Signals};
 
 /// How long the orchestrator may be away before following is given up: a restart takes less.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,7 +41,7 @@ pub fn is_terminal(status: JobStatus) -> bool {
 pub fn exit_of(status: JobStatus) -> Exit {
     match status {
         JobStatus::Finished => Exit::Ok,
-        JobStatus::Failed => Exit::JobFailed,
+        JobStatus::Failed => Exit::Failed,
         JobStatus::Cancelled => Exit::JobCancelled,
         JobStatus::Quarantined => Exit::JobQuarantined,
         _ => Exit::StillOpen,
@@ -156,33 +153,6 @@ async fn watch(
             None => return Ok(false),
         }
         next = stream.message().await;
-    }
-}
-
-/// Ctrl+C and SIGTERM, from the moment of [`Signals::install`] on.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn install() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| {
-                Failure::usage(
-                    format!("the system refused a signal handler: {error}"),
-                    "try again without --wait",
-                )
-            })
-        };
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) -> Exit {
-        tokio::select! {
-            _ = self.interrupt.recv() => Exit::Interrupted,
-            _ = self.terminate.recv() => Exit::Terminated,
-        }
     }
 }
 

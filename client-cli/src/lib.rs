@@ -15,6 +15,7 @@ pub mod exit;
 pub mod failure;
 pub mod follow;
 pub mod render;
+mod signals;
 pub mod span;
 
 use std::{ffi::OsString, io::Write};
@@ -34,7 +35,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
         }
     };
     let mut console = Console::of_this_process(cli.options.output);
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut runtime = match cli.command {
+        // A whole orchestrator and its worker run in there.
+        args::Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(execute(cli, &mut console)),
         Err(error) => {
             let failure = Failure::System(format!("the system refused to start the runtime: {error}"));

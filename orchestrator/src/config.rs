@@ -391,11 +391,19 @@ fn listen(text: &str) -> Result<SocketAddr, ConfigError> {
 }
 
 fn default_data_dir() -> Result<PathBuf, ConfigError> {
+    Ok(data_home()?.join("avtomatika"))
+}
+
+/// Where this user's programs keep their data: `$XDG_DATA_HOME`, or `~/.local/share`.
+///
+/// # Errors
+/// When there is no home directory.
+pub fn data_home() -> Result<PathBuf, ConfigError> {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // A relative XDG_DATA_HOME is to be ignored, says its specification.
     let base = set("XDG_DATA_HOME").filter(|path| path.is_absolute());
     let base = base.or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    base.map(|base| base.join("avtomatika")).ok_or_else(|| {
+    base.ok_or_else(|| {
         mistake("data_dir", "there is no home directory to put it in", "name a directory with --data-dir")
     })
 }

@@ -133,8 +133,7 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failur
 }
 
 fn settings(config: &Config) -> Result<Settings, Failure> {
-    let mut entropy_seed = [0; 32];
-    getrandom::fill(&mut entropy_seed).map_err(|error| {
+    let entropy_seed = Settings::fresh_seed().map_err(|error| {
         Failure::new(
             EXIT_FAILED,
             format_args!("the system gives no random numbers: {error}"),

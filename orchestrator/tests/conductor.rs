@@ -118,18 +118,12 @@ fn start(store: Arc<dyn Store>) -> Running {
         max_open_jobs: 100,
         max_workers: 3,
         adoption_window: Duration::from_secs(3600),
-        entropy_seed: rand_seed(),
+        // Two orchestrators over one store must not make the same ids.
+        entropy_seed: Settings::fresh_seed().unwrap(),
     };
     let clock = Arc::new(SystemClock::new());
     conductor::start(store, clock, Arc::new(registry), settings, Arc::new(Metrics::new()))
         .expect("the conductor starts")
-}
-
-/// Two orchestrators over one store must not make the same ids.
-fn rand_seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    seed[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
-    seed
 }
 
 struct Worker {

@@ -107,7 +107,7 @@ fn serve(dir: &Path, listener: TcpListener) -> Running {
             max_open_jobs: 10_000,
             max_workers: 100,
             adoption_window: PATIENCE,
-            entropy_seed: fresh_seed(),
+            entropy_seed: Settings::fresh_seed().unwrap(),
         },
         drain_timeout: Duration::from_secs(5),
     })
@@ -115,12 +115,6 @@ fn serve(dir: &Path, listener: TcpListener) -> Running {
     let stop = CancellationToken::new();
     let served = tokio::spawn(app.serve(listener, stop.clone()));
     Running { stop, served }
-}
-
-fn fresh_seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut seed).unwrap();
-    seed
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {

@@ -38,6 +38,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
         Command::Stats(args) => stats::run(args, &options, console).await,
+        Command::Dev(args) => dev::run(args, &options, console).await,
         Command::Completions(args) => completions::run(args, console),
     }
 }

@@ -309,15 +309,15 @@ pub fn blueprint<'a>(info: &'a BlueprintInfo, definition: Option<&str>) -> impl 
     }
 }
 
-/// A blueprint's graph.
-pub fn graph<'a>(info: &'a BlueprintInfo, dot: &'a str) -> impl Serialize + 'a {
+/// A blueprint's graph; one that is only a file has no version.
+pub fn graph<'a>(name: &'a str, version: Option<u32>, dot: &'a str) -> impl Serialize + 'a {
     #[derive(Serialize)]
     struct Form<'a> {
         name: &'a str,
-        version: u32,
+        version: Option<u32>,
         graph_dot: &'a str,
     }
-    Form { name: &info.name, version: info.version, graph_dot: dot }
+    Form { name, version, graph_dot: dot }
 }
 
 /// The counts.

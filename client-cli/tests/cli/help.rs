@@ -27,7 +27,9 @@ fn the_help_of_every_command_has_examples() {
         &["blueprints"],
         &["blueprint", "show"],
         &["blueprint", "graph"],
+        &["blueprint", "check"],
         &["stats"],
+        &["dev"],
         &["completions"],
     ] {
         let help = ran(avtomatika(command).arg("--help"));

@@ -7,7 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod dev;
 mod errors;
+mod files;
 mod following;
 mod help;
 mod server;

@@ -1,7 +1,7 @@
 //! The way in: one port for HTTP/1.1, HTTP/2 and gRPC.
 //!
 //! The layer is thin. It knows who is calling ([`auth`]), whether the request is one ([`submission`]), and how to say it on the
-//! wire ([`convert`], [`reply`]); then it calls the one verb of the [`Conductor`] that the request means. It refuses to know
+//! wire (`convert`, `reply`); then it calls the one verb of the [`Conductor`] that the request means. It refuses to know
 //! what a job does, and keeps nothing between two requests.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use crate::{conductor::Conductor, metrics::Metrics};
 
 pub mod auth;
 mod convert;
+pub mod limits;
 mod readiness;
 mod reply;
 mod server;
@@ -26,7 +27,7 @@ pub mod grpc {
     pub use gate::ClientName;
     pub use routes::routes;
 
-    pub(super) use gate::Gate;
+    pub(super) use gate::{Gate, is_stream_of_requests};
 }
 
 /// The REST endpoints.

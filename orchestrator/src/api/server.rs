@@ -1,6 +1,7 @@
 //! One listener, one accept loop: HTTP/1.1, HTTP/2 and gRPC on one port.
 //!
-//! The loop is our own because it sets what ready-made servers leave unbounded; each limit stands below with its reason. A
+//! The loop is our own because it sets what ready-made servers leave unbounded; each limit stands in [`limits`](super::limits)
+//! with its reason. A
 //! request goes to gRPC when its content type says so, and to REST otherwise.
 
 use std::{
@@ -28,46 +29,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, service::Routes};
 use tower::Service as _;
 
-use super::{Inside, grpc::Gate, rest};
+use super::{
+    Inside,
+    grpc::{Gate, is_stream_of_requests},
+    limits::{
+        CONNECTIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT, HEADERS_MAX,
+        HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT, STREAMS_MAX,
+    },
+    rest,
+};
 
 mod patience;
 
-use patience::Patient;
-
-/// Connections at once. Each costs a file and some tens of kilobytes; beyond this a new one is closed at once, so that those
-/// that are there keep working.
-pub const CONNECTIONS_MAX: usize = 16_384;
-
-/// Longest that the head of an HTTP/1 request may take to arrive, counted from the end of the request before: also what an
-/// idle connection is kept for.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Headers of one HTTP/1 request. Real ones have a dozen.
-pub const HEADERS_MAX: usize = 64;
-
-/// Read buffer of an HTTP/1 connection, hence the largest head of a request.
-pub const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
-
-/// Headers of one HTTP/2 request, counted as the protocol does (32 bytes for each one extra).
-pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
-
-/// Requests under way on one HTTP/2 connection. A worker needs two; a client that submits in parallel may use many.
-pub const STREAMS_MAX: u32 = 1024;
-
-/// Streams that a peer opened and reset before we looked at them (rapid reset): beyond this the connection is closed.
-pub const PENDING_RESETS_MAX: usize = 20;
-
-/// Streams that we had to reset because the peer broke the protocol on them: beyond this the connection is closed.
-pub const LOCAL_RESETS_MAX: usize = 64;
-
-/// Largest HTTP/2 frame that we accept: four fill a stream's usual message, and none blocks the others for long.
-pub const FRAME_BYTES_MAX: u32 = 64 * 1024;
-
-/// Silence on an HTTP/2 connection after which we ask whether the peer is there.
-pub const PING_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long the peer may take to say that it is.
-pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+use patience::{Patient, Punctual};
 
 /// Pause after the system could not give us another connection (usually: no files left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -80,12 +54,13 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Api {
     inside: Inside,
     grpc: axum::Router,
+    connections_max: usize,
 }
 
 impl Api {
     /// Serves REST itself, and these gRPC services: `grpc::routes(&inside)` and what was added to them.
     pub fn new(inside: Inside, grpc: Routes) -> Self {
-        Self { inside, grpc: grpc.prepare().into_axum_router() }
+        Self { inside, grpc: grpc.prepare().into_axum_router(), connections_max: CONNECTIONS_MAX }
     }
 }
 
@@ -96,7 +71,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
     // Dropping a connection's task would be enough, if only we held it; this token reaches all of them at once.
     let cut = CancellationToken::new();
     let builder = Arc::new(builder());
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(api.connections_max));
     let mut complaints = Complaints::default();
     loop {
         let accepted = tokio::select! {
@@ -117,8 +92,9 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
         };
         let Ok(place) = room.clone().try_acquire_owned() else {
             api.inside.metrics.connection_refused();
-            complaints
-                .say(|| tracing::warn!(limit = CONNECTIONS_MAX, "too many connections; closing new ones"));
+            complaints.say(|| {
+                tracing::warn!(limit = api.connections_max, "too many connections; closing new ones")
+            });
             continue;
         };
         let connection = connection(builder.clone(), stream, api.clone(), shutdown.clone(), cut.clone());
@@ -246,11 +222,107 @@ async fn grpc(
     mut request: Request<Incoming>,
 ) -> Result<Response, std::convert::Infallible> {
     let response = match Gate::admit(&inside.auth, &mut request) {
-        Ok(()) => routes.call(request).await?,
+        Ok(()) if is_stream_of_requests(request.uri().path()) => routes.call(request).await?,
+        Ok(()) => routes.call(request.map(Punctual::new)).await?,
         Err(error) => Status::from(error).into_http(),
     };
     // An error without a message stands in the head; a stream that began well counts as well.
     let status = response.headers().get(Status::GRPC_STATUS);
     inside.metrics.grpc_request(status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())));
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::{
+        api::{Auth, Readiness, Secret, grpc::routes},
+        blueprint::Registry,
+        conductor::{self, Settings},
+        metrics::Metrics,
+        store::memory::MemoryStore,
+        time::SystemClock,
+    };
+
+    const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    async fn start(connections_max: usize) -> (SocketAddr, Arc<Metrics>, CancellationToken, JoinHandle<()>) {
+        let metrics = Arc::new(Metrics::new());
+        let settings = Settings {
+            max_open_jobs: 1,
+            max_workers: 1,
+            adoption_window: Duration::ZERO,
+            entropy_seed: [0; 32],
+        };
+        let store = Arc::new(MemoryStore::new());
+        let clock = Arc::new(SystemClock::new());
+        let running =
+            conductor::start(store, clock, Arc::new(Registry::default()), settings, metrics.clone()).unwrap();
+        let token = Secret::new("t");
+        let inside = Inside {
+            conductor: running.conductor,
+            auth: Arc::new(Auth::new([("c", &token)], [])),
+            metrics: metrics.clone(),
+            readiness: Readiness::default(),
+        };
+        let grpc = routes(&inside);
+        let api = Api { connections_max, ..Api::new(inside, grpc) };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, api, shutdown.clone(), Duration::from_secs(1)));
+        (address, metrics, shutdown, serving)
+    }
+
+    async fn connect(address: SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    async fn is_answered(stream: &mut TcpStream) -> bool {
+        let mut first = [0; 8];
+        stream.write_all(PROBE).await.is_ok() && stream.read_exact(&mut first).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn beyond_the_limit_a_connection_is_closed_at_once_and_the_others_go_on() {
+        let (address, metrics, ..) = start(2).await;
+        let (mut first, mut second) = (connect(address).await, connect(address).await);
+        assert!(is_answered(&mut first).await && is_answered(&mut second).await);
+        assert!(!is_answered(&mut connect(address).await).await, "the third one");
+        assert!(is_answered(&mut first).await && is_answered(&mut second).await);
+        assert!(metrics.render(None).contains("avtomatika_connections_refused_total 1\n"));
+        drop(first);
+        // Its place is free as soon as its end was noticed.
+        while !is_answered(&mut connect(address).await).await {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_closes_idle_connections_and_the_port_without_waiting() {
+        let (address, _, shutdown, serving) = start(2).await;
+        let mut idle = connect(address).await;
+        assert!(is_answered(&mut idle).await);
+        shutdown.cancel();
+        serving.await.unwrap();
+        let mut rest = Vec::new();
+        idle.read_to_end(&mut rest).await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[test]
+    fn complaints_come_once_per_interval() {
+        let (mut complaints, mut said) = (Complaints::default(), 0);
+        for _ in 0..100 {
+            complaints.say(|| said += 1);
+        }
+        assert_eq!(said, 1);
+    }
 }

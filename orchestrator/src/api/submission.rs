@@ -11,6 +11,7 @@ use avtomatika_proto::{
     },
 };
 
+use super::limits::BODY_READ_TIMEOUT;
 use crate::{conductor::SubmitRequest, engine::Submission, json::Json};
 
 /// A submission as it was read, not yet checked. `initial_data` has passed its own gate: see [`initial_data`].
@@ -100,6 +101,14 @@ pub fn too_large(limit_bytes: usize) -> ApiError {
     ApiError::new(
         ErrorCode::PayloadTooLarge,
         format!("The request body is larger than the limit of {limit_bytes} bytes"),
+    )
+}
+
+/// The answer to a body that does not come.
+pub fn body_timeout() -> ApiError {
+    ApiError::new(
+        ErrorCode::RequestTimeout,
+        format!("The request body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs()),
     )
 }
 

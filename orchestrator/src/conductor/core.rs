@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    io,
     sync::Arc,
     time::Duration,
 };
@@ -44,6 +45,18 @@ pub struct Settings {
     pub adoption_window: Duration,
     /// Secret seed of task ids and jitter. Fixed only in tests.
     pub entropy_seed: [u8; 32],
+}
+
+impl Settings {
+    /// A seed that nobody knows.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn fresh_seed() -> io::Result<[u8; 32]> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(io::Error::other)?;
+        Ok(seed)
+    }
 }
 
 /// A client and one of its idempotency keys.

@@ -1,9 +1,13 @@
 //! `avtomatika blueprint …`: one blueprint, looked at closely.
 
+use std::path::Path;
+
+use avtomatika_orchestrator::blueprint::{FILE_BYTES_MAX, Finding, Loaded, Position, Severity, load};
 use avtomatika_proto::v1::{BlueprintInfo, GetBlueprintRequest, GetBlueprintResponse};
 
 use crate::{args::Options, client::Server, console::Console, exit::Exit, failure::Failure};
 
+pub mod check;
 pub mod graph;
 pub mod show;
 
@@ -14,12 +18,15 @@ pub enum Command {
     Show(show::Args),
     /// Print the state graph in DOT, for graphviz
     Graph(graph::Args),
+    /// Check blueprint files, without an orchestrator
+    Check(check::Args),
 }
 
 pub(super) async fn run(command: Command, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
     match command {
         Command::Show(args) => show::run(args, options, console).await,
         Command::Graph(args) => graph::run(args, options, console).await,
+        Command::Check(args) => check::run(args, console),
     }
 }
 
@@ -40,5 +47,25 @@ impl Served {
         let request = GetBlueprintRequest { name: self.name, version: self.version.unwrap_or(0) };
         let mut response = server.answer(server.admin().get_blueprint(request)).await?;
         Ok((response.blueprint.take().unwrap_or_default(), response))
+    }
+}
+
+/// The blueprint in a file of this machine.
+fn local(path: &Path) -> Result<Loaded, Vec<Finding>> {
+    let file = path.display().to_string();
+    let finding = |what: String, cure: String| {
+        let (severity, at) = (Severity::Error, Position::default());
+        vec![Finding { severity, file: file.clone(), at, what, cure }]
+    };
+    let large = |length: u64| length > FILE_BYTES_MAX as u64;
+    if std::fs::metadata(path).is_ok_and(|metadata| large(metadata.len())) {
+        let what = format!("the file is larger than {FILE_BYTES_MAX} bytes");
+        return Err(finding(what, "split it into several blueprints".to_owned()));
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => load(&file, &text),
+        Err(error) => {
+            Err(finding(format!("cannot be read: {error}"), "name a readable file of UTF-8 text".to_owned()))
+        }
     }
 }

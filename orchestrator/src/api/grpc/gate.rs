@@ -69,9 +69,32 @@ impl Gate {
     }
 }
 
+/// Whether the caller may take its time with what it sends, because it sends a stream.
+pub(in crate::api) fn is_stream_of_requests(path: &str) -> bool {
+    const STREAMS: [&str; 4] = [
+        "/avtomatika.v1.JobService/SubmitJobs",
+        "/avtomatika.v1.WorkerService/TaskStream",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ];
+    STREAMS.contains(&path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_streams_of_requests_are_those_of_the_protocol() {
+        use prost::Message as _;
+        let files = prost_types::FileDescriptorSet::decode(avtomatika_proto::FILE_DESCRIPTOR_SET).unwrap();
+        for service in files.file.iter().flat_map(|file| &file.service) {
+            for method in &service.method {
+                let path = format!("/avtomatika.v1.{}/{}", service.name(), method.name());
+                assert_eq!(is_stream_of_requests(&path), method.client_streaming(), "{path}");
+            }
+        }
+    }
 
     #[test]
     fn only_what_is_named_is_open() {

@@ -1,17 +1,15 @@
 //! Reading a request's body: never further than its limit, never longer than its time.
 
-use std::time::Duration;
-
-use avtomatika_proto::{ApiError, ErrorCode, limits::PAYLOAD_BYTES_MAX};
+use avtomatika_proto::{ApiError, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 
-use crate::api::submission::{invalid, too_large};
-
-/// Longest that a body may take to arrive: the largest one in half a minute is 280 kbit/s, slower than any line in use.
-pub(in crate::api) const READ_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::api::{
+    limits::BODY_READ_TIMEOUT,
+    submission::{body_timeout, invalid, too_large},
+};
 
 /// Largest body of a wrapped submission: the payload, with room for labels and the rest.
 pub(super) const ENVELOPE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
@@ -28,14 +26,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming, limit_bytes: usize
     if body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    match tokio::time::timeout(READ_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
+    match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit_bytes)),
         Ok(Err(_)) => Err(invalid("the request body broke off before its end".to_owned())),
-        Err(_) => Err(ApiError::new(
-            ErrorCode::RequestTimeout,
-            format!("The request body did not arrive within {} seconds", READ_TIMEOUT.as_secs()),
-        )),
+        Err(_) => Err(body_timeout()),
     }
 }
 

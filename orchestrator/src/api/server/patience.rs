@@ -1,11 +1,11 @@
-//! A socket whose peer may not keep us waiting where nobody else watches: before its first words are understood, and while it
-//! does not read what we say. All other waiting is bounded by HTTP itself: see [`super`].
+//! Patience with an end, where nobody else watches the time: [`Patient`] is a socket whose peer has to say its first words and
+//! to read what we say; [`Punctual`] is a body that has to have come by a point in time. All other waiting is bounded by HTTP
+//! itself: see [`super`].
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use tokio::{
@@ -13,11 +13,14 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// Longest that a peer may take to show which protocol it speaks.
-const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tonic::Status;
 
-/// Longest that a peer may take nothing of what we send it.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::api::{
+    limits::{BODY_READ_TIMEOUT, FIRST_WORDS_TIMEOUT, WRITE_TIMEOUT},
+    submission::body_timeout,
+};
 
 /// The first words of HTTP/2. As long as everything that came is a part of them, the protocol is not known.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -103,6 +106,45 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
+    }
+}
+
+/// The body of a gRPC call that is no stream: it has to come within [`BODY_READ_TIMEOUT`].
+pub(super) struct Punctual {
+    body: Incoming,
+    /// Set as soon as there is something to wait for.
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+impl Punctual {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self { body, deadline: None }
+    }
+}
+
+impl Body for Punctual {
+    type Data = Bytes;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_READ_TIMEOUT)));
+        ready!(deadline.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Status::from(body_timeout()).into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -1,0 +1,85 @@
+//! `avtomatika blueprint check`: every finding on the given files, without an orchestrator.
+
+use std::path::{Path, PathBuf};
+
+use avtomatika_orchestrator::blueprint::{Finding, Loaded, Severity, load_dir};
+use serde::Serialize;
+
+use super::local;
+use crate::{args::Format, console::Console, exit::Exit, failure::Failure, render::json};
+
+const HELP: &str = "\
+Each finding is one line: file:line:column: what is wrong; how to mend it. Warnings do not fail.
+The exit code is 0 when every file can be loaded, and 1 otherwise.
+
+Examples:
+  avtomatika blueprint check order.yaml
+  avtomatika blueprint check blueprints/*.yaml -o json
+  avtomatika blueprint check blueprints/";
+
+/// Options of `blueprint check`.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = HELP)]
+pub struct Args {
+    /// Blueprint files, or directories of them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub(super) fn run(args: Args, console: &mut Console) -> Result<Exit, Failure> {
+    let mut findings = Vec::new();
+    let mut sound = 0_usize;
+    for path in &args.files {
+        match read(path) {
+            Ok(loaded) => {
+                sound += loaded.len();
+                findings.extend(loaded.into_iter().flat_map(|loaded| loaded.warnings));
+            }
+            Err(errors) => findings.extend(errors),
+        }
+    }
+    let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
+    match console.format() {
+        Format::Json => {
+            let shown: Vec<Shown<'_>> = findings.iter().map(Shown::of).collect();
+            console.print_line(&json::line(&shown))?;
+        }
+        Format::Table => {
+            for finding in &findings {
+                console.print_line(&finding.to_string())?;
+            }
+            if !failed {
+                console.note(&format!("{sound} blueprints are in order."));
+            }
+        }
+    }
+    Ok(if failed { Exit::Failed } else { Exit::Ok })
+}
+
+fn read(path: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
+    if path.is_dir() { load_dir(path) } else { local(path).map(|loaded| vec![loaded]) }
+}
+
+/// A finding as programs read it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    severity: String,
+    file: &'a str,
+    line: usize,
+    column: usize,
+    what: &'a str,
+    cure: &'a str,
+}
+
+impl<'a> Shown<'a> {
+    fn of(finding: &'a Finding) -> Self {
+        Self {
+            severity: finding.severity.to_string(),
+            file: &finding.file,
+            line: finding.at.line,
+            column: finding.at.column,
+            what: &finding.what,
+            cure: &finding.cure,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `avtomatika dev` as a new user runs it: it starts, shows a job, takes others, stops on Ctrl+C, and keeps its jobs.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use crate::server::{avtomatika, ran};
+
+/// A running `avtomatika dev`, and the lines that it says to people.
+struct Dev {
+    process: Child,
+    said: BufReader<std::process::ChildStderr>,
+    url: String,
+}
+
+impl Dev {
+    fn start(arguments: &[&str]) -> Self {
+        let mut command = avtomatika(&["dev", "--port", "0"]);
+        let mut process =
+            command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap());
+        let first = line_with(&mut said, "is running on ");
+        let url = first.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+        Self { process, said, url }
+    }
+
+    fn until(&mut self, words: &str) -> String {
+        line_with(&mut self.said, words)
+    }
+
+    /// Sends Ctrl+C and waits for the end; returns the exit code and what was on standard output.
+    fn interrupt(self) -> (Option<i32>, String) {
+        let kill = format!("kill -s INT {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let output = self.process.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    }
+}
+
+fn line_with(said: &mut impl BufRead, words: &str) -> String {
+    let mut heard = String::new();
+    loop {
+        let mut line = String::new();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended without {words:?}; it said:\n{heard}");
+        if line.contains(words) {
+            return line;
+        }
+        heard.push_str(&line);
+    }
+}
+
+fn jobs(url: &str) -> usize {
+    let answer = ran(&mut avtomatika(&["--url", url, "-o", "json", "list", "--all"]));
+    assert_eq!(answer.code, 0, "{answer}");
+    serde_json::from_str::<Vec<serde_json::Value>>(&answer.stdout).unwrap().len()
+}
+
+#[test]
+fn it_starts_runs_a_sample_takes_jobs_and_stops_cleanly() {
+    let mut dev = Dev::start(&["--ephemeral"]);
+    dev.until("Stop with Ctrl+C");
+    let job = ran(&mut avtomatika(&[
+        "--url",
+        &dev.url,
+        "submit",
+        "test_workflow",
+        "--data",
+        r#"{"input":"mine"}"#,
+        "--wait",
+    ]));
+    assert_eq!(job.code, 0, "{job}");
+    assert!(job.stdout.contains("MINE"), "{job}");
+    assert_eq!(jobs(&dev.url), 2);
+    let (code, shown) = dev.interrupt();
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("SUCCESS TEST!"), "{shown}");
+}
+
+#[test]
+fn it_keeps_its_jobs_from_run_to_run_and_shows_the_curl_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data").display().to_string();
+    let dev = Dev::start(&["--data-dir", &data_dir]);
+    let (code, _) = {
+        let mut dev = dev;
+        let curl = dev.until("curl -X POST ");
+        assert!(curl.contains("/api/jobs/test"), "{curl}");
+        dev.until("Stop with Ctrl+C");
+        dev.interrupt()
+    };
+    assert_eq!(code, Some(0));
+    let mut again = Dev::start(&["--data-dir", &data_dir, "--no-sample"]);
+    again.until("Stop with Ctrl+C");
+    assert_eq!(jobs(&again.url), 1);
+
+    let second = ran(&mut avtomatika(&["dev", "--port", "0", "--data-dir", &data_dir]));
+    assert_eq!(second.code, 2, "{second}");
+    assert!(second.stderr.contains("in use by another orchestrator"), "{second}");
+    let port = again.url.rsplit(':').next().unwrap().to_owned();
+    let taken = ran(&mut avtomatika(&["dev", "--ephemeral", "--port", &port]));
+    assert_eq!(taken.code, 2, "{taken}");
+    assert!(taken.stderr.contains("--port"), "{taken}");
+    assert_eq!(again.interrupt().0, Some(0));
+}

@@ -1,0 +1,48 @@
+//! The limits of the port, each with the reason for its value. Those that clients and workers must know, too, are in the
+//! contract crate.
+
+use std::time::Duration;
+
+/// Connections at once. Each costs a file and some tens of kilobytes; beyond this a new one is closed at once, so that those
+/// that are there keep working.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Longest that the head of an HTTP/1 request may take to arrive, counted from the end of the request before: also what an
+/// idle connection is kept for.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers of one HTTP/1 request. Real ones have a dozen.
+pub const HEADERS_MAX: usize = 64;
+
+/// Read buffer of an HTTP/1 connection, hence the largest head of a request.
+pub const HTTP1_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Headers of one HTTP/2 request, counted as the protocol does (32 bytes for each one extra).
+pub const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+
+/// Requests under way on one HTTP/2 connection. A worker needs two; a client that submits in parallel may use many.
+pub const STREAMS_MAX: u32 = 1024;
+
+/// Streams that a peer opened and reset before we looked at them (rapid reset): beyond this the connection is closed.
+pub const PENDING_RESETS_MAX: usize = 20;
+
+/// Streams that we had to reset because the peer broke the protocol on them: beyond this the connection is closed.
+pub const LOCAL_RESETS_MAX: usize = 64;
+
+/// Largest HTTP/2 frame that we accept: four fill a stream's usual message, and none blocks the others for long.
+pub const FRAME_BYTES_MAX: u32 = 64 * 1024;
+
+/// Silence on an HTTP/2 connection after which we ask whether the peer is there.
+pub const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long the peer may take to say that it is.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest that a peer may take to show which protocol it speaks.
+pub const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest that a peer may take nothing of what we send it.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Longest that a body may take to arrive: the largest one in half a minute is 280 kbit/s, slower than any line in use.
+pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);

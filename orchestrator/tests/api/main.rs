@@ -1,0 +1,9 @@
+//! The way in, through real sockets: a whole orchestrator in this process, on a port of its own, with its store in memory.
+
+// A test that cannot go on may say so by panicking.
+#![allow(clippy::unwrap_used)]
+
+mod grpc;
+mod rest;
+mod support;
+mod wire;
