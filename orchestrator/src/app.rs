@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,6 +56,7 @@ pub enum StartError {
 pub struct App {
     inside: Inside,
     stopped: oneshot::Receiver<Result<(), StoreError>>,
+    storage_full: watch::Receiver<bool>,
     drain_timeout: Duration,
 }
 
@@ -64,9 +68,10 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let Parts { store, clock, definitions, auth, settings, drain_timeout } = parts;
     let registry = Arc::new(enact(&*store, definitions)?);
     let metrics = Arc::new(Metrics::new());
-    let Running { conductor, stopped } = conductor::start(store, clock, registry, settings, metrics.clone())?;
+    let Running { conductor, stopped, storage_full } =
+        conductor::start(store, clock, registry, settings, metrics.clone())?;
     let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default() };
-    Ok(App { inside, stopped, drain_timeout })
+    Ok(App { inside, stopped, storage_full, drain_timeout })
 }
 
 impl App {
@@ -81,13 +86,14 @@ impl App {
     /// # Errors
     /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let Self { inside, mut stopped, drain_timeout } = self;
+        let Self { inside, mut stopped, storage_full, drain_timeout } = self;
         let gate = WorkerGate::new(inside.conductor.sessions(), inside.auth.clone());
         let grpc = api::grpc::routes(&inside).add_service(gate.into_service());
         let closing = CancellationToken::new();
         let api = Api::new(inside.clone(), grpc);
         let serving = tokio::spawn(api::serve(listener, api, closing.clone(), drain_timeout));
         inside.readiness.set(Phase::Ready);
+        tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {
                 inside.readiness.set(Phase::Draining);
@@ -106,6 +112,15 @@ impl App {
             Err(_) => serving.abort(),
         }
         outcome
+    }
+}
+
+/// Tells load balancers about a full disk for as long as it is one.
+async fn show_full_disk(mut storage_full: watch::Receiver<bool>, readiness: Readiness) {
+    // Ends with the conductor.
+    while storage_full.changed().await.is_ok() {
+        let full = *storage_full.borrow_and_update();
+        readiness.set(if full { Phase::DiskFull } else { Phase::Ready });
     }
 }
 

@@ -1,5 +1,8 @@
 //! The conductor with a real mailbox, real threads and stores that can be held up or filled: what leaves, and when.
 
+// A test that cannot go on should stop where it is.
+#![allow(clippy::unwrap_used)]
+
 use std::{
     collections::BTreeMap,
     sync::{
@@ -263,7 +266,7 @@ async fn nothing_leaves_before_it_is_committed() {
         async move { submit(&conductor).await }
     });
     // The stats are answered after the submission was decided, since one thread does both.
-    while conductor.stats().await.unwrap().jobs.get(&JobStatus::WaitingForWorker).is_none() {
+    while !conductor.stats().await.unwrap().jobs.contains_key(&JobStatus::WaitingForWorker) {
         tokio::task::yield_now().await;
     }
     assert!(!submitting.is_finished(), "no answer before the commit");
@@ -400,7 +403,7 @@ async fn a_restarted_orchestrator_adopts_what_its_workers_still_hold() {
 #[tokio::test]
 async fn draining_keeps_the_tasks_with_their_workers() {
     let store = Arc::new(MemoryStore::default());
-    let Running { conductor, stopped } = start(Faulty::over(store.clone()));
+    let Running { conductor, stopped, .. } = start(Faulty::over(store.clone()));
     let mut worker = Worker::join(&conductor, "w1", 1).await;
     submit(&conductor).await;
     let task = worker.task().await;
@@ -421,7 +424,7 @@ async fn draining_keeps_the_tasks_with_their_workers() {
 #[tokio::test]
 async fn a_full_disk_refuses_by_name_forgets_nothing_and_recovers_by_itself() {
     let store = Faulty::new();
-    let conductor = start(store.clone()).conductor;
+    let Running { conductor, mut storage_full, .. } = start(store.clone());
     let mut worker = Worker::join(&conductor, "w1", 1).await;
     let job_id = submit(&conductor).await;
     let task = worker.task().await;
@@ -429,6 +432,7 @@ async fn a_full_disk_refuses_by_name_forgets_nothing_and_recovers_by_itself() {
     store.full.store(true, Ordering::SeqCst);
     let refused = conductor.submit(&acme(), request()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::StorageFull);
+    assert!(storage_full.borrow_and_update().to_owned(), "it is said that the disk is full");
     worker.report(&task).await;
     assert_eq!(worker.verdict().await, Verdict::RetryLater);
     let view = conductor.get(&acme(), job_id).await.expect("reads go on");
@@ -439,6 +443,7 @@ async fn a_full_disk_refuses_by_name_forgets_nothing_and_recovers_by_itself() {
     assert_eq!(worker.verdict().await, Verdict::Applied);
     assert_eq!(end_of(&conductor, job_id).await, JobStatus::Finished);
     submit(&conductor).await;
+    storage_full.wait_for(|full| !full).await.expect("it is said that there is room again");
 }
 
 #[tokio::test]
@@ -460,7 +465,7 @@ async fn a_worker_lost_while_the_disk_is_full_is_remembered() {
 #[tokio::test]
 async fn a_failed_commit_stops_the_conductor_and_nothing_is_acknowledged() {
     let store = Faulty::new();
-    let Running { conductor, stopped } = start(store.clone());
+    let Running { conductor, stopped, .. } = start(store.clone());
     store.broken.store(true, Ordering::SeqCst);
     let refused = conductor.submit(&acme(), request()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::ShuttingDown);

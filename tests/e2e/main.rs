@@ -1,6 +1,6 @@
 //! The pair, end to end: an orchestrator, workers and clients over real sockets, each test with its own.
 
-// A test that panics has failed, which is what tests are for.
+// A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
 mod jobs;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId, v1::GoodbyeReason};
+use tokio::sync::watch;
 
 use super::{
     SLEEP_MAX,
@@ -30,6 +31,9 @@ use crate::{
 
 /// How soon a decision is tried again that could not be stored.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
+
+/// How long a full disk is spoken of after the last commit that met it.
+const FULL_FOR: Duration = Duration::from_secs(1);
 
 /// How often streams that do not take their messages are looked for.
 const BROKEN_CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +86,10 @@ pub(super) struct Core {
     /// Events that could not be stored, and when to try again.
     pub again: Vec<(JobId, Event)>,
     pub again_at: Option<Timestamp>,
+    /// Whether the disk is full, for those who ask whether to send work here.
+    pub storage_full: watch::Sender<bool>,
+    /// When to forget that it was.
+    pub room_again_at: Option<Timestamp>,
     pub broken_check_at: Timestamp,
     pub last_job_key: i64,
     pub ended: BTreeMap<JobStatus, u64>,
@@ -278,7 +286,10 @@ impl Core {
         for step in steps.into_iter().rev() {
             self.undo_step(step);
         }
-        self.again_at = Some(self.clock.now() + AGAIN_AFTER);
+        let now = self.clock.now();
+        self.again_at = Some(now + AGAIN_AFTER);
+        self.room_again_at = Some(now + FULL_FOR);
+        self.storage_full.send_replace(true);
     }
 
     fn undo_step(&mut self, step: Afterwards) {
@@ -311,7 +322,13 @@ impl Core {
 
     /// How long until something is due.
     pub fn until_due(&self) -> Duration {
-        let due = [self.book.next_due(), self.dispatch.next_due(), self.waiting.next_due(), self.again_at];
+        let due = [
+            self.book.next_due(),
+            self.dispatch.next_due(),
+            self.waiting.next_due(),
+            self.again_at,
+            self.room_again_at,
+        ];
         let now = self.clock.now();
         due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)
     }
@@ -324,6 +341,10 @@ impl Core {
             for (job_id, event) in std::mem::take(&mut self.again).into_iter().rev() {
                 self.notice(job_id, event);
             }
+        }
+        if self.room_again_at.is_some_and(|at| at <= now) {
+            self.room_again_at = None;
+            self.storage_full.send_replace(false);
         }
         while let Some(job) = self.book.pop_due(now) {
             let task_is_held =

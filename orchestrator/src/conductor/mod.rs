@@ -22,7 +22,7 @@ mod workers;
 
 use std::{sync::Arc, thread, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::{
     commit::{Commits, Writer},
@@ -58,7 +58,10 @@ pub struct Running {
     /// The way in.
     pub conductor: Conductor,
     /// Resolves when the conductor has stopped: well after [`Conductor::drain`], or because the store failed.
-    pub stopped: tokio::sync::oneshot::Receiver<Result<(), StoreError>>,
+    pub stopped: oneshot::Receiver<Result<(), StoreError>>,
+    /// Whether the last commit found the disk full. After a second without another such commit it reads as not full, so that
+    /// work is sent here again and finds out.
+    pub storage_full: watch::Receiver<bool>,
 }
 
 /// Recovers what the store holds and starts the conductor on a thread of its own.
@@ -76,7 +79,8 @@ pub fn start(
     let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone() };
     let core = Core::recover(store.clone(), clock, blueprints, settings, metrics.clone())?;
     let (writer, commits) = commit::start(store, metrics)?;
-    let (tell, stopped) = tokio::sync::oneshot::channel();
+    let storage_full = core.storage_full.subscribe();
+    let (tell, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -88,7 +92,7 @@ pub fn start(
             let _ = tell.send(outcome);
         })
         .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;
-    Ok(Running { conductor, stopped })
+    Ok(Running { conductor, stopped, storage_full })
 }
 
 /// The rule of the house, on one screen.

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::watch;
+
 use super::{
     batch::Batch,
     book::Book,
@@ -56,6 +58,8 @@ impl Core {
             waiting: Waiting::default(),
             again: Vec::new(),
             again_at: None,
+            storage_full: watch::Sender::new(false),
+            room_again_at: None,
             broken_check_at: now,
             ended: BTreeMap::new(),
             started_at: now,
