@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId, v1::GoodbyeReason};
+use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId};
 use tokio::sync::watch;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     blueprint::Registry,
-    dispatch::{Dispatch, ToWorker, Verdict},
+    dispatch::{Dispatch, Farewell, ToWorker, Verdict},
     engine::{Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
     metrics::Metrics,
     store::{IdempotencyKey, Store, Write},
@@ -385,8 +385,7 @@ impl Core {
     /// The last words to every worker, and to whoever asked for the end.
     pub fn say_goodbye(&mut self) {
         for session in self.dispatch.roster().iter() {
-            let message = "the orchestrator stops; come back with the same session";
-            session.outbox.send(ToWorker::Goodbye { reason: GoodbyeReason::Shutdown, message });
+            session.outbox.send(ToWorker::Goodbye(Farewell::Shutdown));
         }
         if let Some(reply) = self.draining.take() {
             let _ = reply.send(());
