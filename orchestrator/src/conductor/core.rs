@@ -401,8 +401,10 @@ impl Core {
         let running_tasks = self.dispatch.lease_count() as u64;
         let mut jobs = self.book.open_counts().clone();
         if running_tasks > 0 {
-            let waiting = jobs.entry(JobStatus::WaitingForWorker).or_default();
-            *waiting = waiting.saturating_sub(running_tasks);
+            // Stored as waiting, and in truth in a worker's hands.
+            let waiting =
+                jobs.remove(&JobStatus::WaitingForWorker).unwrap_or(0).saturating_sub(running_tasks);
+            jobs.extend((waiting > 0).then_some((JobStatus::WaitingForWorker, waiting)));
             jobs.insert(JobStatus::Running, running_tasks);
         }
         jobs.extend(&self.ended);
