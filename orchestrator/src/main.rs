@@ -93,8 +93,16 @@ fn run(args: Args) -> Result<(), Failure> {
         drain_timeout: config.drain_timeout,
     };
     let app = assemble(parts).map_err(start_failure)?;
+    // Before anybody is told that we run: who knows it may want to stop us.
+    let signals = runtime.block_on(async { stop_signals() }).map_err(|error| {
+        Failure::new(
+            EXIT_FAILED,
+            format_args!("cannot wait for signals: {error}"),
+            "check the limits of this process",
+        )
+    })?;
     announce(&app, address);
-    runtime.block_on(serve(app, listener))
+    runtime.block_on(serve(app, listener, signals))
 }
 
 fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {
@@ -179,15 +187,8 @@ fn announce(app: &App, address: SocketAddr) {
     }
 }
 
-async fn serve(app: App, listener: TcpListener) -> Result<(), Failure> {
+async fn serve(app: App, listener: TcpListener, signals: Signals) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
-    let signals = stop_signals().map_err(|error| {
-        Failure::new(
-            EXIT_FAILED,
-            format_args!("cannot wait for signals: {error}"),
-            "check the limits of this process",
-        )
-    })?;
     tokio::spawn(obey(signals, shutdown.clone()));
     app.serve(listener, shutdown).await.map_err(|error| store_failure(EXIT_FAILED, &error))?;
     tracing::info!("Stopped: every acknowledged job is on disk");

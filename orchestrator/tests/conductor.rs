@@ -330,7 +330,7 @@ async fn a_registration_replaces_the_session_of_the_same_worker_and_only_with_th
     let stranger = conductor.sessions().register(record("w1"), [2; 32]).await.unwrap_err();
     assert_eq!(stranger.code, ErrorCode::InvalidToken);
     let _second = Worker::join(&conductor, "w1", 1).await;
-    assert!(matches!(first.next().await, ToWorker::Goodbye { .. }));
+    assert!(matches!(first.next().await, ToWorker::Goodbye(_)));
     assert_eq!(conductor.workers().await.unwrap().len(), 1);
 }
 
@@ -409,7 +409,7 @@ async fn draining_keeps_the_tasks_with_their_workers() {
     let task = worker.task().await;
     conductor.drain().await;
     assert!(matches!(worker.next().await, ToWorker::Draining));
-    assert!(matches!(worker.next().await, ToWorker::Goodbye { .. }));
+    assert!(matches!(worker.next().await, ToWorker::Goodbye(_)));
     assert_eq!(stopped.await.unwrap(), Ok(()));
     let refused = conductor.submit(&acme(), request()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::ShuttingDown);

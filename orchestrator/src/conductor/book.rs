@@ -121,9 +121,12 @@ impl Book {
         if added {
             *count += 1;
             self.open_total += 1;
-        } else {
-            *count -= 1;
-            self.open_total -= 1;
+            return;
+        }
+        *count -= 1;
+        self.open_total -= 1;
+        if *count == 0 {
+            self.open.remove(&status);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId, v1::GoodbyeReason};
+use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId};
 use tokio::sync::watch;
 
 use super::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     blueprint::Registry,
-    dispatch::{Dispatch, ToWorker, Verdict},
+    dispatch::{Dispatch, Farewell, ToWorker, Verdict},
     engine::{Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
     metrics::Metrics,
     store::{IdempotencyKey, Store, Write},
@@ -385,8 +385,7 @@ impl Core {
     /// The last words to every worker, and to whoever asked for the end.
     pub fn say_goodbye(&mut self) {
         for session in self.dispatch.roster().iter() {
-            let message = "the orchestrator stops; come back with the same session";
-            session.outbox.send(ToWorker::Goodbye { reason: GoodbyeReason::Shutdown, message });
+            session.outbox.send(ToWorker::Goodbye(Farewell::Shutdown));
         }
         if let Some(reply) = self.draining.take() {
             let _ = reply.send(());
@@ -402,8 +401,10 @@ impl Core {
         let running_tasks = self.dispatch.lease_count() as u64;
         let mut jobs = self.book.open_counts().clone();
         if running_tasks > 0 {
-            let waiting = jobs.entry(JobStatus::WaitingForWorker).or_default();
-            *waiting = waiting.saturating_sub(running_tasks);
+            // Stored as waiting, and in truth in a worker's hands.
+            let waiting =
+                jobs.remove(&JobStatus::WaitingForWorker).unwrap_or(0).saturating_sub(running_tasks);
+            jobs.extend((waiting > 0).then_some((JobStatus::WaitingForWorker, waiting)));
             jobs.insert(JobStatus::Running, running_tasks);
         }
         jobs.extend(&self.ended);

@@ -7,7 +7,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId};
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::SendTimeoutError},
+    oneshot,
+};
 
 use super::{
     mailbox::{Accepted, Follow, Reply, Request, Submit},
@@ -18,6 +21,9 @@ use crate::{
     engine::{HistoryEntry, Job, JobStatus, Submission},
     store::{ListQuery, Store, StoreError},
 };
+
+/// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
+const ADMISSION_MAX: Duration = Duration::from_secs(5);
 
 /// The way into the conductor, for everything that serves clients.
 #[derive(Clone)]
@@ -248,8 +254,18 @@ impl Conductor {
     /// Sends a request and waits for the answer.
     pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
-        self.mailbox.send(request(reply)).await.map_err(|_| shutting_down())?;
-        answer.await.map_err(|_| shutting_down())
+        match self.mailbox.send_timeout(request(reply), ADMISSION_MAX).await {
+            Ok(()) => answer.await.map_err(|_| shutting_down()),
+            Err(SendTimeoutError::Closed(_)) => Err(shutting_down()),
+            Err(SendTimeoutError::Timeout(_)) => Err(ApiError::new(
+                ErrorCode::Overloaded,
+                format!(
+                    "{} requests have been waiting for {} s",
+                    super::MAILBOX_MAX,
+                    ADMISSION_MAX.as_secs()
+                ),
+            )),
+        }
     }
 
     fn no_blueprint(&self, name: &str) -> ApiError {

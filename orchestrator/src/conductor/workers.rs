@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId, v1::GoodbyeReason};
+use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId};
 
 use super::{
     batch::Afterwards,
@@ -11,7 +11,7 @@ use super::{
     sessions::made_up_name,
 };
 use crate::{
-    dispatch::{Orphan, Outbox, ToWorker, Verdict},
+    dispatch::{Farewell, Orphan, Outbox, ToWorker, Verdict},
     engine::{Event, Refusal, Report},
     store::{SessionRecord, WorkerRecord, Write},
     time::Timestamp,
@@ -79,8 +79,7 @@ impl Core {
     fn replace_session_of(&mut self, worker_id: &str) {
         let Some(session_id) = self.session_of(worker_id).map(|record| record.session_id) else { return };
         if let Some(session) = self.dispatch.roster().get(session_id) {
-            let message = "another registration took this worker_id";
-            session.outbox.send(ToWorker::Goodbye { reason: GoodbyeReason::Replaced, message });
+            session.outbox.send(ToWorker::Goodbye(Farewell::Replaced));
             return self.session_ended(session_id, "it was replaced by a new registration");
         }
         self.waiting.remove(session_id);

@@ -23,7 +23,7 @@ use std::{
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 pub use adoption::Adoption;
-pub use outbox::{Assignment, Outbox, ToWorker, Verdict};
+pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
 pub use roster::{Roster, Session};
 
 use self::{placement::Placement, ready_queue::ReadyQueue};

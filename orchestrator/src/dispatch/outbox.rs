@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use avtomatika_proto::{TaskId, v1::GoodbyeReason};
+use avtomatika_proto::TaskId;
 use tokio::sync::mpsc;
 
 use crate::{engine::Offer, time::Timestamp};
@@ -43,12 +43,18 @@ pub enum ToWorker {
     /// The orchestrator is about to stop.
     Draining,
     /// The stream ends here.
-    Goodbye {
-        /// Why, for the worker.
-        reason: GoodbyeReason,
-        /// Why, for people.
-        message: &'static str,
-    },
+    Goodbye(Farewell),
+}
+
+/// Why the orchestrator ends a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// It stops; the worker comes back with the same session.
+    Shutdown,
+    /// Another registration took the worker's name.
+    Replaced,
+    /// Another stream took the session.
+    StreamTaken,
 }
 
 /// A task on its way to a worker.

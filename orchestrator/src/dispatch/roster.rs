@@ -5,9 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use avtomatika_proto::{SessionId, TaskId, v1::GoodbyeReason};
+use avtomatika_proto::{SessionId, TaskId};
 
-use super::{Outbox, ToWorker};
+use super::{Farewell, Outbox, ToWorker};
 use crate::{
     conductor::{WorkerStatus, WorkerView},
     store::SessionRecord,
@@ -111,10 +111,7 @@ impl Roster {
         };
         self.by_worker.insert(record.worker.worker_id.clone(), record.session_id);
         if let Some(before) = self.sessions.insert(record.session_id, session) {
-            before.outbox.send(ToWorker::Goodbye {
-                reason: GoodbyeReason::ProtocolError,
-                message: "another stream took this session",
-            });
+            before.outbox.send(ToWorker::Goodbye(Farewell::StreamTaken));
         }
         self.streams
     }

@@ -22,7 +22,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Outbox, ToWorker, Verdict};
+use super::{Farewell, Outbox, ToWorker, Verdict};
 use crate::{
     api::auth::Auth,
     conductor::{FromWorker, OpenStream, Progress, Sessions, WorkerResult},
@@ -202,7 +202,7 @@ fn downstream(
             Err(_) => Some((vec![wire(Down::Heartbeat(v1::Heartbeat {}))], Some(messages))),
             Ok(0) => None,
             Ok(_) => {
-                let last = batch.iter().any(|message| matches!(message, ToWorker::Goodbye { .. }));
+                let last = batch.iter().any(|message| matches!(message, ToWorker::Goodbye(_)));
                 Some((pack(batch), (!last).then_some(messages)))
             }
         }
@@ -237,12 +237,7 @@ fn pack(batch: Vec<ToWorker>) -> Vec<v1::OrchestratorMessage> {
             }),
             ToWorker::Ack { task_id, verdict } => acks.push(wire_ack(task_id, verdict)),
             ToWorker::Draining => packed.push(wire(Down::Draining(v1::Draining {}))),
-            ToWorker::Goodbye { reason, message } => {
-                last = Some(wire(Down::Goodbye(v1::Goodbye {
-                    reason: reason.into(),
-                    message: message.to_owned(),
-                })));
-            }
+            ToWorker::Goodbye(farewell) => last = Some(wire(Down::Goodbye(wire_goodbye(farewell)))),
         }
     }
     if !acks.is_empty() {
@@ -284,6 +279,17 @@ fn wire_ack(task_id: TaskId, verdict: Verdict) -> v1::ResultAck {
         Verdict::RetryLater => (v1::ResultVerdict::RetryLater, ""),
     };
     v1::ResultAck { task_id: task_id.to_string(), verdict: verdict.into(), reason: reason.to_owned() }
+}
+
+fn wire_goodbye(farewell: Farewell) -> v1::Goodbye {
+    let (reason, message) = match farewell {
+        Farewell::Shutdown => {
+            (v1::GoodbyeReason::Shutdown, "the orchestrator stops; come back with the same session")
+        }
+        Farewell::Replaced => (v1::GoodbyeReason::Replaced, "another registration took this worker_id"),
+        Farewell::StreamTaken => (v1::GoodbyeReason::ProtocolError, "another stream took this session"),
+    };
+    v1::Goodbye { reason: reason.into(), message: message.to_owned() }
 }
 
 fn texts(ids: &[TaskId]) -> Vec<String> {

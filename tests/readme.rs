@@ -1,0 +1,70 @@
+//! The documents tell the truth about the repository: what they quote is there word for word, what they link to exists, and
+//! the commands that CI takes from the README are where CI looks for them.
+
+// A test that panics has failed, which is what tests are for.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const README: &str = include_str!("../README.md");
+
+/// The documents with links in them.
+fn documents() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut documents = vec![root.join("README.md"), root.join("ARCHITECTURE.md"), root.join("CHANGELOG.md")];
+    for dir in ["docs", "docs/adr"] {
+        let files = fs::read_dir(root.join(dir)).unwrap().map(|entry| entry.unwrap().path());
+        documents.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    documents
+}
+
+/// What stands between `](` and `)`, without those that lead to the web or to a place in the same document.
+fn local_links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    targets
+        .map(|target| target.split_once('#').map_or(target, |(path, _)| path))
+        .filter(|target| !target.is_empty() && !target.contains("://"))
+}
+
+#[test]
+fn what_the_readme_quotes_is_what_the_examples_say() {
+    let quotes = [
+        (include_str!("../examples/worker.rs"), "use avtomatika_worker"),
+        (include_str!("../examples/blueprints/picture.yaml"), "blueprint: picture"),
+        (include_str!("../examples/workers/word_count.sh"), "set -eu"),
+    ];
+    for (example, from) in quotes {
+        let quoted = &example[example.find(from).expect(from)..];
+        assert!(README.contains(quoted), "the README quotes another text than that from {from:?} on");
+    }
+}
+
+#[test]
+fn the_commands_for_ci_follow_their_markers() {
+    for (marker, command) in [
+        ("<!-- ci: run -->", "cargo run --release --bin avtomatika -- dev"),
+        ("<!-- ci: test -->", "cargo test --workspace"),
+    ] {
+        let mut after = README.lines().skip_while(|line| *line != marker).skip(1);
+        let first = after.find(|line| !line.is_empty());
+        assert_eq!(first, Some(&*format!("    {command}")), "after {marker}");
+    }
+}
+
+#[test]
+fn every_link_to_a_file_leads_to_one() {
+    let mut links = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        let dir = document.parent().unwrap();
+        for target in local_links(&text) {
+            links += 1;
+            assert!(dir.join(target).exists(), "{} links to {target}", document.display());
+        }
+    }
+    assert!(links > 30, "only {links} links were found");
+}
