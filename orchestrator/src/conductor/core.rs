@@ -329,6 +329,7 @@ impl Core {
             self.waiting.next_due(),
             self.again_at,
             self.room_again_at,
+            Some(self.broken_check_at),
         ];
         let now = self.clock.now();
         due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)

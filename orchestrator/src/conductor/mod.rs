@@ -121,8 +121,12 @@ async fn run(
                 }
                 arrived.drain(..).for_each(|request| core.handle(request));
             }
-            // Time: what is due is an event too.
-            () = tokio::time::sleep(core.until_due()) => core.tick(),
+            // Time passes.
+            () = tokio::time::sleep(core.until_due()) => {}
+        }
+        // What is due is an event too, and does not wait for a pause in the others.
+        if core.until_due().is_zero() {
+            core.tick();
         }
         // One transaction at a time is with the store; whatever was decided meanwhile is the next.
         while committing.is_none() && !core.batch.is_empty() {
