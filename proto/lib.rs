@@ -55,6 +55,9 @@ pub mod task_error {
     pub const INVALID_INPUT: &str = "INVALID_INPUT_ERROR";
     /// The attempt ran longer than the state's `timeout`; handled as transient.
     pub const TIMEOUT: &str = "TIMEOUT_ERROR";
+    /// The worker stops, and gives the task back: it is ready for others at once and has used up no retry. Taken at its word only
+    /// from a worker that is draining.
+    pub const WORKER_STOPPED: &str = "WORKER_STOPPED";
     /// The result cannot be stored (not a JSON object, or too large); handled as permanent.
     pub const INVALID_RESULT: &str = "INVALID_RESULT_ERROR";
 }

@@ -97,8 +97,14 @@ impl App {
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {
                 inside.readiness.set(Phase::Draining);
-                inside.conductor.drain().await;
-                stopped.await
+                let drained = async {
+                    inside.conductor.drain().await;
+                    (&mut stopped).await
+                };
+                match tokio::time::timeout(drain_timeout, drained).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Ok(Err(StoreError::Failed { reason: "the disk did not answer in time".into() })),
+                }
             }
             outcome = &mut stopped => outcome,
         };

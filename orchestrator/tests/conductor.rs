@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -16,14 +16,14 @@ use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{self, Conductor, FromWorker, OpenStream, Running, Settings, SubmitRequest, WorkerResult},
     dispatch::{Assignment, Outbox, ToWorker, Verdict},
-    engine::{HistoryEntry, Job, JobStatus, Submission},
+    engine::{HistoryEntry, Job, JobError, JobStatus, Submission},
     json::Json,
     metrics::Metrics,
     store::{
         Batch, BlueprintRecord, ListPage, ListQuery, SessionRecord, Store, StoreError, WorkerRecord,
         memory::MemoryStore,
     },
-    time::SystemClock,
+    time::{Clock, SystemClock, Timestamp},
 };
 use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId};
 use tokio::sync::mpsc;
@@ -37,14 +37,23 @@ struct Faulty {
     inner: Arc<MemoryStore>,
     full: AtomicBool,
     broken: AtomicBool,
+    panics: AtomicBool,
+    refused: AtomicU32,
     gate: Mutex<bool>,
     opened: Condvar,
 }
 
 impl Faulty {
     fn over(inner: Arc<MemoryStore>) -> Arc<Self> {
-        let (full, broken, opened) = (AtomicBool::new(false), AtomicBool::new(false), Condvar::new());
-        Arc::new(Self { inner, full, broken, gate: Mutex::new(true), opened })
+        Arc::new(Self {
+            inner,
+            full: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
+            refused: AtomicU32::new(0),
+            gate: Mutex::new(true),
+            opened: Condvar::new(),
+        })
     }
 
     fn new() -> Arc<Self> {
@@ -71,7 +80,9 @@ impl Store for Faulty {
         if self.broken.load(Ordering::SeqCst) {
             return Err(StoreError::Failed { reason: "fsync: input/output error".into() });
         }
+        assert!(!self.panics.load(Ordering::SeqCst), "a store with a fault of its own");
         if self.full.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(StoreError::Full { path: "/data".into() });
         }
         self.inner.commit(batch)
@@ -113,6 +124,30 @@ impl Store for Faulty {
 // ---- An orchestrator and its workers ----
 
 fn start(store: Arc<dyn Store>) -> Running {
+    start_at(store, Arc::new(SystemClock::new()))
+}
+
+/// A clock that stands still until the test moves it.
+#[derive(Clone)]
+struct ManualClock(Arc<AtomicI64>);
+
+impl ManualClock {
+    fn new() -> Self {
+        Self(Arc::new(AtomicI64::new(1_700_000_000_000_000)))
+    }
+
+    fn advance(&self, span: Duration) {
+        self.0.fetch_add(span.as_micros() as i64, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+fn start_at(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Running {
     let definition = "blueprint: story\nstates:\n  init:\n    start: true\n    task: { type: work }\n    on: { success: done }\n  done: { end: finished }\n";
     let loaded = load("story.yaml", definition).expect("a sound blueprint");
     let mut registry = Registry::default();
@@ -124,7 +159,6 @@ fn start(store: Arc<dyn Store>) -> Running {
         // Two orchestrators over one store must not make the same ids.
         entropy_seed: Settings::fresh_seed().unwrap(),
     };
-    let clock = Arc::new(SystemClock::new());
     conductor::start(store, clock, Arc::new(registry), settings, Arc::new(Metrics::new()))
         .expect("the conductor starts")
 }
@@ -470,4 +504,147 @@ async fn a_failed_commit_stops_the_conductor_and_nothing_is_acknowledged() {
     let refused = conductor.submit(&acme(), request()).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::ShuttingDown);
     assert!(matches!(stopped.await.unwrap(), Err(StoreError::Failed { .. })));
+}
+
+#[tokio::test]
+async fn a_commit_that_panics_stops_the_conductor_too() {
+    let store = Faulty::new();
+    let Running { conductor, stopped, .. } = start(store.clone());
+    store.panics.store(true, Ordering::SeqCst);
+    let refused = conductor.submit(&acme(), request()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ShuttingDown);
+    assert!(matches!(stopped.await.unwrap(), Err(StoreError::Failed { .. })));
+}
+
+#[tokio::test]
+async fn a_result_that_cannot_be_stored_and_whose_worker_then_leaves_is_not_forgotten() {
+    let store = Faulty::new();
+    let conductor = start(store.clone()).conductor;
+    let mut first = Worker::join(&conductor, "w1", 1).await;
+    let job_id = submit(&conductor).await;
+    let task = first.task().await;
+    let mut other = Worker::join(&conductor, "w2", 1).await;
+    other.welcome().await;
+    // The result is decided, the stream ends, and only then does the commit find the disk full.
+    store.close_gate();
+    store.full.store(true, Ordering::SeqCst);
+    first.report(&task).await;
+    first.stream.tell(FromWorker::Ended).await;
+    conductor.stats().await.unwrap();
+    store.open_gate();
+    assert_eq!(conductor.submit(&acme(), request()).await.unwrap_err().code, ErrorCode::StorageFull);
+    store.full.store(false, Ordering::SeqCst);
+    assert_eq!(other.task().await.offer.job_id, job_id);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_not_asked_again_and_again_because_of_a_timer() {
+    let (store, clock) = (Faulty::new(), ManualClock::new());
+    let conductor = start_at(store.clone(), Arc::new(clock.clone())).conductor;
+    let mut timed = request();
+    timed.submission.result_timeout = Some(Duration::from_secs(1));
+    let job_id = conductor.submit(&acme(), timed).await.unwrap().job_id;
+    store.full.store(true, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(2));
+    for _ in 0..200 {
+        conductor.stats().await.unwrap();
+    }
+    let refused = store.refused.load(Ordering::SeqCst);
+    assert!((1..=2).contains(&refused), "{refused} commits were tried");
+    store.full.store(false, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(end_of(&conductor, job_id).await, JobStatus::Failed);
+}
+
+#[tokio::test]
+async fn a_registration_that_cannot_be_stored_leaves_the_session_before_it_alone() {
+    let store = Faulty::new();
+    let conductor = start(store.clone()).conductor;
+    let mut worker = Worker::join(&conductor, "w1", 1).await;
+    submit(&conductor).await;
+    let task = worker.task().await;
+    store.full.store(true, Ordering::SeqCst);
+    let refused = conductor.sessions().register(record("w1"), CREDENTIAL).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::StorageFull);
+    store.full.store(false, Ordering::SeqCst);
+    worker.report(&task).await;
+    assert_eq!(worker.verdict().await, Verdict::Applied);
+    assert_eq!(store.sessions().unwrap().len(), 1);
+}
+
+// ---- Streams that are not what they seem ----
+
+#[tokio::test]
+async fn a_session_whose_stream_was_never_taken_does_not_stay() {
+    let clock = ManualClock::new();
+    let conductor = start_at(Faulty::new(), Arc::new(clock.clone())).conductor;
+    let session_id = conductor.sessions().register(record("w1"), CREDENTIAL).await.unwrap().session_id;
+    let (outbox, messages) = Outbox::new();
+    // Nobody reads the stream and nobody will say that it has ended.
+    let stream = conductor.sessions().open(session_id, CREDENTIAL, vec![], outbox).await.unwrap();
+    std::mem::forget(stream);
+    drop(messages);
+    clock.advance(Duration::from_secs(2));
+    while !conductor.workers().await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_over_a_session_begins_without_credits() {
+    let conductor = start(Faulty::new()).conductor;
+    let first = Worker::join(&conductor, "w1", 5).await;
+    conductor.stats().await.unwrap();
+    let (outbox, mut messages) = Outbox::new();
+    let second = conductor.sessions().open(first.session_id, CREDENTIAL, vec![], outbox).await.unwrap();
+    submit(&conductor).await;
+    conductor.stats().await.unwrap();
+    assert!(matches!(messages.recv().await, Some(ToWorker::Welcome { .. })));
+    assert!(messages.try_recv().is_err(), "nothing is sent against the old stream's credits");
+    second.tell(FromWorker::Credits(1)).await;
+    assert!(matches!(messages.recv().await, Some(ToWorker::Task(_))));
+}
+
+#[tokio::test]
+async fn a_task_that_runs_through_a_restart_is_not_late_for_dispatch() {
+    let (store, clock) = (Arc::new(MemoryStore::default()), ManualClock::new());
+    let before = start_at(Faulty::over(store.clone()), Arc::new(clock.clone())).conductor;
+    let mut worker = Worker::join(&before, "w1", 1).await;
+    let mut timed = request();
+    timed.submission.dispatch_timeout = Some(Duration::from_secs(1));
+    let job_id = before.submit(&acme(), timed).await.unwrap().job_id;
+    let task = worker.task().await;
+    clock.advance(Duration::from_secs(10));
+
+    let after = start_at(Faulty::over(store), Arc::new(clock.clone())).conductor;
+    after.stats().await.unwrap();
+    let held = vec![task.offer.task_id];
+    let mut worker = Worker::open(&after, worker.session_id, held.clone(), 1).await;
+    assert_eq!(worker.welcome().await, (held, vec![]));
+    worker.report(&task).await;
+    assert_eq!(worker.verdict().await, Verdict::Applied);
+    assert_eq!(end_of(&after, job_id).await, JobStatus::Finished);
+}
+
+#[tokio::test]
+async fn a_stopping_worker_gives_its_task_back_and_nothing_is_counted_against_it() {
+    let conductor = start(Faulty::new()).conductor;
+    let mut leaving = Worker::join(&conductor, "w1", 1).await;
+    let job_id = submit(&conductor).await;
+    let task = leaving.task().await;
+    let mut other = Worker::join(&conductor, "w2", 1).await;
+    leaving.stream.tell(FromWorker::Drain).await;
+    let given_back = WorkerResult {
+        task_id: task.offer.task_id,
+        job_id: Some(job_id),
+        outcome: Arc::from("failure"),
+        data: Json::empty(),
+        error: Some(JobError { code: Arc::from("WORKER_STOPPED"), message: Arc::from("stopping") }),
+    };
+    leaving.stream.tell(FromWorker::Results(vec![given_back])).await;
+    assert_eq!(leaving.verdict().await, Verdict::Applied);
+    let again = other.task().await;
+    assert_eq!((again.offer.job_id, again.offer.attempt), (job_id, 1));
+    let job = conductor.get(&acme(), job_id).await.unwrap().job;
+    assert_eq!((job.retry_count, job.workers_lost), (0, 0));
 }

@@ -211,8 +211,8 @@ async fn results_that_are_stale_unknown_foreign_or_repeated_change_nothing() {
 
     let invented = TaskId::from_random(7).to_string();
     let stale = v1::TaskResult { task_id: invented.clone(), ..success(&task, "{}") };
-    let unknown = v1::TaskResult { job_id: invented, ..success(&task, "{}") };
-    let nonsense = v1::TaskResult { job_id: "no id".into(), ..success(&task, "{}") };
+    let unknown = v1::TaskResult { job_id: invented, ..stale.clone() };
+    let nonsense = v1::TaskResult { job_id: "no id".into(), ..stale.clone() };
     for (result, reason) in [(stale, "stale_task"), (unknown, "unknown_job"), (nonsense, "unknown_job")] {
         assert_eq!(holder.report(result).await, (ResultVerdict::Refused, reason.to_owned()));
     }

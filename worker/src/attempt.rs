@@ -61,7 +61,8 @@ impl Attempt {
                     // A result for nobody, since the task is no longer held.
                     Stop::Drop => (grace, end(outcome::CANCELLED, None)),
                     Stop::Shutdown => {
-                        (grace, failure(TaskError::transient("the worker stopped before the task was done")))
+                        let given_back = "the worker stopped before the task was done";
+                        (grace, failure(TaskError::custom(task_error::WORKER_STOPPED, given_back)))
                     }
                 };
                 stop_within(grace, &token, running).await;

@@ -17,11 +17,8 @@ mod value;
 
 pub use parse::SOURCE_BYTES_MAX;
 
-use self::{
-    eval::{Data, Evaluation},
-    output::Output,
-    parse::Node,
-};
+pub use self::eval::Data;
+use self::{eval::Evaluation, output::Output, parse::Node};
 use crate::{json::Json, time::Timestamp};
 
 /// One compiled CEL expression.
@@ -124,8 +121,12 @@ impl Expr {
 
     /// The value of a condition. A value that is no boolean is an error.
     pub fn eval_bool(&self, scope: &Scope<'_>) -> Result<bool, ExprError> {
-        let data = Data::new(scope);
-        Evaluation::new(&data).condition(&self.tree).map_err(|reason| self.error(reason))
+        self.holds(&Data::new(scope))
+    }
+
+    /// The value of a condition, over data that several conditions share: each part of it is parsed once for all of them.
+    pub fn holds(&self, data: &Data<'_>) -> Result<bool, ExprError> {
+        Evaluation::new(data).condition(&self.tree).map_err(|reason| self.error(reason))
     }
 
     fn eval_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<Value, ExprError> {

@@ -19,7 +19,7 @@ mod states;
 mod yaml;
 
 pub use directory::load_dir;
-pub use expr::{Expr, ExprError, ExprSyntaxError, Scope, Template};
+pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Scope, Template};
 pub use finding::{Finding, Position, Severity};
 pub use load::{
     Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX, STATES_MAX,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     dispatch::Verdict,
     engine::{Effect, Event, Job},
-    store,
+    store::{self, SessionRecord},
 };
 
 /// Decisions that become durable together.
@@ -43,8 +43,12 @@ pub(super) enum Afterwards {
     Watched { job: Arc<Job>, sender: mpsc::Sender<JobView>, reply: Reply<Result<(), ApiError>> },
     /// Tell the worker what became of its result.
     Answered { session_id: SessionId, task_id: TaskId, verdict: Verdict },
-    /// Tell the worker its session.
-    Registered { registered: Registered, reply: Reply<Result<Registered, ApiError>> },
+    /// The session may be used: end the one that it replaces, tell the worker.
+    Registered { record: SessionRecord, reply: Reply<Result<Registered, ApiError>> },
+    /// The session's end is stored.
+    SessionRemoved(SessionId),
+    /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
+    Noticed { job_id: JobId, event: Event },
     /// The key is in the store: forget that it was on its way there.
     KeyStored { client: Arc<str>, key: Arc<str>, job_id: JobId },
 }

@@ -90,13 +90,11 @@ impl Book {
         Some(entry.job.clone())
     }
 
-    /// Nothing followed from the job's timer: arms the next one after `now`.
-    pub fn rearm(&mut self, id: JobId, now: Timestamp) {
-        if let Some(due) = self.get(id).and_then(|job| job.next_due(now)) {
-            self.arm(id.key(), Some(due));
-            if let Some(entry) = self.jobs.get_mut(&id.key()) {
-                entry.armed = Some(due);
-            }
+    /// Nothing followed from the job's timer: arms the next one.
+    pub fn rearm(&mut self, id: JobId, due: Option<Timestamp>) {
+        if let Some(entry) = self.jobs.get_mut(&id.key()) {
+            entry.armed = due;
+            self.arm(id.key(), due);
         }
     }
 

@@ -19,16 +19,18 @@ use crate::{
 
 impl Core {
     pub(super) fn submit(&mut self, submit: Submit, reply: Reply<Result<Accepted, ApiError>>) {
-        if let Err(error) = self.check_room() {
-            let _ = reply.send(Err(error));
-            return;
-        }
         let idempotency = submit.idempotency.map(|(key, fingerprint)| IdempotencyKey {
             client: submit.client.clone(),
             key,
             fingerprint,
         });
-        match self.find_repeated(idempotency.as_ref()) {
+        let repeated = self.check_serving().and_then(|()| self.find_repeated(idempotency.as_ref()));
+        let found = repeated.and_then(|job| match job {
+            // A repetition needs no room: its job has it.
+            Some(job) => Ok(Some(job)),
+            None => self.check_room().map(|()| None),
+        });
+        match found {
             Err(error) => drop(reply.send(Err(error))),
             Ok(Some(job)) => self.answer_submission(job, true, submit.follow, reply),
             Ok(None) => {
@@ -50,7 +52,6 @@ impl Core {
     }
 
     fn check_room(&self) -> Result<(), ApiError> {
-        self.check_serving()?;
         let limit = self.settings.max_open_jobs;
         if self.book.open_total() < limit {
             return Ok(());

@@ -11,10 +11,10 @@ use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId};
 use tokio::sync::watch;
 
 use super::{
-    SLEEP_MAX,
+    BATCH_MAX, SLEEP_MAX,
     batch::{Afterwards, Batch},
     book::Book,
-    handle::shutting_down,
+    handle::{job_not_found, shutting_down},
     mailbox::{Accepted, Follow, Reply, Request},
     view::{JobView, Stats},
     waiting::Waiting,
@@ -85,6 +85,8 @@ pub(super) struct Core {
     pub waiting: Waiting,
     /// Events that could not be stored, and when to try again.
     pub again: Vec<(JobId, Event)>,
+    /// Sessions whose end could not be stored.
+    pub gone: Vec<SessionId>,
     pub again_at: Option<Timestamp>,
     /// Whether the disk is full, for those who ask whether to send work here.
     pub storage_full: watch::Sender<bool>,
@@ -109,10 +111,7 @@ impl Core {
                 let _ = reply.send(task_ids.into_iter().filter_map(lease).collect());
             }
             Request::Workers(reply) => {
-                let mut workers: Vec<_> =
-                    self.dispatch.roster().iter().map(|session| session.view()).collect();
-                workers.sort_by(|a, b| a.worker.worker_id.cmp(&b.worker.worker_id));
-                let _ = reply.send(workers);
+                let _ = reply.send(self.dispatch.roster().iter().map(|session| session.view()).collect());
             }
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Register { worker, credential, reply } => self.register(worker, credential, reply),
@@ -215,7 +214,8 @@ impl Core {
                     }
                     self.dispatch.answer(session_id, task_id, verdict, now);
                 }
-                Afterwards::Registered { registered, reply } => drop(reply.send(Ok(registered))),
+                Afterwards::Registered { record, reply } => self.session_stored(record, reply, now),
+                Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
             }
         }
@@ -280,17 +280,30 @@ impl Core {
     /// The batch could not be stored, and what was decided on top of it rests on nothing: everything is as before, whoever
     /// asked is told to ask again, and what nobody would repeat is tried again soon.
     pub fn undo(&mut self, afterwards: Vec<Afterwards>) {
-        tracing::error!("the disk is full: nothing can be accepted until there is room");
         // Before anybody is refused: whoever then asks why can be told.
-        self.storage_full.send_replace(true);
+        if !self.storage_full.send_replace(true) {
+            tracing::error!("the disk is full: nothing can be accepted until there is room");
+        }
         let on_top = std::mem::take(&mut self.batch);
         let steps: Vec<Afterwards> = afterwards.into_iter().chain(on_top.afterwards).collect();
+        let mut watches = Vec::new();
         for step in steps.into_iter().rev() {
-            self.undo_step(step);
+            match step {
+                Afterwards::Watched { job, sender, reply } => watches.push((job.id, sender, reply)),
+                step => self.undo_step(step),
+            }
         }
-        let now = self.clock.now();
-        self.again_at = Some(now + AGAIN_AFTER);
-        self.room_again_at = Some(now + FULL_FOR);
+        // Reads go on: a watch begins with the job as it is again.
+        for (job_id, sender, reply) in watches {
+            let present = self.load(job_id).and_then(|job| job.ok_or_else(job_not_found));
+            let _ = reply.send(present.map(|job| self.watchers.watch(self.view(job), sender)));
+        }
+        self.again_soon();
+        self.room_again_at = Some(self.clock.now() + FULL_FOR);
+    }
+
+    fn again_soon(&mut self) {
+        self.again_at.get_or_insert(self.clock.now() + AGAIN_AFTER);
     }
 
     fn undo_step(&mut self, step: Afterwards) {
@@ -302,14 +315,13 @@ impl Core {
             }
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Cancelled { reply, .. } => drop(reply.send(Err(full()))),
-            Afterwards::Watched { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Watched { .. } => {}
+            Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
+            Afterwards::SessionRemoved(session_id) => self.gone.push(session_id),
             Afterwards::Answered { session_id, task_id, .. } => {
                 self.dispatch.answer(session_id, task_id, Verdict::RetryLater, self.clock.now());
             }
-            Afterwards::Registered { registered, reply } => {
-                self.waiting.remove(registered.session_id);
-                let _ = reply.send(Err(full()));
-            }
+            Afterwards::Registered { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::KeyStored { client, key, job_id } => {
                 if self.keys.get(&(client.clone(), key.clone())).is_some_and(|(stored, _)| *stored == job_id)
                 {
@@ -323,8 +335,10 @@ impl Core {
 
     /// How long until something is due.
     pub fn until_due(&self) -> Duration {
+        // While the disk is full, jobs wait for the next try whatever their timers say.
+        let job_due = if self.again_at.is_some() { None } else { self.book.next_due() };
         let due = [
-            self.book.next_due(),
+            job_due,
             self.dispatch.next_due(),
             self.waiting.next_due(),
             self.again_at,
@@ -343,19 +357,16 @@ impl Core {
             for (job_id, event) in std::mem::take(&mut self.again).into_iter().rev() {
                 self.notice(job_id, event);
             }
+            for session_id in std::mem::take(&mut self.gone) {
+                self.remove_session(session_id);
+            }
         }
         if self.room_again_at.is_some_and(|at| at <= now) {
             self.room_again_at = None;
             self.storage_full.send_replace(false);
         }
-        while let Some(job) = self.book.pop_due(now) {
-            let task_is_held =
-                job.attempt.as_ref().is_some_and(|attempt| self.dispatch.lease(attempt.task_id).is_some());
-            if self.decide(&job, Event::Due { task_is_held }, true).is_err() {
-                self.book.rearm(job.id, now);
-            }
-        }
         self.workers_due(now);
+        self.jobs_due(now);
         if self.broken_check_at <= now {
             self.broken_check_at = now + BROKEN_CHECK_EVERY;
             for session_id in self.dispatch.broken() {
@@ -364,14 +375,39 @@ impl Core {
         }
     }
 
-    /// Decides an event that this process has noticed by itself. A refusal means that it no longer matters.
+    /// Decides what has become due for jobs; what does not fit the batch waits for the next one. While the disk is full, time
+    /// stands still for jobs: their timers stay armed.
+    fn jobs_due(&mut self, now: Timestamp) {
+        while self.again_at.is_none()
+            && self.batch.afterwards.len() < BATCH_MAX
+            && let Some(job) = self.book.pop_due(now)
+        {
+            let attempt = job.attempt.as_ref();
+            let is_leased = attempt.is_some_and(|attempt| self.dispatch.lease(attempt.task_id).is_some());
+            // After a restart, a worker that is still expected back may have the task.
+            let expected =
+                attempt.filter(|_| !is_leased).and_then(|attempt| self.dispatch.awaited(&attempt.task_type));
+            let task_is_held = is_leased || expected.is_some();
+            if self.decide(&job, Event::Due { task_is_held }, false).is_err() {
+                let next = [job.next_due(now), expected].into_iter().flatten().min();
+                self.book.rearm(job.id, next);
+            }
+        }
+    }
+
+    /// Decides an event that this process has noticed by itself. A refusal means that it no longer matters, unless what made
+    /// it so cannot be stored: then it is looked at again.
     pub fn notice(&mut self, job_id: JobId, event: Event) {
         match self.load(job_id) {
-            Ok(Some(job)) => drop(self.decide(&job, event, true)),
+            Ok(Some(job)) => {
+                if self.decide(&job, event.clone(), true).is_err() {
+                    self.batch.afterwards.push(Afterwards::Noticed { job_id, event });
+                }
+            }
             Ok(None) => {}
             Err(_) => {
                 self.again.push((job_id, event));
-                self.again_at = Some(self.clock.now() + AGAIN_AFTER);
+                self.again_soon();
             }
         }
     }

@@ -198,7 +198,9 @@ impl Conductor {
     /// # Errors
     /// `SHUTTING_DOWN`, `OVERLOADED`.
     pub async fn workers(&self) -> Result<Vec<WorkerView>, ApiError> {
-        self.ask(Request::Workers).await
+        let mut workers = self.ask(Request::Workers).await?;
+        workers.sort_by(|a, b| a.worker.worker_id.cmp(&b.worker.worker_id));
+        Ok(workers)
     }
 
     /// Counts of the whole.

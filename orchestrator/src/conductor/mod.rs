@@ -109,10 +109,11 @@ async fn run(
         tokio::select! {
             biased;
             // A batch has become durable, or could not: reply and perform, or undo.
-            Some(outcome) = commits.recv(), if committing.is_some() => match outcome {
-                Ok(()) => core.perform(committing.take().unwrap_or_default()),
-                Err(StoreError::Full { .. }) => core.undo(committing.take().unwrap_or_default()),
-                Err(error) => return Err(error),
+            outcome = commits.recv(), if committing.is_some() => match outcome {
+                Some(Ok(())) => core.perform(committing.take().unwrap_or_default()),
+                Some(Err(StoreError::Full { .. })) => core.undo(committing.take().unwrap_or_default()),
+                Some(Err(error)) => return Err(error),
+                None => return Err(StoreError::Failed { reason: "the committing thread has panicked".into() }),
             },
             // Events: load and decide. What is decided waits in the batch.
             count = requests.recv_many(&mut arrived, room), if room > 0 => {

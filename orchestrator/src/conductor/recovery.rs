@@ -34,8 +34,7 @@ impl Core {
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
-        let sessions = store.sessions()?;
-        let mut dispatch = Dispatch::new(Adoption::expect(sessions, now + settings.adoption_window));
+        let mut dispatch = Dispatch::default();
         let mut book = Book::default();
         store.open_jobs(&mut |job| {
             if let Some(offer) = offer_of(&job, &blueprints) {
@@ -43,6 +42,8 @@ impl Core {
             }
             book.put(Arc::new(job));
         })?;
+        // The window begins when workers can come back, and not when the first job is read.
+        dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));
         let last_job_key = store.last_job_key()?.unwrap_or(0);
         if book.open_total() > 0 {
             tracing::info!("Recovered {} open jobs", book.open_total());
@@ -57,6 +58,7 @@ impl Core {
             keys: HashMap::new(),
             waiting: Waiting::default(),
             again: Vec::new(),
+            gone: Vec::new(),
             again_at: None,
             storage_full: watch::Sender::new(false),
             room_again_at: None,

@@ -64,8 +64,8 @@ impl OpenStream {
     }
 }
 
-/// The name that a worker without one is given.
+/// The name that a worker without one is given. 64 bits: no two meet.
 pub(super) fn made_up_name(worker_type: &str, random: u64) -> Arc<str> {
     let kind = if worker_type.is_empty() { "worker" } else { worker_type };
-    Arc::from(format!("{kind}-{:08x}", random as u32))
+    Arc::from(format!("{kind}-{random:016x}"))
 }

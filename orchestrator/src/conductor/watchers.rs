@@ -8,6 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::view::{JobView, LeaseView};
 use crate::engine::Job;
 
+/// Watchers of one job. Each costs a message for each of its changes.
+const WATCHERS_MAX: usize = 1000;
+
 /// Watchers by job. Only jobs that somebody watches have an entry.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
@@ -29,7 +32,12 @@ impl Watchers {
     pub fn watch(&mut self, present: JobView, sender: mpsc::Sender<JobView>) {
         let job = present.job.clone();
         if sender.try_send(present).is_ok() && !job.status.is_terminal() {
-            self.entry(job).changes.push(sender);
+            let changes = &mut self.entry(job).changes;
+            changes.retain(|watching| !watching.is_closed());
+            // One too many is cut off, as one that reads too slowly is.
+            if changes.len() < WATCHERS_MAX {
+                changes.push(sender);
+            }
         }
     }
 

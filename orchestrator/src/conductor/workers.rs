@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId};
+use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId, task_error};
 
 use super::{
+    BATCH_MAX,
     batch::Afterwards,
     core::Core,
     mailbox::{FromWorker, Registered, Reply, WorkerResult},
@@ -31,10 +32,21 @@ impl Core {
         if worker.worker_id.is_empty() {
             worker.worker_id = made_up_name(&worker.worker_type, self.entropy.next_u64());
         }
-        self.replace_session_of(&worker.worker_id);
-        let now = self.clock.now();
         let session_id = SessionId::from_random(self.entropy.next_u128());
-        let registered = Registered { session_id, worker_id: worker.worker_id.clone() };
+        let record =
+            SessionRecord { session_id, worker: Arc::new(worker), credential, opened_at: self.clock.now() };
+        self.batch.writes.writes.push(Write::PutSession(record.clone()));
+        self.batch.afterwards.push(Afterwards::Registered { record, reply });
+    }
+
+    /// The session is durable: it takes the place of whatever session the worker had, and waits for its stream.
+    pub(super) fn session_stored(
+        &mut self,
+        record: SessionRecord,
+        reply: Reply<Result<Registered, ApiError>>,
+        now: Timestamp,
+    ) {
+        let worker = &record.worker;
         tracing::info!(
             "Worker '{}' registered with info: {{worker_type: {:?}, supported_tasks: {:?}, max_concurrent_tasks: {}, hostname: {:?}}}",
             worker.worker_id,
@@ -43,15 +55,17 @@ impl Core {
             worker.slots,
             worker.hostname,
         );
-        let record = SessionRecord { session_id, worker: Arc::new(worker), credential, opened_at: now };
-        self.batch.writes.writes.push(Write::PutSession(record.clone()));
+        let worker_id = worker.worker_id.clone();
+        self.replace_session_of(&worker_id, now);
+        let registered = Registered { session_id: record.session_id, worker_id };
         self.waiting.insert(record, now);
-        self.batch.afterwards.push(Afterwards::Registered { registered, reply });
+        let _ = reply.send(Ok(registered));
     }
 
     /// A worker's name may be taken over by whoever has the credential that holds it, and there must be room for one more.
     fn check_credential(&self, worker: &WorkerRecord, credential: [u8; 32]) -> Result<(), ApiError> {
-        if let Some(holder) = self.session_of(&worker.worker_id) {
+        // A session that is only expected back may have been opened with a token that is no longer valid.
+        if let Some(holder) = self.present_session_of(&worker.worker_id) {
             if holder.credential == credential {
                 return Ok(());
             }
@@ -67,24 +81,32 @@ impl Core {
         Err(ApiError::new(ErrorCode::TooManyWorkers, text))
     }
 
-    /// The session that holds this worker's name: connected, registered or expected back.
-    fn session_of(&self, worker_id: &str) -> Option<&SessionRecord> {
+    /// The session that holds this worker's name, connected or about to be.
+    fn present_session_of(&self, worker_id: &str) -> Option<&SessionRecord> {
         let connected = self.dispatch.roster().of_worker(worker_id).map(|session| &session.record);
         let waiting =
             || self.waiting.of_worker(worker_id).and_then(|session_id| self.waiting.get(session_id));
-        connected.or_else(waiting).or_else(|| self.dispatch.expected_of_worker(worker_id))
+        connected.or_else(waiting)
     }
 
     /// Ends the session that the worker had: it has registered anew.
-    fn replace_session_of(&mut self, worker_id: &str) {
-        let Some(session_id) = self.session_of(worker_id).map(|record| record.session_id) else { return };
+    fn replace_session_of(&mut self, worker_id: &str, now: Timestamp) {
+        let holder = self.present_session_of(worker_id);
+        let holder = holder.or_else(|| self.dispatch.expected_of_worker(worker_id));
+        let Some(session_id) = holder.map(|record| record.session_id) else { return };
         if let Some(session) = self.dispatch.roster().get(session_id) {
             session.outbox.send(ToWorker::Goodbye(Farewell::Replaced));
             return self.session_ended(session_id, "it was replaced by a new registration");
         }
         self.waiting.remove(session_id);
-        self.dispatch.give_up_expected(session_id);
+        self.dispatch.give_up_expected(session_id, now);
+        self.remove_session(session_id);
+    }
+
+    /// Stores that a session has ended.
+    pub(super) fn remove_session(&mut self, session_id: SessionId) {
         self.batch.writes.writes.push(Write::RemoveSession(session_id));
+        self.batch.afterwards.push(Afterwards::SessionRemoved(session_id));
     }
 
     pub(super) fn open_stream(
@@ -164,19 +186,29 @@ impl Core {
         result: WorkerResult,
         now: Timestamp,
     ) -> Result<Result<(), Refusal>, ApiError> {
-        let Some(job_id) = result.job_id else { return Ok(Err(Refusal::UnknownJob)) };
-        let Some(job) = self.load(job_id)? else { return Ok(Err(Refusal::UnknownJob)) };
         let Some(session) = self.dispatch.roster().get(session_id) else {
             return Ok(Err(Refusal::ForeignSession));
         };
         let lease = self.dispatch.lease(result.task_id).filter(|lease| lease.session_id == session_id);
+        // Of a task that it holds, the worker need not know the job; we do.
+        let Some(job_id) = lease.map(|lease| lease.job_id).or(result.job_id) else {
+            return Ok(Err(Refusal::UnknownJob));
+        };
+        let Some(job) = self.load(job_id)? else { return Ok(Err(Refusal::UnknownJob)) };
+        let mut error = result.error;
+        if let Some(error) = error.as_mut().filter(|_| !session.draining)
+            && *error.code == *task_error::WORKER_STOPPED
+        {
+            // A worker that stays could give its task back for ever.
+            error.code = Arc::from(task_error::TRANSIENT);
+        }
         let report = Report {
             task_id: result.task_id,
             worker_id: session.record.worker.worker_id.clone(),
             by_holder: lease.is_some(),
             outcome: result.outcome,
             data: result.data,
-            error: result.error,
+            error,
             held_for: lease.map(|lease| now.saturating_since(lease.dispatched_at)),
         };
         Ok(self.decide(&job, Event::Reported(report), false).map(drop))
@@ -195,7 +227,7 @@ impl Core {
         if !orphans.is_empty() {
             self.metrics.worker_lost();
         }
-        self.batch.writes.writes.push(Write::RemoveSession(session_id));
+        self.remove_session(session_id);
         self.lose(orphans);
     }
 
@@ -209,16 +241,17 @@ impl Core {
     /// What time has done to workers: attempts that took too long, sessions that never opened their stream, and the end of
     /// the adoption window.
     pub(super) fn workers_due(&mut self, now: Timestamp) {
-        for Orphan { task_id, job_id, worker_id } in self.dispatch.expired(now) {
+        for Orphan { task_id, job_id, worker_id } in self.dispatch.expired(now, BATCH_MAX) {
             tracing::warn!("Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
             self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id });
         }
-        let late = self.waiting.expired(now);
-        self.batch.writes.writes.extend(late.into_iter().map(Write::RemoveSession));
+        for session_id in self.waiting.expired(now) {
+            self.remove_session(session_id);
+        }
         let missing = self.dispatch.adoption_over(now);
         if !missing.is_empty() {
             tracing::warn!("{} workers of before the restart did not come back in time", missing.len());
-            self.batch.writes.writes.extend(missing.into_iter().map(Write::RemoveSession));
+            missing.into_iter().for_each(|session_id| self.remove_session(session_id));
             self.dispatch.pump_all(now);
             self.tell_handed();
         }

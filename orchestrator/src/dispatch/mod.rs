@@ -15,7 +15,7 @@ mod roster;
 pub mod session;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -87,7 +87,7 @@ pub struct Reconciled {
 }
 
 /// Ready tasks, connected workers, and the leases between them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Dispatch {
     ready: ReadyQueue,
     roster: Roster,
@@ -100,18 +100,9 @@ pub struct Dispatch {
 }
 
 impl Dispatch {
-    /// With the sessions of before the restart still expected.
-    pub fn new(adoption: Adoption) -> Self {
-        Self {
-            ready: ReadyQueue::default(),
-            roster: Roster::default(),
-            placement: Placement::default(),
-            leases: HashMap::new(),
-            deadlines: BTreeSet::new(),
-            adoption,
-            paused: false,
-            handed: Vec::new(),
-        }
+    /// Expects the sessions of before a restart.
+    pub fn expect(&mut self, adoption: Adoption) {
+        self.adoption = adoption;
     }
 
     /// The connected workers.
@@ -173,7 +164,7 @@ impl Dispatch {
         let is_held = self.leases.get(&task_id).is_some_and(|lease| lease.session_id == session_id);
         match verdict {
             Verdict::RetryLater => return,
-            // The worker holds the task and has reported something else under its id: the task is still to be reported.
+            // What was refused was not about this attempt after all.
             Verdict::Refused(_) if is_held => return,
             Verdict::Applied | Verdict::Refused(_) => {}
         }
@@ -193,10 +184,11 @@ impl Dispatch {
         Some(lease.job_id)
     }
 
-    /// Leases whose time has been over for [`DEADLINE_GRACE`]. Each is returned once.
-    pub fn expired(&mut self, now: Timestamp) -> Vec<Orphan> {
+    /// Leases whose time has been over for [`DEADLINE_GRACE`], at most `limit`. Each is returned once.
+    pub fn expired(&mut self, now: Timestamp, limit: usize) -> Vec<Orphan> {
         let mut expired = Vec::new();
-        while let Some(&(due, task_id)) = self.deadlines.first()
+        while expired.len() < limit
+            && let Some(&(due, task_id)) = self.deadlines.first()
             && due <= now
         {
             self.deadlines.pop_first();
@@ -235,6 +227,7 @@ impl Dispatch {
                 false => reconciled.dropped.push(task_id),
             }
         }
+        let held: HashSet<TaskId> = held.iter().copied().collect();
         let missing = before.into_iter().filter(|task_id| !held.contains(task_id));
         reconciled.orphans = missing.filter_map(|task_id| self.orphan(session_id, task_id)).collect();
         if let Some(session) = self.roster.get_mut(session_id) {
@@ -244,6 +237,8 @@ impl Dispatch {
                 dropped: reconciled.dropped.clone(),
             });
         }
+        // No credits yet: a session whose stream was replaced gives up its old place.
+        self.replace(session_id);
         (stream, reconciled)
     }
 
@@ -313,14 +308,20 @@ impl Dispatch {
         self.adoption.expected(session_id)
     }
 
+    /// Until when tasks of this type wait for workers of before the restart; `None` when they do not.
+    pub fn awaited(&self, task_type: &str) -> Option<Timestamp> {
+        self.adoption.until().filter(|_| self.adoption.awaits(task_type))
+    }
+
     /// The session that is expected back from this worker.
     pub fn expected_of_worker(&self, worker_id: &str) -> Option<&SessionRecord> {
         self.adoption.of_worker(worker_id)
     }
 
     /// The session is no longer expected: its worker has registered anew.
-    pub fn give_up_expected(&mut self, session_id: SessionId) {
+    pub fn give_up_expected(&mut self, session_id: SessionId, now: Timestamp) {
         self.adoption.settle(session_id);
+        self.pump_all(now);
     }
 
     /// Ends the adoption window if its time has come; returns the sessions that did not come back.

@@ -98,8 +98,8 @@ impl Outbox {
         }
     }
 
-    /// Whether a message could not be queued.
+    /// Whether a message could not be queued, or nobody will read the next one.
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
+        self.broken.load(Ordering::Relaxed) || self.sender.is_closed()
     }
 }

@@ -4,7 +4,12 @@
 //! passed on in domain words or answered with a named error, that a worker is read no faster than it is served, that
 //! what is ready goes out together, and that silence in either direction is noticed. It refuses to know what a result does.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use avtomatika_proto::{
     ApiError, ErrorCode, SessionId, TaskId,
@@ -36,6 +41,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a worker may take to stop a task that is no longer wanted.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// Results that the conductor decides in one go; a message with more is handed on in parts.
+const RESULTS_AT_ONCE: usize = 256;
 
 /// Warm task types that a worker may name.
 const HOT_CACHE_MAX: usize = 64;
@@ -117,23 +125,44 @@ async fn read_hello(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<v1::He
 
 /// Passes on what the worker says until it stops talking.
 async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream) {
-    // An error, the end of the stream and silence are one thing: the worker is gone.
-    while let Ok(Ok(Some(message))) = timeout(KEEPALIVE_TIMEOUT, inbound.message()).await {
+    loop {
+        let waiting_since = Instant::now();
+        let message = match timeout(KEEPALIVE_TIMEOUT, inbound.message()).await {
+            Ok(Ok(Some(message))) => message,
+            // It was this process that stood still: what the worker said meanwhile is yet to be read.
+            Err(_) if waiting_since.elapsed() > KEEPALIVE_TIMEOUT + KEEPALIVE_INTERVAL => continue,
+            // An error, the end of the stream and silence are one thing: the worker is gone.
+            Ok(_) | Err(_) => break,
+        };
         // A message without an arm that this version knows is a sign of life and nothing else.
-        let Some(said) = message.message.and_then(domain) else { continue };
-        if !open.tell(said).await {
-            return;
+        let Some(message) = message.message else { continue };
+        for said in domain(message) {
+            if !open.tell(said).await {
+                return;
+            }
         }
     }
     open.tell(FromWorker::Ended).await;
 }
 
-fn domain(message: Up) -> Option<FromWorker> {
+fn domain(message: Up) -> Vec<FromWorker> {
+    match message {
+        Up::TaskResults(results) => {
+            let mut results: Vec<WorkerResult> = results.results.into_iter().filter_map(result).collect();
+            let mut said = Vec::new();
+            while !results.is_empty() {
+                let rest = results.split_off(results.len().min(RESULTS_AT_ONCE));
+                said.push(FromWorker::Results(std::mem::replace(&mut results, rest)));
+            }
+            said
+        }
+        other => word(other).into_iter().collect(),
+    }
+}
+
+fn word(message: Up) -> Option<FromWorker> {
     match message {
         Up::Credits(credits) => Some(FromWorker::Credits(credits.slots)),
-        Up::TaskResults(results) => {
-            Some(FromWorker::Results(results.results.into_iter().filter_map(result).collect()))
-        }
         Up::TaskProgress(progress) => {
             let task_id = progress.task_id.parse().ok()?;
             let fraction = if progress.fraction.is_nan() { 0.0 } else { progress.fraction.clamp(0.0, 1.0) };
@@ -147,7 +176,7 @@ fn domain(message: Up) -> Option<FromWorker> {
         }
         Up::Drain(_) => Some(FromWorker::Drain),
         // Accepted tasks inform nobody yet; a heartbeat has done its work by arriving; a second Hello is nothing new.
-        Up::TasksAccepted(_) | Up::Heartbeat(_) | Up::Hello(_) => None,
+        Up::TasksAccepted(_) | Up::Heartbeat(_) | Up::Hello(_) | Up::TaskResults(_) => None,
     }
 }
 

@@ -77,6 +77,8 @@ history_events! {
     RetryScheduled = 8 "retry_scheduled";
     /// The worker that held the attempt is gone.
     WorkerLost = 9 "worker_lost";
+    /// The worker that held the attempt stops, and gave it back.
+    TaskReturned = 14 "task_returned";
     /// The client cancelled the job.
     JobCancelled = 10 "job_cancelled";
     /// The job ended well.

@@ -13,7 +13,9 @@ use super::{
     Refusal, Report, STATE_HISTORY_BYTES_MAX, WORKERS_LOST_MAX,
 };
 use crate::{
-    blueprint::{Blueprint, ChoiceState, EndState, ExprError, PassState, RetryPolicy, StateKind, TaskState},
+    blueprint::{
+        Blueprint, ChoiceState, Data, EndState, ExprError, PassState, RetryPolicy, StateKind, TaskState,
+    },
     json::Json,
 };
 
@@ -120,7 +122,9 @@ impl<'a, 'b> Draft<'a, 'b> {
         }
         // From now on, whatever else is said of this attempt is a duplicate.
         self.job.settled_task = Some(report.task_id);
+        let code = report.error.as_ref().map(|error| &*error.code);
         Ok(match &*report.outcome {
+            outcome::FAILURE if code == Some(task_error::WORKER_STOPPED) => self.returned(report),
             outcome::FAILURE | outcome::TIMEOUT => {
                 self.failed(classify(report), Some(&report.worker_id), report.held_for)
             }
@@ -187,6 +191,15 @@ impl<'a, 'b> Draft<'a, 'b> {
             _ if self.job.settled_task == Some(task_id) => Err(Refusal::Duplicate),
             _ => Err(Refusal::StaleTask),
         }
+    }
+
+    /// The worker gave the attempt back unfinished: another one is ready at once, and nothing is counted against the task.
+    fn returned(&mut self, report: &Report) -> Step {
+        let entry = self.note(HistoryEvent::TaskReturned);
+        entry.worker_id = Some(report.worker_id.clone());
+        entry.duration = report.held_for;
+        let number = self.job.retry_count + 1;
+        self.make_ready(number)
     }
 
     /// The attempt ended with an outcome of its own choice: success, cancelled or a custom one.
@@ -298,8 +311,9 @@ impl<'a, 'b> Draft<'a, 'b> {
 
     fn choose(&self, choice: &ChoiceState) -> Result<Arc<str>, JobError> {
         let scope = self.job.scope();
+        let data = Data::new(&scope);
         for (condition, next) in &choice.when {
-            if condition.eval_bool(&scope).map_err(expression_error)? {
+            if condition.holds(&data).map_err(expression_error)? {
                 return Ok(next.clone());
             }
         }

@@ -3,16 +3,13 @@
 //! A store walks its jobs from the newest to the oldest and asks a [`Listing`] about each. It refuses to know
 //! where the jobs come from.
 
-use std::{
-    collections::BTreeMap,
-    ops::{ControlFlow, Range},
-};
+use std::ops::{ControlFlow, Range};
 
 use avtomatika_proto::JobId;
 
-use super::{LIST_BYTES_MAX, LIST_SCAN_MAX, ListPage, ListQuery};
+use super::{LIST_BYTES_MAX, LIST_SCAN_BYTES_MAX, LIST_SCAN_MAX, ListPage, ListQuery};
 use crate::{
-    engine::{Job, JobStatus},
+    engine::{Job, JobStatus, Submission},
     time::Timestamp,
 };
 
@@ -23,6 +20,8 @@ pub(super) struct Listing<'q> {
     page: ListPage,
     /// Jobs looked at.
     scanned: usize,
+    /// Bytes of the submissions looked at.
+    scanned_bytes: usize,
     /// Payload of the jobs taken.
     bytes: usize,
     /// The job looked at last.
@@ -32,7 +31,7 @@ pub(super) struct Listing<'q> {
 impl<'q> Listing<'q> {
     /// An empty page for this query.
     pub(super) fn new(query: &'q ListQuery) -> Self {
-        Self { query, page: ListPage::default(), scanned: 0, bytes: 0, last_key: i64::MAX }
+        Self { query, page: ListPage::default(), scanned: 0, scanned_bytes: 0, bytes: 0, last_key: i64::MAX }
     }
 
     /// The keys that the walk must cover, from the highest down. They hold a millisecond, hence the ends are
@@ -46,7 +45,10 @@ impl<'q> Listing<'q> {
 
     /// Says that the walk has reached the job with this key. `Break` when the page must end before it.
     pub(super) fn reach(&mut self, key: i64) -> ControlFlow<()> {
-        if self.page.jobs.len() >= self.query.limit.max(1) || self.scanned >= LIST_SCAN_MAX {
+        if self.page.jobs.len() >= self.query.limit.max(1)
+            || self.scanned >= LIST_SCAN_MAX
+            || self.scanned_bytes >= LIST_SCAN_BYTES_MAX
+        {
             self.page.next_below_key = Some(self.last_key);
             return ControlFlow::Break(());
         }
@@ -61,8 +63,10 @@ impl<'q> Listing<'q> {
             && self.query.blueprint.as_deref().is_none_or(|wanted| wanted == blueprint)
     }
 
-    /// Whether a job that was submitted so may be on the page.
-    pub(super) fn wants_origin(&self, created_at: Timestamp, labels: &BTreeMap<String, String>) -> bool {
+    /// Whether a job that was submitted so may be on the page. Counts what had to be read to see that.
+    pub(super) fn wants_origin(&mut self, created_at: Timestamp, submission: &Submission) -> bool {
+        self.scanned_bytes += submission.initial_data.as_str().len();
+        let labels = &submission.labels;
         self.query.created_from.is_none_or(|from| created_at >= from)
             && self.query.created_before.is_none_or(|before| created_at < before)
             && self.query.labels.iter().all(|(key, value)| labels.get(key) == Some(value))

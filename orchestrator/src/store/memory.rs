@@ -194,7 +194,7 @@ impl Store for MemoryStore {
                 break;
             }
             if listing.wants(job.status, &job.blueprint)
-                && listing.wants_origin(job.created_at, &job.submission.labels)
+                && listing.wants_origin(job.created_at, &job.submission)
                 && listing.take(Job::clone(job)) == ControlFlow::Break(())
             {
                 break;

@@ -144,6 +144,9 @@ pub struct ListPage {
 /// Jobs that one page of a listing looks at, so that a filter that matches little cannot hold a reader for long.
 pub const LIST_SCAN_MAX: usize = 20_000;
 
+/// Payload bytes that one page of a listing may look at in submissions, whether it takes their jobs or not.
+pub const LIST_SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Payload bytes after which a page ends, so that it fits one gRPC message.
 pub const LIST_BYTES_MAX: usize = 1024 * 1024;
 

@@ -28,10 +28,11 @@ pub struct Data<'s> {
     result: OnceCell<Map<String, Value>>,
     job: OnceCell<Val<'s>>,
     client: OnceCell<Val<'s>>,
-    pub budget: Budget,
+    pub(super) budget: Budget,
 }
 
 impl<'s> Data<'s> {
+    /// Nothing parsed yet.
     pub fn new(scope: &'s Scope<'s>) -> Self {
         Self {
             scope,
@@ -59,7 +60,7 @@ impl<'s> Data<'s> {
     }
 
     #[cfg(test)]
-    pub fn has_parsed(&self, root: Root) -> bool {
+    pub(super) fn has_parsed(&self, root: Root) -> bool {
         match root {
             Root::InitialData => self.initial_data.get().is_some(),
             Root::StateHistory => self.state_history.get().is_some(),

@@ -41,7 +41,10 @@ const PARTITION: i64 = 0;
 pub struct SqliteStore {
     // In the order in which they must go: the last connection to close is the writer's, and then others may
     // have the place.
-    readers: Readers,
+    /// For looking up one job: never behind a listing, since the conductor waits for it.
+    lookups: Readers,
+    /// For everything that may take longer.
+    scans: Readers,
     writer: Mutex<Writer>,
     _lock: DirLock,
 }
@@ -67,7 +70,12 @@ impl SqliteStore {
         let writer = Writer::open(&path)?;
         // The log's name, if it is new.
         files::sync_dir(dir)?;
-        Ok(Self { readers: Readers::new(&path), writer: Mutex::new(writer), _lock: lock })
+        Ok(Self {
+            lookups: Readers::new(&path),
+            scans: Readers::new(&path),
+            writer: Mutex::new(writer),
+            _lock: lock,
+        })
     }
 
     /// Lets the database grow to this many pages at most, to play a full disk. Returns how many it has.
@@ -92,35 +100,35 @@ impl Store for SqliteStore {
     }
 
     fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.readers.get()?.load(id)
+        self.lookups.get()?.load(id)
     }
 
     fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
-        self.readers.get()?.open_jobs(each)
+        self.scans.get()?.open_jobs(each)
     }
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
-        self.readers.get()?.last_job_key()
+        self.lookups.get()?.last_job_key()
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
-        self.readers.get()?.list(query)
+        self.scans.get()?.list(query)
     }
 
     fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.readers.get()?.history(id, from_sequence, limit)
+        self.scans.get()?.history(id, from_sequence, limit)
     }
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
-        self.readers.get()?.find_idempotent(client, key)
+        self.lookups.get()?.find_idempotent(client, key)
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
-        self.readers.get()?.sessions()
+        self.scans.get()?.sessions()
     }
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
-        self.readers.get()?.blueprints()
+        self.scans.get()?.blueprints()
     }
 }
 

@@ -180,7 +180,7 @@ impl Reader<'_> {
             return Ok(ControlFlow::Continue(()));
         }
         let origin = self.origin(row, id)?;
-        if !listing.wants_origin(origin.created_at, &origin.submission.labels) {
+        if !listing.wants_origin(origin.created_at, &origin.submission) {
             return Ok(ControlFlow::Continue(()));
         }
         Ok(listing.take(self.job_of(row, id, origin)?))
@@ -315,7 +315,7 @@ mod tests {
 
     /// The steps of the query, as SQLite tells them.
     fn plan(store: &SqliteStore, sql: &str) -> String {
-        let reader = store.readers.get().unwrap();
+        let reader = store.scans.get().unwrap();
         let mut statement = reader.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         for parameter in 1..=statement.parameter_count() {
             statement.raw_bind_parameter(parameter, 1).unwrap();
@@ -342,13 +342,13 @@ mod tests {
     fn readers_are_shared_and_never_more_than_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path()).unwrap();
-        let on_loan: Vec<_> = (0..READERS_MAX).map(|_| store.readers.get().unwrap()).collect();
+        let on_loan: Vec<_> = (0..READERS_MAX).map(|_| store.scans.get().unwrap()).collect();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| store.last_job_key());
             drop(on_loan);
             assert_eq!(waiting.join().unwrap(), Ok(None));
         });
-        let pool = store.readers.pool();
+        let pool = store.scans.pool();
         assert!(pool.open == READERS_MAX && pool.idle.len() == READERS_MAX);
     }
 }
