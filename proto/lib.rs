@@ -1,11 +1,13 @@
 //! The contract of Avtomatika: what the orchestrator, its workers and its clients must agree on.
 //!
 //! It holds the generated protocol types, the ids, the closed list of error codes with their translation to gRPC and
-//! HTTP, every limit that both ends rely on, and time as people write it and as the protocol carries it. It refuses to know how either end works.
+//! HTTP, every limit and every rule for names that both ends rely on, and time as people write it and as the protocol
+//! carries it. It refuses to know how either end works.
 
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod names;
 pub mod span;
 pub mod wire_error;
 pub mod wire_time;

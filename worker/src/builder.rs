@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
-    limits,
+    limits, names,
     v1::{RegisterWorkerRequest, SupportedTask, WorkerState},
 };
 use serde::de::DeserializeOwned;
@@ -306,8 +306,7 @@ fn bearer(token: &str) -> Result<MetadataValue<Ascii>, BuildError> {
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), BuildError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
-    if name.is_empty() || name.len() > limits::NAME_BYTES_MAX || !name.bytes().all(allowed) {
+    if !names::is_name(name) {
         let max = limits::NAME_BYTES_MAX;
         return Err(BuildError(format!(
             "{name:?} is no {what}: use 1 to {max} characters of [a-zA-Z0-9._:-]"

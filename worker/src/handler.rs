@@ -5,7 +5,7 @@
 
 use std::{fmt, marker::PhantomData, pin::Pin, time::Duration};
 
-use avtomatika_proto::{limits, outcome};
+use avtomatika_proto::{limits, names, outcome};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{TaskContext, TaskError};
@@ -93,8 +93,7 @@ fn check_word(word: &str) -> Result<(), TaskError> {
             "the handler returned the outcome {word:?}, which only the worker itself may report; return a TaskError instead"
         )));
     }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if word.is_empty() || word.len() > limits::OUTCOME_BYTES_MAX || !word.bytes().all(allowed) {
+    if !names::is_outcome(word) {
         return Err(TaskError::permanent(format!(
             "the handler returned the outcome {word:?}; an outcome has 1 to {} characters of [a-zA-Z0-9._-]",
             limits::OUTCOME_BYTES_MAX

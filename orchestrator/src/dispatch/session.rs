@@ -19,6 +19,7 @@ use avtomatika_proto::{
         OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX, WORKER_SLOTS_MAX,
         WORKER_TASK_TYPES_MAX,
     },
+    names::{is_name, is_outcome},
     outcome, task_error,
     v1::{self, orchestrator_message::Message as Down, worker_message::Message as Up},
     wire_time,
@@ -206,7 +207,7 @@ fn result(result: v1::TaskResult) -> Option<WorkerResult> {
 }
 
 fn checked(outcome: &str, data: &str) -> Result<Json, String> {
-    if !is_word(outcome, OUTCOME_BYTES_MAX) {
+    if !is_outcome(outcome) {
         return Err(format!("The outcome must be 1 to {OUTCOME_BYTES_MAX} characters of [a-zA-Z0-9._-]"));
     }
     if data.len() > PAYLOAD_BYTES_MAX {
@@ -378,16 +379,6 @@ fn check_marks(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
             "label and resource keys must be 1 to {LABEL_KEY_BYTES_MAX} bytes, label values at most {LABEL_VALUE_BYTES_MAX}, resources finite numbers"
         ))),
     }
-}
-
-fn is_name(text: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
-}
-
-fn is_word(text: &str, bytes_max: usize) -> bool {
-    (1..=bytes_max).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 fn cut(text: &str, bytes_max: usize) -> &str {
