@@ -9,6 +9,8 @@ use std::{
     process::{Child, ChildStderr, Command, Output, Stdio},
 };
 
+use avtomatika_orchestrator::store::sqlite::SqliteStore;
+
 const TOKENS: [&str; 4] = ["--client-token", "secret-client-token", "--worker-token", "secret-worker-token"];
 
 fn blueprints() -> PathBuf {
@@ -131,6 +133,14 @@ fn what_keeps_it_from_starting_is_said_in_two_lines_and_by_its_status() {
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     let first = Running::start(complete(&dir.path().join("in use")));
+    let garbage = dir.path().join("garbage");
+    std::fs::create_dir(&garbage).unwrap();
+    std::fs::write(garbage.join("avtomatika.db"), "this is no database").unwrap();
+    let newer = dir.path().join("newer");
+    drop(SqliteStore::open(&newer).unwrap());
+    let database = rusqlite::Connection::open(newer.join("avtomatika.db")).unwrap();
+    database.execute_batch("PRAGMA user_version = 999").unwrap();
+    drop(database);
 
     let with = |flags: &[&str], data_dir: &str| {
         let mut command = program();
@@ -163,6 +173,16 @@ fn what_keeps_it_from_starting_is_said_in_two_lines_and_by_its_status() {
         ),
         (with(&free, "a file"), 73, "error: cannot use "),
         (with(&free, "in use"), 73, "error: "),
+        (
+            with(&free, "garbage"),
+            73,
+            &*format!("error: {} is damaged: ", garbage.join("avtomatika.db").display()),
+        ),
+        (
+            with(&free, "newer"),
+            73,
+            &*format!("error: {} has format 999", newer.join("avtomatika.db").display()),
+        ),
     ] {
         let (found, said) = ended(command.output().unwrap());
         assert_eq!(found, Some(status), "{said}");

@@ -44,6 +44,8 @@ pub struct Stack {
     address: SocketAddr,
     dir: TempDir,
     running: Option<Running>,
+    /// The definitions that it serves from its next start on.
+    pub blueprints: Vec<String>,
 }
 
 struct Running {
@@ -56,8 +58,9 @@ impl Stack {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let running = serve(dir.path(), listener);
-        Self { url: format!("http://{address}"), address, dir, running: Some(running) }
+        let blueprints = BLUEPRINTS.map(str::to_owned).to_vec();
+        let running = Some(serve(dir.path(), listener, &blueprints));
+        Self { url: format!("http://{address}"), address, dir, running, blueprints }
     }
 
     /// Stops the orchestrator in order.
@@ -71,7 +74,7 @@ impl Stack {
     /// Starts it again at the same port and over the same data.
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.running = Some(serve(self.dir.path(), listener));
+        self.running = Some(serve(self.dir.path(), listener, &self.blueprints));
     }
 
     /// A worker of this orchestrator, to be given its handlers.
@@ -93,10 +96,9 @@ impl Stack {
     }
 }
 
-fn serve(dir: &Path, listener: TcpListener) -> Running {
-    let definitions = BLUEPRINTS
-        .map(|text| load("test.yaml", text).expect("the test's blueprints are sound").definition)
-        .into();
+fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
+    let definition = |text: &String| load("test.yaml", text).expect("a sound blueprint").definition;
+    let definitions = blueprints.iter().map(definition).collect();
     let clients = [("acme", CLIENT_TOKEN), ("globex", OTHER_CLIENT_TOKEN)]
         .map(|(name, token)| (name, Secret::new(token)));
     let workers = [WORKER_TOKEN, SECOND_WORKER_TOKEN].map(Secret::new);

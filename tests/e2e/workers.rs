@@ -216,3 +216,33 @@ async fn a_worker_that_stops_finishes_what_it_holds() {
     .await
     .expect("a stopped worker leaves the list");
 }
+
+#[tokio::test]
+async fn a_job_keeps_the_version_of_its_blueprint_and_the_next_one_takes_the_new() {
+    let mut stack = Stack::start().await;
+    let mut client = stack.grpc().await;
+    let old = submit(&mut client, "slow", json!({})).await;
+    stack.stop().await;
+    for blueprint in &mut stack.blueprints {
+        *blueprint =
+            blueprint.replace("on: { success: done }\n  done:", "on: { success: better }\n  better:");
+    }
+    stack.start_again().await;
+    let mut client = stack.grpc().await;
+    let new = submit(&mut client, "slow", json!({})).await;
+    let quick = stack
+        .worker("w1")
+        .handle("slow", |_: Value, _: TaskContext| async move { Ok::<_, TaskError>(json!({})) });
+    let _worker = RunningWorker::start(quick).await;
+    for (job_id, version, end) in [(old, 1, "done"), (new, 2, "better")] {
+        let job = client.until(&job_id, |job| job.status() == JobStatus::Finished).await;
+        assert_eq!((job.blueprint_version, job.current_state.as_str()), (version, end));
+    }
+    // A start without a change makes no new version.
+    stack.stop().await;
+    stack.start_again().await;
+    let mut client = stack.grpc().await;
+    let newest = submit(&mut client, "slow", json!({})).await;
+    let job = client.until(&newest, |_| true).await;
+    assert_eq!(job.blueprint_version, 2);
+}

@@ -97,7 +97,7 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// The policy of DESIGN §7: three retries, one second doubling to at most a minute.
+    /// What a task gets whose state names no policy: three retries, one second doubling to at most a minute.
     fn default() -> Self {
         Self {
             max_retries: 3,

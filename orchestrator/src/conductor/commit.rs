@@ -1,6 +1,10 @@
 //! The thread that commits: the only place where this process waits for the disk.
 
-use std::{sync::Arc, thread, time::Instant};
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Instant,
+};
 
 use tokio::sync::mpsc;
 
@@ -23,7 +27,10 @@ impl Writer {
 }
 
 /// Starts the committing thread. It ends when the [`Writer`] is dropped.
-pub(super) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<(Writer, Commits), StoreError> {
+pub(super) fn start(
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+) -> Result<(Writer, Commits, JoinHandle<()>), StoreError> {
     let (sender, batches) = std::sync::mpsc::sync_channel::<Batch>(1);
     let (outcomes, commits) = mpsc::channel(1);
     let body = move || {
@@ -36,9 +43,9 @@ pub(super) fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<(Wri
             }
         }
     };
-    thread::Builder::new()
+    let committer = thread::Builder::new()
         .name("committer".into())
         .spawn(body)
         .map_err(|error| StoreError::Failed { reason: format!("no thread for the committer: {error}") })?;
-    Ok((Writer(sender), commits))
+    Ok((Writer(sender), commits, committer))
 }

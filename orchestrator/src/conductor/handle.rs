@@ -7,13 +7,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId};
 use sha2::{Digest, Sha256};
-use tokio::sync::{
-    mpsc::{self, error::SendTimeoutError},
-    oneshot,
-};
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    mailbox::{Accepted, Follow, Reply, Request, Submit},
+    mailbox::{Accepted, Follow, Mailbox, Request, Submit},
     view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
@@ -22,13 +19,10 @@ use crate::{
     store::{ListQuery, Store, StoreError},
 };
 
-/// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
-const ADMISSION_MAX: Duration = Duration::from_secs(5);
-
 /// The way into the conductor, for everything that serves clients.
 #[derive(Clone)]
 pub struct Conductor {
-    pub(super) mailbox: mpsc::Sender<Request>,
+    pub(super) mailbox: Mailbox,
     pub(super) store: Arc<dyn Store>,
     pub(super) blueprints: Arc<Registry>,
 }
@@ -102,7 +96,8 @@ impl Conductor {
         };
         let submission = Arc::new(submission);
         let submit = Submit { client: client.clone(), blueprint, submission, idempotency, follow };
-        let Accepted { job_id, deduplicated } = self.ask(|reply| Request::Submit(submit, reply)).await??;
+        let Accepted { job_id, deduplicated } =
+            self.mailbox.ask(|reply| Request::Submit(submit, reply)).await??;
         let job = match end {
             Some(end) => Some(self.end_or_present(client, job_id, end, wait).await?),
             None => None,
@@ -175,7 +170,7 @@ impl Conductor {
     pub async fn watch(&self, client: &Arc<str>, job_id: JobId) -> Result<Watch, ApiError> {
         let (sender, updates) = mpsc::channel(super::WATCH_BACKLOG_MAX);
         let client = client.clone();
-        self.ask(|reply| Request::Watch { client, job_id, sender, reply }).await??;
+        self.mailbox.ask(|reply| Request::Watch { client, job_id, sender, reply }).await??;
         Ok(Watch { updates, ended: false })
     }
 
@@ -190,7 +185,7 @@ impl Conductor {
         reason: Option<Arc<str>>,
     ) -> Result<JobView, ApiError> {
         let client = client.clone();
-        self.ask(|reply| Request::Cancel { client, job_id, reason, reply }).await?
+        self.mailbox.ask(|reply| Request::Cancel { client, job_id, reason, reply }).await?
     }
 
     /// The connected workers, by name.
@@ -198,7 +193,7 @@ impl Conductor {
     /// # Errors
     /// `SHUTTING_DOWN`, `OVERLOADED`.
     pub async fn workers(&self) -> Result<Vec<WorkerView>, ApiError> {
-        let mut workers = self.ask(Request::Workers).await?;
+        let mut workers = self.mailbox.ask(Request::Workers).await?;
         workers.sort_by(|a, b| a.worker.worker_id.cmp(&b.worker.worker_id));
         Ok(workers)
     }
@@ -208,13 +203,13 @@ impl Conductor {
     /// # Errors
     /// `SHUTTING_DOWN`, `OVERLOADED`.
     pub async fn stats(&self) -> Result<Stats, ApiError> {
-        self.ask(Request::Stats).await
+        self.mailbox.ask(Request::Stats).await
     }
 
     /// Stops: hands out nothing more, makes durable what is in flight, says goodbye to the workers. Their tasks stay theirs.
     pub async fn drain(&self) {
         // A conductor that has stopped already has nothing left to do.
-        let _ = self.ask(Request::Drain).await;
+        let _ = self.mailbox.ask(Request::Drain).await;
     }
 
     async fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
@@ -232,7 +227,7 @@ impl Conductor {
         // A conductor that has stopped holds no leases: the jobs are then shown as they are stored.
         let mut leases = match attempts.is_empty() {
             true => HashMap::new(),
-            false => self.ask(|reply| Request::Leases(attempts, reply)).await.unwrap_or_default(),
+            false => self.mailbox.ask(|reply| Request::Leases(attempts, reply)).await.unwrap_or_default(),
         };
         let view = |job: Arc<Job>| {
             let lease = job.attempt.as_ref().and_then(|attempt| leases.remove(&attempt.task_id));
@@ -250,23 +245,6 @@ impl Conductor {
         match tokio::task::spawn_blocking(move || read(&*store)).await {
             Ok(result) => result.map_err(storage_error),
             Err(_) => Err(ApiError::new(ErrorCode::Internal, "A read of the store did not come to its end")),
-        }
-    }
-
-    /// Sends a request and waits for the answer.
-    pub(super) async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
-        let (reply, answer) = oneshot::channel();
-        match self.mailbox.send_timeout(request(reply), ADMISSION_MAX).await {
-            Ok(()) => answer.await.map_err(|_| shutting_down()),
-            Err(SendTimeoutError::Closed(_)) => Err(shutting_down()),
-            Err(SendTimeoutError::Timeout(_)) => Err(ApiError::new(
-                ErrorCode::Overloaded,
-                format!(
-                    "{} requests have been waiting for {} s",
-                    super::MAILBOX_MAX,
-                    ADMISSION_MAX.as_secs()
-                ),
-            )),
         }
     }
 

@@ -1,11 +1,18 @@
 //! Everything that can arrive at the conductor, as one closed list.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
-use tokio::sync::{mpsc, oneshot};
+use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId, TaskId};
+use tokio::sync::{
+    mpsc::{self, error::SendTimeoutError},
+    oneshot,
+};
 
-use super::view::{JobView, LeaseView, Progress, Stats, WorkerView};
+use super::{
+    MAILBOX_MAX,
+    handle::shutting_down,
+    view::{JobView, LeaseView, Progress, Stats, WorkerView},
+};
 use crate::{
     blueprint::Blueprint,
     dispatch::Outbox,
@@ -13,6 +20,39 @@ use crate::{
     json::Json,
     store::WorkerRecord,
 };
+
+/// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
+const ADMISSION_MAX: Duration = Duration::from_secs(5);
+
+/// The slot of the mailbox. Cheap to clone; keeps nothing else of the conductor alive.
+#[derive(Clone)]
+pub(super) struct Mailbox(mpsc::Sender<Request>);
+
+impl Mailbox {
+    /// A mailbox, and the end at which it is emptied.
+    pub fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (sender, requests) = mpsc::channel(MAILBOX_MAX);
+        (Self(sender), requests)
+    }
+
+    /// Passes on what a worker said, however long that has to wait. Returns whether the conductor still listens.
+    pub async fn tell(&self, request: Request) -> bool {
+        self.0.send(request).await.is_ok()
+    }
+
+    /// Sends a request and waits for the answer.
+    pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        match self.0.send_timeout(request(reply), ADMISSION_MAX).await {
+            Ok(()) => answer.await.map_err(|_| shutting_down()),
+            Err(SendTimeoutError::Closed(_)) => Err(shutting_down()),
+            Err(SendTimeoutError::Timeout(_)) => Err(ApiError::new(
+                ErrorCode::Overloaded,
+                format!("{} requests have been waiting for {} s", MAILBOX_MAX, ADMISSION_MAX.as_secs()),
+            )),
+        }
+    }
+}
 
 /// Where the answer goes. A sender that has lost interest is no error.
 pub(super) type Reply<T> = oneshot::Sender<T>;

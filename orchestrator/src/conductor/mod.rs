@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{
     commit::{Commits, Writer},
     core::Core,
-    mailbox::Request,
+    mailbox::{Mailbox, Request},
 };
 pub use self::{
     core::Settings,
@@ -75,10 +75,10 @@ pub fn start(
     settings: Settings,
     metrics: Arc<Metrics>,
 ) -> Result<Running, StoreError> {
-    let (mailbox, requests) = mpsc::channel(MAILBOX_MAX);
+    let (mailbox, requests) = Mailbox::new();
     let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone() };
     let core = Core::recover(store.clone(), clock, blueprints, settings, metrics.clone())?;
-    let (writer, commits) = commit::start(store, metrics)?;
+    let (writer, commits, committer) = commit::start(store, metrics)?;
     let storage_full = core.storage_full.subscribe();
     let (tell, stopped) = oneshot::channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -89,6 +89,8 @@ pub fn start(
         .name("conductor".into())
         .spawn(move || {
             let outcome = runtime.block_on(run(core, requests, writer, commits));
+            // Whoever is told that we have stopped may open the store again. A panic in there was told by the missing outcome.
+            let _ = committer.join();
             let _ = tell.send(outcome);
         })
         .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;

@@ -7,17 +7,17 @@ use avtomatika_proto::{ApiError, SessionId, TaskId};
 
 use super::{
     Conductor,
-    mailbox::{FromWorker, Registered, Request},
+    mailbox::{FromWorker, Mailbox, Registered, Request},
 };
 use crate::{dispatch::Outbox, store::WorkerRecord};
 
 /// The way into the conductor for everything that serves workers. Cheap to clone.
 #[derive(Clone)]
-pub struct Sessions(Conductor);
+pub struct Sessions(Mailbox);
 
 /// An open stream: only its owner may speak in the session's name.
 pub struct OpenStream {
-    conductor: Conductor,
+    mailbox: Mailbox,
     session_id: SessionId,
     stream: u64,
 }
@@ -25,7 +25,7 @@ pub struct OpenStream {
 impl Conductor {
     /// The door for workers.
     pub fn sessions(&self) -> Sessions {
-        Sessions(self.clone())
+        Sessions(self.mailbox.clone())
     }
 }
 
@@ -51,7 +51,7 @@ impl Sessions {
     ) -> Result<OpenStream, ApiError> {
         let open = |reply| Request::Open { session_id, credential, held, outbox, reply };
         let stream = self.0.ask(open).await??;
-        Ok(OpenStream { conductor: self.0.clone(), session_id, stream })
+        Ok(OpenStream { mailbox: self.0.clone(), session_id, stream })
     }
 }
 
@@ -60,7 +60,7 @@ impl OpenStream {
     /// Returns whether the conductor still listens.
     pub async fn tell(&self, message: FromWorker) -> bool {
         let request = Request::FromWorker { session_id: self.session_id, stream: self.stream, message };
-        self.conductor.mailbox.send(request).await.is_ok()
+        self.mailbox.tell(request).await
     }
 }
 

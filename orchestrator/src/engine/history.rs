@@ -77,8 +77,6 @@ history_events! {
     RetryScheduled = 8 "retry_scheduled";
     /// The worker that held the attempt is gone.
     WorkerLost = 9 "worker_lost";
-    /// The worker that held the attempt stops, and gave it back.
-    TaskReturned = 14 "task_returned";
     /// The client cancelled the job.
     JobCancelled = 10 "job_cancelled";
     /// The job ended well.
@@ -87,4 +85,6 @@ history_events! {
     JobFailed = 12 "job_failed";
     /// The job was stopped for a human.
     JobQuarantined = 13 "job_quarantined";
+    /// The worker that held the attempt stops, and gave it back.
+    TaskReturned = 14 "task_returned";
 }
