@@ -451,7 +451,7 @@ async fn a_task_that_outlives_the_drain_is_given_back() {
 
     worker.shut_down();
     let result = stream.result().await;
-    assert_eq!((result.outcome.as_str(), error_code(&result)), ("failure", "TRANSIENT_ERROR"));
+    assert_eq!((result.outcome.as_str(), error_code(&result)), ("failure", "WORKER_STOPPED"));
     assert!(error_message(&result).contains("the worker stopped"), "{result:?}");
     stream.acknowledge("t1", ResultVerdict::Applied).await;
     assert_eq!(worker.end().await, Ok(()));
