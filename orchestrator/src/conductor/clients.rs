@@ -37,7 +37,7 @@ impl Core {
                 let now = self.clock.now();
                 let id = self.new_job_id(now);
                 let job = Job::accepted(id, submit.client, &submit.blueprint, submit.submission, now);
-                match self.decide_first(&Arc::new(job), idempotency.clone()) {
+                match self.decide_first(&job, idempotency.clone()) {
                     Ok(job) => {
                         self.remember_key(idempotency, id);
                         self.answer_submission(job, false, submit.follow, reply);

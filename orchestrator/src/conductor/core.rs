@@ -141,38 +141,31 @@ impl Core {
 
     /// Decides what follows from an event, and puts it into the batch. `again` says whether the event is to be decided again,
     /// should the commit fail: nobody outside will repeat what this process has noticed by itself.
-    pub fn decide(&mut self, job: &Arc<Job>, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
-        let now = self.clock.now();
-        let blueprint = self
-            .blueprints
-            .version(&job.blueprint, job.blueprint_version)
-            .cloned()
-            .ok_or(Refusal::StateUnknown)?;
-        let mut context = Context { now, blueprint: &blueprint, entropy: &mut self.entropy };
-        let Decision { job: next, entries, effects } = decide(job, &event, &mut context)?;
-        let next = Arc::new(next);
-        self.batch.writes.writes.push(Write::UpdateJob { job: next.clone(), entries });
-        self.record(next.clone(), effects, again.then_some(event));
-        Ok(next)
+    pub fn decide(&mut self, job: &Job, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
+        let Decision { job, entries, effects } = self.ask_engine(job, &event, self.clock.now())?;
+        let job = Arc::new(job);
+        self.batch.writes.writes.push(Write::UpdateJob { job: job.clone(), entries });
+        self.record(job.clone(), effects, again.then_some(event));
+        Ok(job)
     }
 
     /// Decides the first step of a new job.
     pub fn decide_first(
         &mut self,
-        job: &Arc<Job>,
+        job: &Job,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, Refusal> {
-        let blueprint = self
-            .blueprints
-            .version(&job.blueprint, job.blueprint_version)
-            .cloned()
-            .ok_or(Refusal::StateUnknown)?;
-        let mut context = Context { now: job.created_at, blueprint: &blueprint, entropy: &mut self.entropy };
-        let Decision { job: next, entries, effects } = decide(job, &Event::Submitted, &mut context)?;
-        let next = Arc::new(next);
-        self.batch.writes.writes.push(Write::InsertJob { job: next.clone(), entries, idempotency });
-        self.record(next.clone(), effects, None);
-        Ok(next)
+        let Decision { job, entries, effects } = self.ask_engine(job, &Event::Submitted, job.created_at)?;
+        let job = Arc::new(job);
+        self.batch.writes.writes.push(Write::InsertJob { job: job.clone(), entries, idempotency });
+        self.record(job.clone(), effects, None);
+        Ok(job)
+    }
+
+    fn ask_engine(&mut self, job: &Job, event: &Event, now: Timestamp) -> Result<Decision, Refusal> {
+        let blueprint = self.blueprints.version(&job.blueprint, job.blueprint_version);
+        let blueprint = blueprint.ok_or(Refusal::StateUnknown)?;
+        decide(job, event, &mut Context { now, blueprint, entropy: &mut self.entropy })
     }
 
     fn record(&mut self, job: Arc<Job>, effects: Vec<Effect>, again: Option<Event>) {

@@ -164,7 +164,7 @@ impl Dispatch {
         let is_held = self.leases.get(&task_id).is_some_and(|lease| lease.session_id == session_id);
         match verdict {
             Verdict::RetryLater => return,
-            // What was refused was not about this attempt after all.
+            // The job could not be judged at all: the lease stays until its time is over, so that the job is not forgotten.
             Verdict::Refused(_) if is_held => return,
             Verdict::Applied | Verdict::Refused(_) => {}
         }
