@@ -2,7 +2,9 @@
 //!
 //! The options of one command live beside what it does, in `commands/`.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 
 use crate::{commands, exit::Exit, span::Span};
 
@@ -41,6 +43,17 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads a command line that begins with the program's name. Asking for help is an error of clap's, too.
+    pub fn read<A: Into<OsString> + Clone>(args: impl IntoIterator<Item = A>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(args)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        cli.options.url_is_given = matches.value_source("url") == Some(ValueSource::CommandLine);
+        Ok(cli)
+    }
+}
+
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -48,6 +61,10 @@ pub struct Options {
     #[arg(long, global = true, env = "AVTOMATIKA_URL", value_name = "URL", default_value = DEFAULT_URL)]
     #[arg(help_heading = "Global options")]
     pub url: String,
+
+    /// Whether the address was given on the command line, and not by the environment or by default
+    #[arg(skip)]
+    pub url_is_given: bool,
 
     /// Client token; towards this machine, the development token is used when none is given
     #[arg(
@@ -104,16 +121,30 @@ pub enum Command {
     Stats(commands::stats::Args),
     /// Run an orchestrator, a worker and a sample job in this process
     Dev(commands::dev::Args),
+    /// Measure how fast an orchestrator is on this machine, and verify that it loses nothing
+    Bench(commands::bench::Args),
     /// Print the completion script for a shell
     Completions(commands::completions::Args),
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_free_of_contradictions() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_address_on_the_command_line_is_told_from_one_by_default() {
+        for (line, is_given) in [
+            (&["avtomatika", "stats"][..], false),
+            (&["avtomatika", "--url", "http://localhost:8000", "stats"], true),
+            (&["avtomatika", "stats", "--url", "http://other:1"], true),
+        ] {
+            let cli = Cli::read(line).unwrap();
+            assert_eq!(cli.options.url_is_given, is_given, "{line:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use avtomatika_proto::{
     v1::{admin_service_client::AdminServiceClient, job_service_client::JobServiceClient},
     wire_error::innermost,
 };
+use hyper::header::HeaderValue;
 use tonic::{
     Request, Response, Status,
     metadata::{Ascii, MetadataValue},
@@ -100,7 +101,8 @@ impl Server {
 
 const URL_HINT: &str = "write it as http://HOST:PORT, for example http://localhost:8000";
 
-fn checked_uri(url: &str) -> Result<Uri, Failure> {
+/// The address, if it can be an orchestrator's.
+pub(crate) fn checked_uri(url: &str) -> Result<Uri, Failure> {
     let refuse =
         |why: &str| Err(Failure::usage(format!("{url:?} cannot be the orchestrator's URL: {why}"), URL_HINT));
     let Ok(uri) = url.parse::<Uri>() else { return refuse("it is not a URL") };
@@ -125,7 +127,8 @@ fn checked_uri(url: &str) -> Result<Uri, Failure> {
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
 impl Bearer {
-    fn from_options(options: &Options, uri: &Uri) -> Result<Self, Failure> {
+    /// The token that was given, or, towards this machine, that of development.
+    pub(crate) fn from_options(options: &Options, uri: &Uri) -> Result<Self, Failure> {
         let given = options.token.as_deref().filter(|token| !token.is_empty());
         let Some(token) = given.or(is_loopback(uri).then_some(DEVELOPMENT_TOKEN)) else {
             return Ok(Self(None));
@@ -141,9 +144,17 @@ impl Bearer {
             )),
         }
     }
+
+    /// The same as the value of an HTTP header.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        let mut header = HeaderValue::from_bytes(self.0.as_ref()?.as_encoded_bytes()).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
 }
 
-fn is_loopback(uri: &Uri) -> bool {
+/// Whether the address is of this machine by its very name.
+pub(crate) fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -165,6 +176,7 @@ mod tests {
     fn bearer(url: &str, token: Option<&str>) -> Result<Option<String>, Failure> {
         let options = Options {
             url: url.into(),
+            url_is_given: true,
             token: token.map(Into::into),
             output: Format::Table,
             timeout: Span(Duration::from_secs(1)),

@@ -14,38 +14,61 @@ pub mod data;
 pub mod exit;
 pub mod failure;
 pub mod follow;
+mod local;
 pub mod render;
 mod signals;
 pub mod span;
 
 use std::{ffi::OsString, io::Write};
 
-use clap::Parser;
+use tokio::runtime::Builder;
 
 pub use crate::{args::Cli, console::Console, exit::Exit, failure::Failure};
+use crate::{args::Format, commands::bench::orchestrator};
+#[doc(hidden)]
+pub use commands::bench::process as orchestrator_process;
 
 /// Runs one command line against the process's own standard streams. `args` includes the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> Exit {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if orchestrator::is_asked_for(&args) {
+        // For programs, hence not among the commands.
+        return match orchestrator::Args::read(args) {
+            Ok(args) => {
+                on_runtime(Builder::new_multi_thread(), Console::of_this_process(Format::Table), async |_| {
+                    orchestrator::run(args).await
+                })
+            }
+            Err(error) => printed(&error),
+        };
+    }
+    let cli = match Cli::read(args) {
         Ok(cli) => cli,
-        Err(told) => {
-            // Help and errors alike; a reader that has left is no reason to fail differently.
-            let _ = told.print();
-            return exit_of_parsing(&told);
-        }
+        Err(error) => return printed(&error),
     };
-    let mut console = Console::of_this_process(cli.options.output);
-    let mut runtime = match cli.command {
-        // A whole orchestrator and its worker run in there.
-        args::Command::Dev(_) => tokio::runtime::Builder::new_multi_thread(),
-        _ => tokio::runtime::Builder::new_current_thread(),
+    let runtime = match cli.command {
+        // An orchestrator, or what loads one, runs in there.
+        args::Command::Dev(_) | args::Command::Bench(_) => Builder::new_multi_thread(),
+        _ => Builder::new_current_thread(),
     };
+    let console = Console::of_this_process(cli.options.output);
+    on_runtime(runtime, console, async |console| commands::dispatch(cli, console).await)
+}
+
+/// Runs a command on a runtime of its own and tells what failed.
+fn on_runtime(
+    mut runtime: Builder,
+    mut console: Console,
+    command: impl AsyncFnOnce(&mut Console) -> Result<Exit, Failure>,
+) -> Exit {
     match runtime.enable_all().build() {
-        Ok(runtime) => runtime.block_on(execute(cli, &mut console)),
+        Ok(runtime) => {
+            let done = runtime.block_on(command(&mut console));
+            told(done, &mut console)
+        }
         Err(error) => {
-            let failure = Failure::System(format!("the system refused to start the runtime: {error}"));
-            console.tell(&failure);
-            failure.exit()
+            let why = format!("the system refused to start the runtime: {error}");
+            told(Err(Failure::System(why)), &mut console)
         }
     }
 }
@@ -57,10 +80,11 @@ pub async fn run_into<A: Into<OsString> + Clone>(
     out: impl Write + Send + 'static,
     mut err: impl Write + Send + 'static,
 ) -> Exit {
-    match Cli::try_parse_from(args) {
+    match Cli::read(args) {
         Ok(cli) => {
             let mut console = Console::new(cli.options.output, out, err);
-            execute(cli, &mut console).await
+            let done = commands::dispatch(cli, &mut console).await;
+            told(done, &mut console)
         }
         Err(told) => {
             // As with `run`: nobody listening changes nothing.
@@ -70,19 +94,23 @@ pub async fn run_into<A: Into<OsString> + Clone>(
     }
 }
 
+/// Prints help and errors alike; a reader that has left is no reason to fail differently.
+fn printed(told: &clap::Error) -> Exit {
+    let _ = told.print();
+    exit_of_parsing(told)
+}
+
 /// Asking for help is parsed as an error of clap's, and is none.
 fn exit_of_parsing(told: &clap::Error) -> Exit {
     if told.use_stderr() { Exit::Usage } else { Exit::Ok }
 }
 
-async fn execute(cli: Cli, console: &mut Console) -> Exit {
-    match commands::dispatch(cli, console).await {
-        Ok(exit) => exit,
-        Err(failure) => {
-            console.tell(&failure);
-            failure.exit()
-        }
-    }
+/// How a command has ended, after telling what failed.
+fn told(done: Result<Exit, Failure>, console: &mut Console) -> Exit {
+    done.unwrap_or_else(|failure| {
+        console.tell(&failure);
+        failure.exit()
+    })
 }
 
 #[cfg(test)]

@@ -4,23 +4,16 @@
 //! development, and it listens on this machine alone.
 
 use std::{
-    io,
-    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use avtomatika_orchestrator::{
-    App, Parts, StartError,
-    api::{Auth, Secret},
-    assemble,
+    App,
     blueprint::{Definition, load, load_dir},
-    conductor::Settings,
     config::{self, LogFormat},
-    store::{StoreError, sqlite::SqliteStore},
+    store::StoreError,
     telemetry,
-    time::SystemClock,
 };
 use avtomatika_proto::{v1::SubmitJobRequest, wire_time};
 use avtomatika_worker::{WorkerHandle, builtin};
@@ -33,13 +26,11 @@ use crate::{
     console::Console,
     exit::Exit,
     failure::Failure,
+    local::{self, Limits, WORKER_TOKEN},
     render::{job, json},
     signals::Signals,
     span::Span,
 };
-
-/// The worker token of development.
-const WORKER_TOKEN: &str = "test-worker-token";
 
 /// The blueprint that is served when no others are named: the one of the first steps.
 const SAMPLE_BLUEPRINT: &str = include_str!("../../../examples/blueprints/test_workflow.yaml");
@@ -88,9 +79,11 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     let filter = std::env::var("AVTOMATIKA_LOG").unwrap_or_else(|_| "warn".to_owned());
     // A log that somebody else has started in this process serves as well.
     let _ = telemetry::start(LogFormat::Text, &filter);
-    let (listener, port) = listen(args.port).await?;
+    let (listener, port) = local::listen(args.port).await?;
     let data = Data::choose(&args)?;
-    let app = orchestrator(data.path(), definitions(args.blueprints.as_deref())?)?;
+    // The only worker runs in this process, so nobody comes back from before.
+    let limits = Limits { adoption_window: Duration::ZERO, ..Limits::default() };
+    let app = local::orchestrator(data.path(), definitions(args.blueprints.as_deref())?, limits)?;
     let url = format!("http://localhost:{port}");
     let everything = Everything::start(app, listener, &url)?;
 
@@ -206,19 +199,6 @@ impl Data {
     }
 }
 
-async fn listen(port: u16) -> Result<(TcpListener, u16), Failure> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let refused = |error: io::Error| {
-        Failure::usage(
-            format!("cannot listen on {address}: {error}"),
-            "stop the program that has the port, or choose another with --port",
-        )
-    };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
-    let port = listener.local_addr().map_err(refused)?.port();
-    Ok((listener, port))
-}
-
 /// The sample blueprint, and those of the user. The user's own version of the sample goes before it.
 fn definitions(dir: Option<&Path>) -> Result<Vec<Definition>, Failure> {
     let findings = |findings: Vec<_>| {
@@ -238,38 +218,6 @@ fn definitions(dir: Option<&Path>) -> Result<Vec<Definition>, Failure> {
         loaded.push(sample);
     }
     Ok(loaded.into_iter().map(|loaded| loaded.definition).collect())
-}
-
-fn orchestrator(dir: &Path, definitions: Vec<Definition>) -> Result<App, Failure> {
-    let (client, worker) = (Secret::new(DEVELOPMENT_TOKEN), Secret::new(WORKER_TOKEN));
-    let seed = Settings::fresh_seed();
-    let entropy_seed =
-        seed.map_err(|error| Failure::System(format!("the system gives no random numbers: {error}")))?;
-    let parts = Parts {
-        store: Arc::new(SqliteStore::open(dir).map_err(|error| unusable(&error))?),
-        clock: Arc::new(SystemClock::new()),
-        definitions,
-        auth: Auth::new([("default", &client)], [&worker]),
-        settings: Settings {
-            max_open_jobs: config::DEFAULT_MAX_OPEN_JOBS,
-            max_workers: config::DEFAULT_MAX_WORKERS,
-            // The only worker runs in this process, so nobody comes back from before.
-            adoption_window: Duration::ZERO,
-            entropy_seed,
-        },
-        drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
-    };
-    assemble(parts).map_err(|error| match error {
-        StartError::Store(error) => unusable(&error),
-        other => Failure::usage(
-            other.to_string(),
-            "start the release that stored it, or choose another --data-dir",
-        ),
-    })
-}
-
-fn unusable(error: &StoreError) -> Failure {
-    Failure::usage(error.to_string(), error.hint())
 }
 
 fn broken(what: &str) -> Failure {
@@ -322,7 +270,7 @@ impl Everything {
         self.stop_orchestrator.cancel();
         match self.served.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(unusable(&error)),
+            Ok(Err(error)) => Err(local::unusable(&error)),
             Err(_) => Err(broken("the orchestrator has panicked")),
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     failure::Failure,
 };
 
+pub mod bench;
 pub mod blueprint;
 pub mod blueprints;
 pub mod cancel;
@@ -39,6 +40,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
         Command::Stats(args) => stats::run(args, &options, console).await,
         Command::Dev(args) => dev::run(args, &options, console).await,
+        Command::Bench(args) => bench::run(args, &options, console).await,
         Command::Completions(args) => completions::run(args, console),
     }
 }

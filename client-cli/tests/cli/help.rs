@@ -30,6 +30,7 @@ fn the_help_of_every_command_has_examples() {
         &["blueprint", "check"],
         &["stats"],
         &["dev"],
+        &["bench"],
         &["completions"],
     ] {
         let help = ran(avtomatika(command).arg("--help"));

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod bench;
 mod dev;
 mod errors;
 mod files;
