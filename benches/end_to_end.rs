@@ -110,6 +110,7 @@ fn serve(
             adoption_window: config::DEFAULT_ADOPTION_WINDOW,
             entropy_seed: Settings::fresh_seed().expect("random numbers"),
         },
+        retention: Some(config::DEFAULT_RETENTION),
         drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
     })
     .expect("an orchestrator");

@@ -257,6 +257,7 @@ fn orchestrator(dir: &Path, definitions: Vec<Definition>) -> Result<App, Failure
             adoption_window: Duration::ZERO,
             entropy_seed,
         },
+        retention: Some(config::DEFAULT_RETENTION),
         drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
     };
     assemble(parts).map_err(|error| match error {
