@@ -80,6 +80,7 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
             adoption_window: limits.adoption_window,
             entropy_seed,
         },
+        retention: Some(config::DEFAULT_RETENTION),
         drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
     };
     assemble(parts).map_err(|error| match error {

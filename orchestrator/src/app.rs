@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness},
     blueprint::{Blueprint, Definition, Registry},
+    chores::{self, pruning::Pruning},
     conductor::{self, Conductor, Running, Settings},
     dispatch::session::WorkerGate,
     metrics::Metrics,
@@ -30,6 +31,8 @@ pub struct Parts {
     pub auth: Auth,
     /// The conductor's knobs.
     pub settings: Settings,
+    /// How long jobs are kept after their end; `None` means for ever.
+    pub retention: Option<Duration>,
     /// How long connections may take to end when the orchestrator stops.
     pub drain_timeout: Duration,
 }
@@ -57,6 +60,7 @@ pub struct App {
     inside: Inside,
     stopped: oneshot::Receiver<Result<(), StoreError>>,
     storage_full: watch::Receiver<bool>,
+    pruning: Option<Pruning>,
     drain_timeout: Duration,
 }
 
@@ -65,13 +69,14 @@ pub struct App {
 /// # Errors
 /// When the store cannot be used, or holds a blueprint that cannot be loaded.
 pub fn assemble(parts: Parts) -> Result<App, StartError> {
-    let Parts { store, clock, definitions, auth, settings, drain_timeout } = parts;
+    let Parts { store, clock, definitions, auth, settings, retention, drain_timeout } = parts;
     let registry = Arc::new(enact(&*store, definitions)?);
     let metrics = Arc::new(Metrics::new());
     let Running { conductor, stopped, storage_full } =
-        conductor::start(store, clock, registry, settings, metrics.clone())?;
+        conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
+    let pruning = retention.map(|retention| Pruning::new(conductor.clone(), clock, retention));
     let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default() };
-    Ok(App { inside, stopped, storage_full, drain_timeout })
+    Ok(App { inside, stopped, storage_full, pruning, drain_timeout })
 }
 
 impl App {
@@ -86,7 +91,7 @@ impl App {
     /// # Errors
     /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let Self { inside, mut stopped, storage_full, drain_timeout } = self;
+        let Self { inside, mut stopped, storage_full, pruning, drain_timeout } = self;
         let gate = WorkerGate::new(inside.conductor.sessions(), inside.auth.clone());
         let grpc = api::grpc::routes(&inside).add_service(gate.into_service());
         let closing = CancellationToken::new();
@@ -94,6 +99,7 @@ impl App {
         let serving = tokio::spawn(api::serve(listener, api, closing.clone(), drain_timeout));
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
+        let chore = pruning.map(|pruning| chores::start(pruning, closing.clone()));
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {
                 inside.readiness.set(Phase::Draining);
@@ -113,7 +119,13 @@ impl App {
         let outcome = outcome
             .unwrap_or_else(|_| Err(StoreError::Failed { reason: "the conductor has panicked".into() }));
         match outcome {
-            Ok(()) => drop(serving.await),
+            Ok(()) => {
+                let _ = serving.await;
+                // It holds the store, which others may open once we have stopped.
+                if let Some(chore) = chore {
+                    let _ = tokio::time::timeout(drain_timeout, chore).await;
+                }
+            }
             // Nothing more can be promised to anybody: the sooner the process ends, the sooner it can recover.
             Err(_) => serving.abort(),
         }

@@ -80,6 +80,10 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_MAX_WORKERS")]
     pub max_workers: Option<usize>,
 
+    /// How long jobs are kept after their end, such as 12h or 90d; "forever" or 0 removes none [default: 30d]
+    #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_RETENTION")]
+    pub retention: Option<String>,
+
     /// How long a stop waits for requests that are under way [default: 10s]
     #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_DRAIN_TIMEOUT")]
     pub drain_timeout: Option<String>,
@@ -142,13 +146,14 @@ struct File {
     adoption_window: Option<String>,
     max_open_jobs: Option<usize>,
     max_workers: Option<usize>,
+    retention: Option<String>,
     drain_timeout: Option<String>,
     log_format: Option<LogFormat>,
     log: Option<String>,
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 12] = [
+const FILE_KEYS: [&str; 13] = [
     "listen",
     "data_dir",
     "blueprints",
@@ -157,6 +162,7 @@ const FILE_KEYS: [&str; 12] = [
     "adoption_window",
     "max_open_jobs",
     "max_workers",
+    "retention",
     "drain_timeout",
     "log_format",
     "log",
@@ -182,6 +188,8 @@ pub struct Config {
     pub max_open_jobs: usize,
     /// Workers that may be connected at once.
     pub max_workers: usize,
+    /// How long jobs are kept after their end; `None` means for ever.
+    pub retention: Option<Duration>,
     /// How long a stop waits for requests that are under way.
     pub drain_timeout: Duration,
     /// Form of the log.
@@ -224,6 +232,12 @@ pub const DEFAULT_MAX_OPEN_JOBS: usize = 1_000_000;
 
 /// Workers that may be connected at once when nobody says.
 pub const DEFAULT_MAX_WORKERS: usize = 10_000;
+
+/// How long jobs are kept after their end when nobody says.
+pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
+/// Less, and a job could be gone before its client has read how it ended.
+const RETENTION_MIN: Duration = Duration::from_secs(60);
 
 /// How long a stop waits when nobody says.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -284,6 +298,7 @@ impl Config {
                 DEFAULT_MAX_OPEN_JOBS,
             )?,
             max_workers: count("max_workers", args.max_workers.or(file.max_workers), DEFAULT_MAX_WORKERS)?,
+            retention: retention(args.retention.or(file.retention).as_deref())?,
             drain_timeout: wait(
                 "drain_timeout",
                 args.drain_timeout.or(file.drain_timeout),
@@ -495,6 +510,20 @@ fn wait(key: &str, text: Option<String>, default: Duration) -> Result<Duration, 
     }
 }
 
+/// A number needs its unit here: a mistake would cost jobs.
+fn retention(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
+    let (key, hint) = ("retention", "write it as retention = \"30d\", or \"forever\" to remove none");
+    match text {
+        None => Ok(Some(DEFAULT_RETENTION)),
+        Some("forever" | "0") => Ok(None),
+        Some(text) => match span::parse(text) {
+            Ok(span) if span >= RETENTION_MIN => Ok(Some(span)),
+            Ok(_) => Err(mistake(key, format!("{text:?} is shorter than 1m"), hint)),
+            Err(error) => Err(mistake(key, format!("{text:?}: {error}"), hint)),
+        },
+    }
+}
+
 fn count(key: &str, given: Option<usize>, default: usize) -> Result<usize, ConfigError> {
     match given.unwrap_or(default) {
         0 => Err(mistake(key, "0 would refuse everything", "choose 1 or more, or leave it out")),
@@ -549,6 +578,7 @@ mod tests {
         assert_eq!(defaults.adoption_window, config.adoption_window);
         assert_eq!(defaults.max_open_jobs, config.max_open_jobs);
         assert_eq!(defaults.max_workers, config.max_workers);
+        assert_eq!(defaults.retention, config.retention);
         assert_eq!(defaults.drain_timeout, config.drain_timeout);
         assert_eq!((defaults.log_format, defaults.log), (config.log_format, config.log));
     }
@@ -585,10 +615,29 @@ mod tests {
             ("max_open_jobs = -1", "test.toml, line 1: invalid value: integer `-1`"),
             ("drain_timeout = \"soon\"", "drain_timeout: \"soon\": expected a span of time"),
             ("adoption_window = \"1h\"", "adoption_window: \"1h\" is longer than 10m"),
+            ("retention = \"90\"", "retention: \"90\": expected a span of time such as"),
+            ("retention = \"59s\"", "retention: \"59s\" is shorter than 1m"),
+            ("retention = \"0s\"", "retention: \"0s\" is shorter than 1m"),
+            ("retention = \"never\"", "retention: \"never\": expected a span of time such as"),
             ("log_format = \"xml\"", "test.toml, line 1: unknown variant `xml`"),
         ] {
             let found = refused(&format!("{line}\n{LEAST}"));
             assert!(found.starts_with(text), "{line:?}: {found}");
+        }
+    }
+
+    #[test]
+    fn jobs_are_kept_for_a_month_for_a_span_or_for_ever() {
+        let kept =
+            |line: &str| Config::from_toml("test.toml", &format!("{line}\n{LEAST}")).unwrap().retention;
+        for (line, days) in [
+            ("", Some(30)),
+            ("retention = \"90d\"", Some(90)),
+            ("retention = \"48h\"", Some(2)),
+            ("retention = \"forever\"", None),
+            ("retention = \"0\"", None),
+        ] {
+            assert_eq!(kept(line), days.map(|days| Duration::from_secs(days * 86_400)), "{line}");
         }
     }
 

@@ -14,6 +14,7 @@
 pub mod api;
 mod app;
 pub mod blueprint;
+pub mod chores;
 pub mod conductor;
 pub mod config;
 pub mod dispatch;

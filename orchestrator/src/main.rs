@@ -90,6 +90,7 @@ fn run(args: Args) -> Result<(), Failure> {
         definitions,
         auth: config.auth(),
         settings: settings(&config)?,
+        retention: config.retention,
         drain_timeout: config.drain_timeout,
     };
     let app = assemble(parts).map_err(start_failure)?;

@@ -55,6 +55,7 @@ pub struct Metrics {
     registry: Registry,
     jobs_submitted: Family<BlueprintLabel, Counter>,
     jobs_ended: Family<StatusLabel, Counter>,
+    jobs_pruned: Counter,
     tasks_dispatched: Counter,
     results_applied: Counter,
     results_refused: Family<ReasonLabel, Counter>,
@@ -94,6 +95,7 @@ impl Metrics {
         let mut metrics = Self {
             jobs_submitted: Family::default(),
             jobs_ended: Family::default(),
+            jobs_pruned: Counter::default(),
             tasks_dispatched: Counter::default(),
             results_applied: Counter::default(),
             results_refused: Family::default(),
@@ -124,6 +126,11 @@ impl Metrics {
     fn register_work(&self, registry: &mut Registry) {
         registry.register("jobs_submitted", "Jobs accepted, by blueprint", self.jobs_submitted.clone());
         registry.register("jobs_ended", "Jobs that ended, by status", self.jobs_ended.clone());
+        registry.register(
+            "jobs_pruned",
+            "Ended jobs that were removed because of their age",
+            self.jobs_pruned.clone(),
+        );
         registry.register("tasks_dispatched", "Tasks put into workers' hands", self.tasks_dispatched.clone());
         registry.register("results_applied", "Results that changed a job", self.results_applied.clone());
         registry.register(
@@ -164,6 +171,11 @@ impl Metrics {
     /// A job reached this terminal status.
     pub fn job_ended(&self, status: JobStatus) {
         self.jobs_ended.get_or_create(&StatusLabel { status: status.as_str() }).inc();
+    }
+
+    /// This many ended jobs were removed because of their age.
+    pub fn pruned(&self, count: usize) {
+        self.jobs_pruned.inc_by(count as u64);
     }
 
     /// A task was put into a worker's hands.
@@ -269,6 +281,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.job_submitted(&Arc::from("test_workflow"));
         metrics.job_ended(JobStatus::Finished);
+        metrics.pruned(7);
         metrics.result_refused("duplicate");
         metrics.committed(3, Duration::from_millis(2));
         metrics.http_request(404);
@@ -277,6 +290,7 @@ mod tests {
         for line in [
             "avtomatika_jobs_submitted_total{blueprint=\"test_workflow\"} 1",
             "avtomatika_jobs_ended_total{status=\"finished\"} 1",
+            "avtomatika_jobs_pruned_total 7",
             "avtomatika_results_refused_total{reason=\"duplicate\"} 1",
             "avtomatika_commit_seconds_count 1",
             "avtomatika_commit_batch_size_sum 3.0",

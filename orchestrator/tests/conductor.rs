@@ -20,8 +20,8 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, ListPage, ListQuery, SessionRecord, Store, StoreError, WorkerRecord,
-        memory::MemoryStore,
+        Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Store,
+        StoreError, WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -98,6 +98,10 @@ impl Store for Faulty {
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         self.inner.last_job_key()
+    }
+
+    fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
+        self.inner.prunable(query)
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {

@@ -113,6 +113,7 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
             adoption_window: PATIENCE,
             entropy_seed: Settings::fresh_seed().unwrap(),
         },
+        retention: None,
         drain_timeout: Duration::from_secs(5),
     })
     .unwrap();

@@ -47,6 +47,8 @@ pub(super) enum Afterwards {
     Registered { record: SessionRecord, reply: Reply<Result<Registered, ApiError>> },
     /// The session's end is stored.
     SessionRemoved(SessionId),
+    /// Tell the chore how many jobs are forgotten.
+    Pruned { count: usize, reply: Reply<Result<usize, ApiError>> },
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
     /// The key is in the store: forget that it was on its way there.

@@ -121,6 +121,7 @@ impl Core {
             Request::FromWorker { session_id, stream, message } => {
                 self.worker_says(session_id, stream, message);
             }
+            Request::Prune(removals, reply) => self.prune(removals, reply),
             Request::Drain(reply) => {
                 self.dispatch.pause();
                 self.draining = Some(reply);
@@ -208,6 +209,10 @@ impl Core {
                     self.dispatch.answer(session_id, task_id, verdict, now);
                 }
                 Afterwards::Registered { record, reply } => self.session_stored(record, reply, now),
+                Afterwards::Pruned { count, reply } => {
+                    self.metrics.pruned(count);
+                    let _ = reply.send(Ok(count));
+                }
                 Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
             }
@@ -308,6 +313,7 @@ impl Core {
             }
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Cancelled { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Watched { .. } => {}
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
             Afterwards::SessionRemoved(session_id) => self.gone.push(session_id),

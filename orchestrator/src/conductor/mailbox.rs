@@ -18,7 +18,7 @@ use crate::{
     dispatch::Outbox,
     engine::{JobError, Submission},
     json::Json,
-    store::WorkerRecord,
+    store::{Removal, WorkerRecord},
 };
 
 /// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
@@ -93,6 +93,8 @@ pub(super) enum Request {
     },
     /// A worker says something on its stream.
     FromWorker { session_id: SessionId, stream: u64, message: FromWorker },
+    /// Forget jobs that have ended. The answer is how many were forgotten.
+    Prune(Vec<Removal>, Reply<Result<usize, ApiError>>),
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
 }

@@ -13,6 +13,7 @@ mod commit;
 mod core;
 mod handle;
 mod mailbox;
+mod pruning;
 mod recovery;
 mod sessions;
 mod view;

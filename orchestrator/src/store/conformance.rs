@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use super::{
-    Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, SessionRecord, Store,
-    StoreError, WorkerRecord, Write,
+    Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, PRUNE_BYTES_MAX,
+    PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal, SessionRecord, Store, StoreError,
+    WorkerRecord, Write,
 };
 use crate::{
     engine::{Attempt, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
@@ -31,6 +32,10 @@ pub const CASES: &[(&str, Case)] = &[
     ("history is read from any entry on", history_is_read_from_any_entry_on),
     ("open jobs are the unfinished ones", open_jobs_are_the_unfinished_ones),
     ("idempotency keys belong to their client", idempotency_keys_belong_to_their_client),
+    ("a removed job leaves nothing", a_removed_job_leaves_nothing),
+    ("only jobs that have ended are removed", only_jobs_that_have_ended_are_removed),
+    ("jobs may be forgotten by the time of their end", jobs_may_be_forgotten_by_the_time_of_their_end),
+    ("a slice to forget is bounded", a_slice_to_forget_is_bounded),
     ("sessions come and go", sessions_come_and_go),
     ("blueprints keep every version", blueprints_keep_every_version),
     ("a batch that cannot be stored leaves nothing", a_batch_that_cannot_be_stored_leaves_nothing),
@@ -149,6 +154,14 @@ impl Samples {
     pub fn insert(&mut self, job: &Job) -> Write {
         let entries = self.entries(job, 0..2);
         Write::InsertJob { job: Arc::new(job.clone()), entries, idempotency: None }
+    }
+
+    /// The write that inserts the job with two entries of history, submitted under this key.
+    pub fn insert_as(&mut self, job: &Job, key: &str) -> Write {
+        let idempotency =
+            IdempotencyKey { client: job.client.clone(), key: key.into(), fingerprint: [7; 32] };
+        let entries = self.entries(job, 0..2);
+        Write::InsertJob { job: Arc::new(job.clone()), entries, idempotency: Some(idempotency) }
     }
 
     /// The write that updates the job, with one entry of history.
@@ -355,6 +368,164 @@ fn idempotency_keys_belong_to_their_client(open: Open<'_>) {
     assert_eq!(ok(store.find_idempotent("acme", "order-7")), Some((acme, [1; 32])));
     assert_eq!(ok(store.find_idempotent("umbrella", "order-7")), Some((umbrella, [2; 32])));
     assert_eq!(ok(store.find_idempotent("acme", "order-8")), None);
+}
+
+fn removal(job: &Job, key: Option<&str>) -> Removal {
+    Removal { job_id: job.id, idempotency: key.map(|key| (job.client.clone(), key.into())) }
+}
+
+fn a_removed_job_leaves_nothing(open: Open<'_>) {
+    let mut samples = Samples::new(14);
+    let store = open();
+    let (ended, keyed, other) = (samples.job("acme"), samples.job("acme"), samples.job("acme"));
+    let moved = [&ended, &keyed].map(|job| samples.moved(job, JobStatus::Finished));
+    let inserts =
+        [samples.insert(&ended), samples.insert_as(&keyed, "order-7"), samples.insert_as(&other, "order-8")];
+    commit(&*store, inserts);
+    commit(&*store, moved.iter().map(|job| samples.update(job)));
+    let both = [removal(&ended, None), removal(&keyed, Some("order-7"))];
+    // Twice, as after a restart in between.
+    commit(&*store, both.iter().cloned().map(Write::RemoveJob));
+    commit(&*store, both.iter().cloned().map(Write::RemoveJob));
+    drop(store);
+    let store = open();
+    for job in [&ended, &keyed] {
+        assert_eq!(ok(store.load(job.id)), None);
+        assert_eq!(ok(store.history(job.id, 0, 10)), []);
+    }
+    assert_eq!(ok(store.find_idempotent("acme", "order-7")), None);
+    assert_eq!(listed(&*store, &of_client("acme")), [other.id]);
+    assert_eq!(ok(store.load(other.id)).as_ref(), Some(&other));
+    assert_eq!(ok(store.find_idempotent("acme", "order-8")), Some((other.id, [7; 32])));
+    assert_eq!(ok(store.last_job_key()), Some(other.id.key()));
+    // The key is free, and so is the place.
+    let again = Job { id: JobId::compose(START_MS + 1, 0, 0), ..samples.job("acme") };
+    assert_eq!(again.id.key(), ended.id.key());
+    let insert = samples.insert_as(&again, "order-7");
+    commit(&*store, [insert]);
+    assert_eq!(ok(store.find_idempotent("acme", "order-7")), Some((again.id, [7; 32])));
+    assert_eq!(ok(store.history(again.id, 0, 10)).len(), 2);
+}
+
+fn only_jobs_that_have_ended_are_removed(open: Open<'_>) {
+    let mut samples = Samples::new(15);
+    let store = open();
+    for &status in JobStatus::ALL {
+        let job = samples.job("acme");
+        let moved = samples.moved(&job, status);
+        let writes = [samples.insert(&job), samples.update(&moved)];
+        commit(&*store, writes);
+        let stranger = Removal { job_id: JobId::compose(job.id.key() as u64 >> 12, 0, 0), idempotency: None };
+        commit(&*store, [Write::RemoveJob(stranger)]);
+        assert_eq!(ok(store.load(job.id)).as_ref(), Some(&moved), "another job has this key");
+        commit(&*store, [Write::RemoveJob(removal(&job, None))]);
+        let (kept, history) = (ok(store.load(job.id)), ok(store.history(job.id, 0, 10)));
+        assert_eq!(kept.is_some(), !status.is_terminal(), "{status}");
+        assert_eq!(history.len(), if status.is_terminal() { 0 } else { 3 }, "{status}");
+    }
+
+    // Ended, removed and inserted within one batch; and a batch that fails removes nothing.
+    let job = samples.job("acme");
+    let ended = samples.moved(&job, JobStatus::Failed);
+    let one = || Write::RemoveJob(removal(&job, Some("once")));
+    let insert = samples.insert_as(&job, "once");
+    let writes = [insert.clone(), samples.update(&ended), one(), insert, samples.update(&ended)];
+    commit(&*store, writes);
+    let unknown = samples.job("acme");
+    let impossible = samples.update(&unknown);
+    assert!(matches!(
+        store.commit(&Batch { writes: vec![one(), impossible] }),
+        Err(StoreError::Failed { .. })
+    ));
+    assert_eq!(ok(store.load(job.id)).as_ref(), Some(&ended));
+    assert_eq!(ok(store.history(job.id, 0, 10)).len(), 3);
+    let too_late = samples.update(&ended);
+    assert!(matches!(store.commit(&Batch { writes: vec![one(), too_late] }), Err(StoreError::Failed { .. })));
+    assert_eq!(ok(store.find_idempotent("acme", "once")), Some((job.id, [7; 32])));
+}
+
+fn from_the_oldest(ended_by: Timestamp) -> PruneQuery {
+    PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by, limit: usize::MAX }
+}
+
+fn jobs_may_be_forgotten_by_the_time_of_their_end(open: Open<'_>) {
+    let mut samples = Samples::new(16);
+    let store = open();
+    let mut jobs = Vec::new();
+    for (n, &status) in JobStatus::ALL.iter().enumerate().flat_map(|one| [one, one]) {
+        let job = samples.job(["acme", "umbrella"][n % 2]);
+        let key = (n % 3 == 0).then(|| format!("order-{}", jobs.len()));
+        let insert = key.as_ref().map(|key| samples.insert_as(&job, key));
+        let insert = insert.unwrap_or_else(|| samples.insert(&job));
+        let moved = samples.moved(&job, status);
+        let update = samples.update(&moved);
+        commit(&*store, [insert, update]);
+        jobs.push((moved, key));
+    }
+    drop(store);
+    let store = open();
+    let mut ends: Vec<Timestamp> = jobs.iter().filter_map(|(job, _)| job.finished_at).collect();
+    ends.extend([jobs[0].0.created_at, Timestamp::from_micros(i64::MAX), Timestamp::from_micros(-5)]);
+    for ended_by in ends.into_iter().flat_map(|end| [end, end - Duration::from_micros(1)]) {
+        let expected: Vec<Removal> = jobs
+            .iter()
+            .filter(|(job, _)| job.finished_at.is_some_and(|at| at <= ended_by))
+            .map(|(job, key)| removal(job, key.as_deref()))
+            .collect();
+        let slice = ok(store.prunable(&from_the_oldest(ended_by)));
+        assert_eq!((&slice.removals, slice.next_above_key), (&expected, None), "{ended_by}");
+        let Some(middle) = expected.get(expected.len() / 2) else { continue };
+        let above_key = middle.job_id.key();
+        let slice = ok(store.prunable(&PruneQuery { above_key, ..from_the_oldest(ended_by) }));
+        assert_eq!(slice.removals, expected[expected.len() / 2 + 1..], "{ended_by}");
+    }
+    let slice = ok(store.prunable(&from_the_oldest(jobs[3].0.created_at)));
+    assert_eq!(slice.looked_at, 4, "a job that was created later cannot have ended before");
+    let beyond = PruneQuery { above_key: i64::MAX, ..from_the_oldest(Timestamp::from_micros(i64::MAX)) };
+    assert_eq!(ok(store.prunable(&beyond)), PruneSlice::default());
+}
+
+/// Every slice of what has ended, whenever that was.
+fn slices(store: &dyn Store, limit: usize) -> Vec<PruneSlice> {
+    let mut query = PruneQuery { limit, ..from_the_oldest(Timestamp::from_micros(i64::MAX)) };
+    let mut slices = Vec::new();
+    loop {
+        let slice = ok(store.prunable(&query));
+        slices.push(slice.clone());
+        let Some(next) = slice.next_above_key else { return slices };
+        assert!(next > query.above_key, "every slice must come nearer to the end");
+        query.above_key = next;
+    }
+}
+
+fn a_slice_to_forget_is_bounded(open: Open<'_>) {
+    let mut samples = Samples::new(17);
+    let store = open();
+    let open_for_long: Vec<Job> = (0..PRUNE_SCAN_MAX + 1).map(|_| samples.job("acme")).collect();
+    commit(&*store, open_for_long.iter().map(|job| samples.insert(job)));
+    let large = Json::from_stored(&format!("{{\"a\":\"{}\"}}", "x".repeat(PRUNE_BYTES_MAX)));
+    let (mut ended, mut writes) = (Vec::new(), Vec::new());
+    for n in 0..PRUNE_JOBS_MAX + 2 {
+        let job = samples.job("acme");
+        let mut moved = samples.moved(&job, JobStatus::Finished);
+        if n == 0 {
+            moved.state_history = large.clone();
+        }
+        writes.extend([samples.insert(&job), samples.update(&moved)]);
+        ended.push(moved);
+    }
+    commit(&*store, writes);
+    let found = slices(&*store, usize::MAX);
+    let sizes: Vec<_> = found.iter().map(|slice| (slice.looked_at, slice.removals.len())).collect();
+    assert_eq!(sizes, [(PRUNE_SCAN_MAX, 0), (2, 1), (PRUNE_JOBS_MAX, PRUNE_JOBS_MAX), (1, 1)]);
+    let expected: Vec<Removal> = ended.iter().map(|job| removal(job, None)).collect();
+    let together = |slices: &[PruneSlice]| -> Vec<Removal> {
+        slices.iter().flat_map(|slice| slice.removals.clone()).collect()
+    };
+    assert_eq!(together(&found), expected);
+    let found = slices(&*store, 100);
+    assert!(found.iter().all(|slice| slice.removals.len() <= 100));
+    assert_eq!(together(&found), expected);
 }
 
 fn sessions_come_and_go(open: Open<'_>) {

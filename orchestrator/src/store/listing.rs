@@ -7,7 +7,7 @@ use std::ops::{ControlFlow, Range};
 
 use avtomatika_proto::JobId;
 
-use super::{LIST_BYTES_MAX, LIST_SCAN_BYTES_MAX, LIST_SCAN_MAX, ListPage, ListQuery};
+use super::{KEY_UNIX_MS_MAX, LIST_BYTES_MAX, LIST_SCAN_BYTES_MAX, LIST_SCAN_MAX, ListPage, ListQuery};
 use crate::{
     engine::{Job, JobStatus, Submission},
     time::Timestamp,
@@ -37,7 +37,7 @@ impl<'q> Listing<'q> {
     /// The keys that the walk must cover, from the highest down. They hold a millisecond, hence the ends are
     /// rounded outwards and [`Self::wants_origin`] decides.
     pub(super) fn keys(&self) -> Range<i64> {
-        let first_key = |unix_ms: u64| JobId::first_key_of(unix_ms.min(UNIX_MS_MAX));
+        let first_key = |unix_ms: u64| JobId::first_key_of(unix_ms.min(KEY_UNIX_MS_MAX));
         let from = self.query.created_from.map_or(0, |time| first_key(time.as_unix_ms()));
         let before = self.query.created_before.map_or(i64::MAX, |time| first_key(time.as_unix_ms() + 1));
         from..before.min(self.query.below_key.unwrap_or(i64::MAX))
@@ -90,10 +90,8 @@ impl<'q> Listing<'q> {
     }
 }
 
-/// The last millisecond whose jobs have keys: 48 bits.
-const UNIX_MS_MAX: u64 = (1 << 48) - 1;
-
-fn payload_bytes(job: &Job) -> usize {
+/// Bytes of what the client and the workers have put into the job.
+pub(super) fn payload_bytes(job: &Job) -> usize {
     job.submission.initial_data.as_str().len()
         + job.state_history.as_str().len()
         + job.result.as_ref().map_or(0, |result| result.as_str().len())

@@ -13,7 +13,10 @@ use std::{
 use avtomatika_proto::{JobId, SessionId};
 
 use super::{
-    Batch, BlueprintRecord, ListPage, ListQuery, SessionRecord, Store, StoreError, Write, listing::Listing,
+    Batch, BlueprintRecord, IdempotencyKey, ListPage, ListQuery, PruneQuery, PruneSlice, Removal,
+    SessionRecord, Store, StoreError, Write,
+    listing::{Listing, payload_bytes},
+    pruning::Slicing,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -30,6 +33,8 @@ struct State {
     jobs: BTreeMap<i64, Arc<Job>>,
     history: BTreeMap<(i64, u64), HistoryEntry>,
     idempotency: BTreeMap<IdempotencyName, (JobId, [u8; 32])>,
+    /// The idempotency keys of jobs that have one.
+    names: BTreeMap<i64, IdempotencyName>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     blueprints: BTreeMap<(Arc<str>, u32), BlueprintRecord>,
     full: bool,
@@ -53,40 +58,49 @@ impl MemoryStore {
     }
 }
 
-/// What the batch adds: all of it must be new.
+/// What the batch changes, as far as it was checked: what it adds must be new.
 #[derive(Default)]
-struct Additions {
-    jobs: BTreeSet<i64>,
+struct Changes {
+    /// The jobs that it puts, and whether they have ended; `None` for those that it removes.
+    jobs: BTreeMap<i64, Option<(JobId, bool)>>,
     history: BTreeSet<(i64, u64)>,
     idempotency: BTreeSet<IdempotencyName>,
+    /// Keys of jobs that it has removed, whatever came after.
+    removed: BTreeSet<i64>,
+    /// Idempotency keys that it makes free.
+    freed: BTreeSet<IdempotencyName>,
     blueprints: BTreeSet<(Arc<str>, u32)>,
 }
 
 impl State {
     /// Whether the batch may be applied: afterwards nothing can go wrong.
     fn check(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut new = Additions::default();
+        let mut new = Changes::default();
         for write in &batch.writes {
             match write {
                 Write::InsertJob { job, entries, idempotency } => {
                     let key = job.id.key();
-                    if self.jobs.contains_key(&key) || !new.jobs.insert(key) {
+                    if self.standing(key, &new).is_some() {
                         return Err(fault(format!("job {} is there already", job.id)));
                     }
-                    if let Some(name) = idempotency.as_ref().map(|key| (key.client.clone(), key.key.clone()))
-                        && (self.idempotency.contains_key(&name) || !new.idempotency.insert(name))
-                    {
-                        return Err(fault("an idempotency key is there already".into()));
+                    if let Some(name) = idempotency.as_ref().map(name_of) {
+                        let taken = self.idempotency.contains_key(&name) && !new.freed.contains(&name);
+                        if taken || !new.idempotency.insert(name) {
+                            return Err(fault("an idempotency key is there already".into()));
+                        }
                     }
                     self.check_entries(job, entries, &mut new)?;
+                    new.jobs.insert(key, Some((job.id, job.status.is_terminal())));
                 }
                 Write::UpdateJob { job, entries } => {
-                    let known = self.jobs.get(&job.id.key()).is_some_and(|known| known.id == job.id);
-                    if !known && !new.jobs.contains(&job.id.key()) {
+                    let key = job.id.key();
+                    if self.standing(key, &new).is_none_or(|(known, _)| known != job.id) {
                         return Err(fault(format!("job {} is not there", job.id)));
                     }
                     self.check_entries(job, entries, &mut new)?;
+                    new.jobs.insert(key, Some((job.id, job.status.is_terminal())));
                 }
+                Write::RemoveJob(removal) => self.check_removal(removal, &mut new),
                 Write::PutBlueprint(blueprint) => {
                     let name = (blueprint.name.clone(), blueprint.version);
                     if self.blueprints.contains_key(&name) || !new.blueprints.insert(name) {
@@ -103,27 +117,48 @@ impl State {
         &self,
         job: &Job,
         entries: &[HistoryEntry],
-        new: &mut Additions,
+        new: &mut Changes,
     ) -> Result<(), StoreError> {
         for entry in entries {
             let place = (job.id.key(), entry.sequence);
-            if self.history.contains_key(&place) || !new.history.insert(place) {
+            let stored = self.history.contains_key(&place) && !new.removed.contains(&place.0);
+            if stored || !new.history.insert(place) {
                 return Err(fault(format!("entry {} of job {} is there already", entry.sequence, job.id)));
             }
         }
         Ok(())
     }
 
+    fn check_removal(&self, removal: &Removal, new: &mut Changes) {
+        let key = removal.job_id.key();
+        if self.standing(key, new) == Some((removal.job_id, true)) {
+            new.jobs.insert(key, None);
+            new.removed.insert(key);
+            new.history.retain(|(owner, _)| *owner != key);
+            if let Some(name) = &removal.idempotency {
+                new.idempotency.remove(name);
+                new.freed.insert(name.clone());
+            }
+        }
+    }
+
+    /// Which job has this key after the changes, and whether it has ended.
+    fn standing(&self, key: i64, changes: &Changes) -> Option<(JobId, bool)> {
+        let stored = || self.jobs.get(&key).map(|job| (job.id, job.status.is_terminal()));
+        changes.jobs.get(&key).copied().unwrap_or_else(stored)
+    }
+
     fn apply(&mut self, write: &Write) {
         match write {
             Write::InsertJob { job, entries, idempotency } => {
                 if let Some(key) = idempotency {
-                    let name = (key.client.clone(), key.key.clone());
-                    self.idempotency.insert(name, (job.id, key.fingerprint));
+                    self.idempotency.insert(name_of(key), (job.id, key.fingerprint));
+                    self.names.insert(job.id.key(), name_of(key));
                 }
                 self.put_job(job, entries);
             }
             Write::UpdateJob { job, entries } => self.put_job(job, entries),
+            Write::RemoveJob(removal) => self.remove_job(removal),
             Write::PutSession(session) => {
                 self.sessions.insert(session.session_id, session.clone());
             }
@@ -142,9 +177,29 @@ impl State {
         self.history.extend(entries.iter().map(|entry| ((key, entry.sequence), entry.clone())));
     }
 
+    fn remove_job(&mut self, removal: &Removal) {
+        let key = removal.job_id.key();
+        if self.job(removal.job_id).is_none_or(|job| !job.status.is_terminal()) {
+            return;
+        }
+        self.jobs.remove(&key);
+        self.names.remove(&key);
+        let entries = self.history.range((key, 0)..=(key, u64::MAX));
+        for place in entries.map(|(place, _)| *place).collect::<Vec<_>>() {
+            self.history.remove(&place);
+        }
+        if let Some(name) = &removal.idempotency {
+            self.idempotency.remove(name);
+        }
+    }
+
     fn job(&self, id: JobId) -> Option<&Arc<Job>> {
         self.jobs.get(&id.key()).filter(|job| job.id == id)
     }
+}
+
+fn name_of(key: &IdempotencyKey) -> IdempotencyName {
+    (key.client.clone(), key.key.clone())
 }
 
 fn fault(reason: String) -> StoreError {
@@ -180,6 +235,21 @@ impl Store for MemoryStore {
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         Ok(self.state().jobs.keys().next_back().copied())
+    }
+
+    fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
+        let state = self.state();
+        let mut slicing = Slicing::new(*query);
+        for (&key, job) in state.jobs.range(slicing.keys()) {
+            if slicing.reach(key).is_break() {
+                break;
+            }
+            if slicing.wants(job.status, job.finished_at, 0) {
+                let idempotency = state.names.get(&key).cloned();
+                slicing.take(Removal { job_id: job.id, idempotency }, payload_bytes(job));
+            }
+        }
+        Ok(slicing.finish())
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {

@@ -8,6 +8,7 @@ mod checksum;
 pub mod conformance;
 mod listing;
 pub mod memory;
+mod pruning;
 mod record;
 pub mod sqlite;
 
@@ -15,6 +16,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use avtomatika_proto::{JobId, SessionId};
 
+pub use self::pruning::{PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     time::Timestamp,
@@ -46,6 +48,9 @@ pub enum Write {
         /// What to append to its history.
         entries: Vec<HistoryEntry>,
     },
+    /// A job that has ended is forgotten, with its history and its idempotency key. One that is open, or is not there, stays as
+    /// it is, and that is no error.
+    RemoveJob(Removal),
     /// A session was opened. Takes the place of one with its id.
     PutSession(SessionRecord),
     /// A session has ended. One that is not there is no error.
@@ -150,6 +155,9 @@ pub const LIST_SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Payload bytes after which a page ends, so that it fits one gRPC message.
 pub const LIST_BYTES_MAX: usize = 1024 * 1024;
 
+/// The last millisecond whose jobs have keys: 48 bits.
+const KEY_UNIX_MS_MAX: u64 = (1 << 48) - 1;
+
 /// What a store could not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -245,13 +253,17 @@ pub trait Store: Send + Sync + 'static {
     /// The largest [key](JobId::key) of any job, so that new ids stay unique when the clock has stepped back.
     fn last_job_key(&self) -> Result<Option<i64>, StoreError>;
 
+    /// Jobs that have ended and may be forgotten, oldest first: a slice of them, since there may be very many. To be read again
+    /// from the oldest on now and then: a job that was open when the walk passed it ends later.
+    fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError>;
+
     /// The jobs that meet the query.
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError>;
 
     /// Entries of a job's history from a sequence number on, oldest first, at most `limit`. Empty for an unknown job.
     fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
-    /// The job that a client made with this key, and the fingerprint of its request.
+    /// The job that a client made with this key, and the fingerprint of its request. `None` also when that job was removed.
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError>;
 
     /// Every recorded session, in the order of their opening.

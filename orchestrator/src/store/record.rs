@@ -54,6 +54,8 @@ pub(super) struct Origin {
     pub(super) blueprint_version: u32,
     pub(super) created_at: Timestamp,
     pub(super) submission: Arc<Submission>,
+    /// The key under which its client may repeat the submission. Records did not always hold it.
+    pub(super) idempotency_key: Option<Arc<str>>,
 }
 
 // The messages. Tags are for ever: a tag that goes out of use is never given away again.
@@ -79,6 +81,8 @@ struct StoredSubmission {
     dispatch_timeout_ns: Option<u64>,
     #[prost(uint64, optional, tag = "9")]
     result_timeout_ns: Option<u64>,
+    #[prost(string, optional, tag = "10")]
+    idempotency_key: Option<String>,
 }
 
 /// Written with every change of a job.
@@ -110,6 +114,15 @@ struct StoredJob {
     history_len: u64,
     #[prost(int64, tag = "13")]
     updated_at_us: i64,
+    #[prost(int64, optional, tag = "14")]
+    finished_at_us: Option<i64>,
+}
+
+/// What it takes of a [`StoredJob`] to see whether and when it ended.
+#[derive(Message)]
+struct StoredEnd {
+    #[prost(uint32, tag = "1")]
+    status: u32,
     #[prost(int64, optional, tag = "14")]
     finished_at_us: Option<i64>,
 }
@@ -234,7 +247,7 @@ fn checksum(kind: Kind, owner: &[u8], body: &[u8]) -> u32 {
 }
 
 /// The part of the job that is written once.
-pub(super) fn encode_submission(job: &Job, buffer: &mut Vec<u8>) {
+pub(super) fn encode_submission(job: &Job, idempotency_key: Option<&str>, buffer: &mut Vec<u8>) {
     let submission = &job.submission;
     let message = StoredSubmission {
         client: job.client.to_string(),
@@ -246,6 +259,7 @@ pub(super) fn encode_submission(job: &Job, buffer: &mut Vec<u8>) {
         priority: submission.priority,
         dispatch_timeout_ns: submission.dispatch_timeout.map(to_nanos),
         result_timeout_ns: submission.result_timeout.map(to_nanos),
+        idempotency_key: idempotency_key.map(str::to_owned),
     };
     seal(Kind::Submission, job.id.as_bytes(), &message, buffer);
 }
@@ -266,6 +280,7 @@ pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Dama
         blueprint_version: message.blueprint_version,
         created_at: Timestamp::from_micros(message.created_at_us),
         submission: Arc::new(submission),
+        idempotency_key: message.idempotency_key.map(Into::into),
     })
 }
 
@@ -293,10 +308,7 @@ pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
 /// A job from the part that was written once and the one that changes.
 pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job, Damaged> {
     let message: StoredJob = unseal(Kind::Job, id.as_bytes(), record)?;
-    let status = u8::try_from(message.status)
-        .ok()
-        .and_then(JobStatus::from_number)
-        .ok_or_else(|| Damaged(format!("{} is not the number of a job status", message.status)))?;
+    let status = job_status(message.status)?;
     Ok(Job {
         id,
         client: origin.client,
@@ -319,6 +331,12 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
         updated_at: Timestamp::from_micros(message.updated_at_us),
         finished_at: message.finished_at_us.map(Timestamp::from_micros),
     })
+}
+
+/// Where a job stands, and when it ended if it did.
+pub(super) fn decode_end(id: JobId, record: &[u8]) -> Result<(JobStatus, Option<Timestamp>), Damaged> {
+    let message: StoredEnd = unseal(Kind::Job, id.as_bytes(), record)?;
+    Ok((job_status(message.status)?, message.finished_at_us.map(Timestamp::from_micros)))
 }
 
 /// Entries of one job's history.
@@ -473,6 +491,11 @@ fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
     })
 }
 
+fn job_status(number: u32) -> Result<JobStatus, Damaged> {
+    let status = u8::try_from(number).ok().and_then(JobStatus::from_number);
+    status.ok_or_else(|| Damaged(format!("{number} is not the number of a job status")))
+}
+
 fn task_id(bytes: &[u8]) -> Result<TaskId, Damaged> {
     exactly(bytes).map(TaskId::from_bytes)
 }
@@ -622,7 +645,7 @@ mod tests {
 
     fn job_records(job: &Job) -> (Vec<u8>, Vec<u8>) {
         let (mut submission, mut state) = (Vec::new(), Vec::new());
-        encode_submission(job, &mut submission);
+        encode_submission(job, None, &mut submission);
         encode_job(job, &mut state);
         (submission, state)
     }
@@ -635,9 +658,16 @@ mod tests {
         ) {
             let (submission, state) = job_records(&job);
             let origin = decode_submission(job.id, &submission).unwrap();
+            prop_assert_eq!(&origin.idempotency_key, &None);
             prop_assert_eq!(&decode_job(job.id, origin, &state).unwrap(), &job);
+            prop_assert_eq!(decode_end(job.id, &state).unwrap(), (job.status, job.finished_at));
 
             let mut buffer = vec![1, 2, 3];
+            encode_submission(&job, Some(&name), &mut buffer);
+            let origin = decode_submission(job.id, &buffer).unwrap();
+            prop_assert_eq!(&origin.idempotency_key, &Some(name.clone()));
+            prop_assert_eq!(&origin.submission, &job.submission);
+
             encode_history(job.id, &entries, &mut buffer);
             prop_assert_eq!(decode_history(job.id, &buffer).unwrap(), entries);
 
@@ -702,7 +732,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    const RELEASED: [&str; 6] = [
+    const RELEASED: [&str; 7] = [
         concat!(
             "010a0461636d651206726573697a65180220e987f9c0c1c482032a217b2022696e707574223a203131343235",
             "323133333135323533363932313738207d320d0a0670617269747912036f6464380140014802691b919c",
@@ -729,6 +759,11 @@ mod tests {
         concat!(
             "010a10018bcfe568017000bdf89c91819e557312200707070707070707070707070707070707070707070707",
             "0707070707070707078ac8548e",
+        ),
+        concat!(
+            "010a0461636d651206726573697a65180220e987f9c0c1c482032a217b2022696e707574223a203131343235",
+            "323133333135323533363932313738207d320d0a0670617269747912036f646438014001480252076f726465",
+            "722d37d1c0ded6",
         ),
     ];
 
@@ -759,6 +794,8 @@ mod tests {
         lines.push(hex(&buffer));
         let key = IdempotencyKey { client: "acme".into(), key: "order-7".into(), fingerprint: [7; 32] };
         encode_idempotency(&key, full.id, &mut buffer);
+        lines.push(hex(&buffer));
+        encode_submission(&full, Some("order-7"), &mut buffer);
         lines.push(hex(&buffer));
         assert_eq!(lines, RELEASED);
     }

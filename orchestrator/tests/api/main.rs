@@ -5,5 +5,6 @@
 
 mod grpc;
 mod rest;
+mod retention;
 mod support;
 mod wire;

@@ -24,6 +24,9 @@ pub const ALICE: &str = "alice-token";
 pub const BOB: &str = "bob-token";
 pub const WORKER: &str = "worker-token";
 
+/// How long jobs are kept after their end.
+pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
+
 /// A job of this one waits for a worker.
 const TEST_WORKFLOW: &str = "
 blueprint: test_workflow
@@ -75,6 +78,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
             adoption_window: Duration::ZERO,
             entropy_seed: [7; 32],
         },
+        retention: Some(RETENTION),
         drain_timeout,
     }
 }
@@ -119,7 +123,10 @@ impl Server {
     }
 
     pub async fn start_with(drain_timeout: Duration) -> Self {
-        let store = Arc::new(MemoryStore::new());
+        Self::start_over(Arc::new(MemoryStore::new()), drain_timeout).await
+    }
+
+    pub async fn start_over(store: Arc<MemoryStore>, drain_timeout: Duration) -> Self {
         let app = assemble(parts(store.clone(), drain_timeout)).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -9,5 +9,6 @@ mod crash;
 mod damage;
 mod full;
 mod model;
+mod pruning;
 mod refusals;
 mod script;

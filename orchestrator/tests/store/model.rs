@@ -1,9 +1,11 @@
 //! Random lives of many jobs: the store on the disk answers as the one in memory does.
 
+use std::collections::BTreeSet;
+
 use avtomatika_orchestrator::{
     engine::{Entropy, Job, JobStatus},
     store::{
-        Batch, ListQuery, Store,
+        Batch, ListQuery, PruneQuery, PruneSlice, Store, Write,
         conformance::{Samples, everything},
         memory::MemoryStore,
         sqlite::SqliteStore,
@@ -12,12 +14,25 @@ use avtomatika_orchestrator::{
 
 const CLIENTS: [&str; 3] = ["acme", "umbrella", "яблоко"];
 
-fn random_batch(entropy: &mut Entropy, samples: &mut Samples, jobs: &mut Vec<Job>) -> Batch {
+fn random_batch(
+    entropy: &mut Entropy,
+    samples: &mut Samples,
+    jobs: &mut Vec<Job>,
+    prunable: &PruneSlice,
+) -> Batch {
     let mut writes = Vec::new();
+    // Whoever is removed here must not be moved below.
+    for removal in prunable.removals.iter().filter(|_| entropy.next_u64().is_multiple_of(4)) {
+        jobs.retain(|job| job.id != removal.job_id);
+        writes.push(Write::RemoveJob(removal.clone()));
+    }
     for _ in 0..1 + entropy.next_u64() % 8 {
         if jobs.is_empty() || entropy.next_u64().is_multiple_of(3) {
             let job = samples.job(CLIENTS[(entropy.next_u64() % 3) as usize]);
-            writes.push(samples.insert(&job));
+            writes.push(match entropy.next_u64().is_multiple_of(2) {
+                true => samples.insert_as(&job, &job.id.to_string()),
+                false => samples.insert(&job),
+            });
             jobs.push(job);
         } else {
             let which = (entropy.next_u64() % jobs.len() as u64) as usize;
@@ -44,6 +59,13 @@ fn random_query(entropy: &mut Entropy, jobs: &[Job]) -> ListQuery {
     }
 }
 
+fn random_prune_query(entropy: &mut Entropy, jobs: &[Job]) -> PruneQuery {
+    let mut some_job = || &jobs[(entropy.next_u64() % jobs.len() as u64) as usize];
+    let (from, until) = (some_job(), some_job());
+    let limit = 1 + (entropy.next_u64() % 20) as usize;
+    PruneQuery { above_key: from.id.key(), ended_by: until.updated_at, limit }
+}
+
 #[test]
 fn the_disk_answers_as_memory_does() {
     for seed in 0..4 {
@@ -53,8 +75,11 @@ fn the_disk_answers_as_memory_does() {
         let model = MemoryStore::new();
         let mut store = SqliteStore::open(dir.path()).unwrap();
         let mut jobs = Vec::new();
+        let mut ids = BTreeSet::new();
+        let mut prunable = PruneSlice::default();
         for _ in 0..60 {
-            let batch = random_batch(&mut entropy, &mut samples, &mut jobs);
+            let batch = random_batch(&mut entropy, &mut samples, &mut jobs, &prunable);
+            ids.extend(jobs.iter().map(|job| job.id));
             store.commit(&batch).unwrap();
             model.commit(&batch).unwrap();
             if entropy.next_u64().is_multiple_of(10) {
@@ -65,8 +90,17 @@ fn the_disk_answers_as_memory_does() {
             let (page, expected) = (store.list(&query).unwrap(), model.list(&query).unwrap());
             assert_eq!(page.jobs, expected.jobs, "{query:?}");
             assert_eq!(page.next_below_key, expected.next_below_key, "{query:?}");
+            let query = random_prune_query(&mut entropy, &jobs);
+            prunable = model.prunable(&query).unwrap();
+            assert_eq!(store.prunable(&query).unwrap(), prunable, "{query:?}");
         }
-        let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+        assert!(ids.len() > jobs.len(), "some were removed");
+        let ids: Vec<_> = ids.into_iter().collect();
+        for (id, client) in ids.iter().flat_map(|id| CLIENTS.map(|client| (id, client))) {
+            let key = id.to_string();
+            let found = store.find_idempotent(client, &key).unwrap();
+            assert_eq!(found, model.find_idempotent(client, &key).unwrap());
+        }
         assert!(everything(&store, &ids, &CLIENTS) == everything(&model, &ids, &CLIENTS));
     }
 }

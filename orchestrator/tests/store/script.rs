@@ -11,7 +11,7 @@ use std::{
 use avtomatika_orchestrator::{
     engine::{Job, JobStatus},
     store::{
-        Batch, BlueprintRecord, IdempotencyKey, Store, Write,
+        Batch, BlueprintRecord, Removal, Store, Write,
         conformance::{Samples, everything},
         memory::MemoryStore,
         sqlite::FILE_NAME,
@@ -19,17 +19,18 @@ use avtomatika_orchestrator::{
 };
 use avtomatika_proto::JobId;
 
-/// Every batch finishes the jobs of the one before and brings new ones, so that half of a batch is never
-/// mistaken for a whole.
+/// Every batch finishes the jobs of the one before, removes the ones that were finished then and brings new ones, so that half
+/// of a batch is never mistaken for a whole.
 pub struct Script {
     samples: Samples,
     open: Vec<Job>,
+    ended: Vec<Removal>,
     number: u32,
 }
 
 impl Script {
     pub fn new(seed: u8) -> Self {
-        Self { samples: Samples::new(seed), open: Vec::new(), number: 0 }
+        Self { samples: Samples::new(seed), open: Vec::new(), ended: Vec::new(), number: 0 }
     }
 }
 
@@ -39,19 +40,16 @@ impl Iterator for Script {
     fn next(&mut self) -> Option<Batch> {
         self.number += 1;
         let mut writes = Vec::new();
-        for job in std::mem::take(&mut self.open) {
+        writes.extend(std::mem::take(&mut self.ended).into_iter().map(Write::RemoveJob));
+        for (n, job) in std::mem::take(&mut self.open).into_iter().enumerate() {
+            let name = (job.client.clone(), key(self.number - 1, n));
+            self.ended.push(Removal { job_id: job.id, idempotency: Some(name) });
             let finished = self.samples.moved(&job, JobStatus::Finished);
             writes.push(self.samples.update(&finished));
         }
         for n in 0..3 {
             let job = self.samples.job("acme");
-            let key = format!("{}/{n}", self.number);
-            let key = IdempotencyKey { client: job.client.clone(), key: key.into(), fingerprint: [n; 32] };
-            writes.push(Write::InsertJob {
-                entries: self.samples.entries(&job, 0..job.history_len),
-                job: Arc::new(job.clone()),
-                idempotency: Some(key),
-            });
+            writes.push(self.samples.insert_as(&job, &key(self.number, n)));
             self.open.push(job);
         }
         writes.push(Write::PutSession(self.samples.session(Duration::from_secs(self.number.into()))));
@@ -63,6 +61,10 @@ impl Iterator for Script {
         }));
         Some(Batch { writes })
     }
+}
+
+fn key(batch: u32, n: usize) -> Arc<str> {
+    format!("{batch}/{n}").into()
 }
 
 fn job_ids(batches: &[Batch]) -> Vec<JobId> {

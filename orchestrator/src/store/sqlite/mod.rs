@@ -24,7 +24,9 @@ use avtomatika_proto::JobId;
 use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
-use super::{Batch, BlueprintRecord, ListPage, ListQuery, SessionRecord, Store, StoreError};
+use super::{
+    Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Store, StoreError,
+};
 use crate::engine::{HistoryEntry, Job};
 
 /// Name of the database in the data directory.
@@ -109,6 +111,10 @@ impl Store for SqliteStore {
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         self.lookups.get()?.last_job_key()
+    }
+
+    fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
+        self.scans.get()?.prunable(query)
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {

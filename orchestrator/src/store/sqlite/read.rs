@@ -13,8 +13,9 @@ use super::{At, PARTITION, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, ListPage, ListQuery, SessionRecord, StoreError,
+        BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, SessionRecord, StoreError,
         listing::Listing,
+        pruning::Slicing,
         record::{self, Origin},
     },
 };
@@ -127,6 +128,15 @@ const OPEN_JOBS: &str = select_job!("WHERE jobs.partition = ?1 AND jobs.status <
 const LIST: &str =
     select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
 
+/// The record of an open job is not read: it may be large, and there may be many.
+const ENDED: &str = "SELECT id, status, CASE WHEN status >= 9 THEN record END
+     FROM jobs WHERE key >= ?1 AND key < ?2 ORDER BY key";
+
+/// What goes with a job, and how many bytes of history. Reading it here, off the hot path, also brings it into the system's
+/// memory, so that the commit that removes it need not wait for the disk.
+const GOES_WITH: &str = "SELECT record, (SELECT sum(length(record)) FROM history WHERE key = ?1)
+     FROM submissions WHERE key = ?1";
+
 impl Reader<'_> {
     /// See [`Store`](crate::store::Store), here and below.
     pub(super) fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -168,6 +178,44 @@ impl Reader<'_> {
         Ok(listing.finish())
     }
 
+    pub(super) fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
+        let path = &self.readers.path;
+        let mut slicing = Slicing::new(*query);
+        let keys = slicing.keys();
+        let mut statement = self.prepare_cached(ENDED).at(path)?;
+        let mut rows = statement.query((keys.start, keys.end)).at(path)?;
+        while let Some(row) = rows.next().at(path)? {
+            let (id, status) = (job_id(row, 0).at(path)?, self.status(row, 1)?);
+            if slicing.reach(id.key()).is_break() {
+                break;
+            }
+            if !status.is_terminal() {
+                continue;
+            }
+            let record = blob(row, 2).at(path)?;
+            let (recorded, finished_at) = record::decode_end(id, record).at(path)?;
+            self.check_status(id, status, recorded)?;
+            if slicing.wants(status, finished_at, record.len()) {
+                self.goes_with(id, &mut slicing)?;
+            }
+        }
+        Ok(slicing.finish())
+    }
+
+    fn goes_with(&self, job_id: JobId, slicing: &mut Slicing) -> Result<(), StoreError> {
+        let path = &self.readers.path;
+        let mut statement = self.prepare_cached(GOES_WITH).at(path)?;
+        let mut rows = statement.query([job_id.key()]).at(path)?;
+        let Some(row) = rows.next().at(path)? else { return Err(self.no_submission(job_id)) };
+        let record = blob(row, 0).at(path)?;
+        let history_bytes: Option<i64> = row.get(1).at(path)?;
+        let origin = record::decode_submission(job_id, record).at(path)?;
+        let idempotency = origin.idempotency_key.map(|key| (origin.client, key));
+        let bytes = record.len() + usize::try_from(history_bytes.unwrap_or(0)).unwrap_or(usize::MAX);
+        slicing.take(Removal { job_id, idempotency }, bytes);
+        Ok(())
+    }
+
     /// Reads no more of the row than it takes to see that it is not wanted.
     fn list_row(&self, row: &Row<'_>, listing: &mut Listing<'_>) -> Result<ControlFlow<()>, StoreError> {
         let path = &self.readers.path;
@@ -176,7 +224,7 @@ impl Reader<'_> {
             return Ok(ControlFlow::Break(()));
         }
         let blueprint = row.get_ref(2).and_then(|value| Ok(value.as_str()?)).at(path)?;
-        if !listing.wants(self.status(row)?, blueprint) {
+        if !listing.wants(self.status(row, 3)?, blueprint) {
             return Ok(ControlFlow::Continue(()));
         }
         let origin = self.origin(row, id)?;
@@ -193,12 +241,7 @@ impl Reader<'_> {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, StoreError> {
         let path = &self.readers.path;
-        let key = id.key();
-        let stored = self
-            .prepare_cached("SELECT id FROM jobs WHERE key = ?1")
-            .and_then(|mut statement| statement.query_row([key], |row| job_id(row, 0)).optional())
-            .at(path)?;
-        if stored != Some(id) {
+        if !self.holds(id)? {
             return Ok(Vec::new());
         }
         // The row in which the entry stands may begin before it.
@@ -207,7 +250,7 @@ impl Reader<'_> {
                    ORDER BY sequence";
         let from = i64::try_from(from_sequence).unwrap_or(i64::MAX);
         let mut statement = self.prepare_cached(sql).at(path)?;
-        let mut rows = statement.query((key, from)).at(path)?;
+        let mut rows = statement.query((id.key(), from)).at(path)?;
         let mut entries = Vec::new();
         while entries.len() < limit
             && let Some(row) = rows.next().at(path)?
@@ -230,7 +273,19 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(sql).at(path)?;
         let mut rows = statement.query((client, key)).at(path)?;
         let Some(row) = rows.next().at(path)? else { return Ok(None) };
-        record::decode_idempotency(client, key, blob(row, 0).at(path)?).at(path).map(Some)
+        let (job_id, fingerprint) =
+            record::decode_idempotency(client, key, blob(row, 0).at(path)?).at(path)?;
+        // The records of early jobs do not hold their keys, so that they could not be removed together.
+        Ok(self.holds(job_id)?.then_some((job_id, fingerprint)))
+    }
+
+    /// Whether the job is there.
+    fn holds(&self, id: JobId) -> Result<bool, StoreError> {
+        let stored = self
+            .prepare_cached("SELECT id FROM jobs WHERE key = ?1")
+            .and_then(|mut statement| statement.query_row([id.key()], |row| job_id(row, 0)).optional())
+            .at(&self.readers.path)?;
+        Ok(stored == Some(id))
     }
 
     pub(super) fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
@@ -268,11 +323,20 @@ impl Reader<'_> {
     fn job_of(&self, row: &Row<'_>, id: JobId, origin: Origin) -> Result<Job, StoreError> {
         let path = &self.readers.path;
         let job = record::decode_job(id, origin, blob(row, 4).at(path)?).at(path)?;
-        if job.status == self.status(row)? {
-            Ok(job)
-        } else {
-            Err(corrupt(path, format!("the row of job {id} and its record disagree on the status")))
+        self.check_status(id, self.status(row, 3)?, job.status)?;
+        Ok(job)
+    }
+
+    fn check_status(&self, id: JobId, in_row: JobStatus, in_record: JobStatus) -> Result<(), StoreError> {
+        if in_row == in_record {
+            return Ok(());
         }
+        let reason = format!("the row of job {id} and its record disagree on the status");
+        Err(corrupt(&self.readers.path, reason))
+    }
+
+    fn no_submission(&self, id: JobId) -> StoreError {
+        corrupt(&self.readers.path, format!("the submission of job {id} is missing"))
     }
 
     /// The part of the job that was written once. The columns are checked against it: they have no checksum
@@ -281,7 +345,7 @@ impl Reader<'_> {
         let path = &self.readers.path;
         let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
         let Some(record) = record else {
-            return Err(corrupt(path, format!("the submission of job {id} is missing")));
+            return Err(self.no_submission(id));
         };
         let origin = record::decode_submission(id, record).at(path)?;
         let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
@@ -292,9 +356,9 @@ impl Reader<'_> {
         }
     }
 
-    fn status(&self, row: &Row<'_>) -> Result<JobStatus, StoreError> {
+    fn status(&self, row: &Row<'_>, column: usize) -> Result<JobStatus, StoreError> {
         let path = &self.readers.path;
-        let number: u8 = row.get(3).at(path)?;
+        let number: u8 = row.get(column).at(path)?;
         JobStatus::from_number(number)
             .ok_or_else(|| corrupt(path, format!("{number} is not the number of a job status")))
     }
@@ -336,6 +400,12 @@ mod tests {
         ] {
             assert_eq!(plan(&store, sql), format!("{jobs}; {submission}"));
         }
+        assert_eq!(plan(&store, ENDED), "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)");
+        assert_eq!(
+            plan(&store, GOES_WITH),
+            "SEARCH submissions USING INTEGER PRIMARY KEY (rowid=?); SCALAR SUBQUERY 1; \
+             SEARCH history USING PRIMARY KEY (key=?)"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, IdempotencyKey, StoreError, Write, record},
+    store::{Batch, IdempotencyKey, Removal, StoreError, Write, record},
 };
 
 /// Log size at which its pages are moved into the database. Commits pause for that: some 15 ms at this size, and four
@@ -125,7 +125,7 @@ impl Writer {
     fn apply(&mut self, write: &Write) -> Result<(), Fault> {
         match write {
             Write::InsertJob { job, entries, idempotency } => {
-                self.insert_job(job)?;
+                self.insert_job(job, idempotency.as_ref())?;
                 self.append_history(job.id, entries)?;
                 idempotency.as_ref().map_or(Ok(()), |key| self.put_idempotency(job.id, key))
             }
@@ -133,6 +133,7 @@ impl Writer {
                 self.update_job(job)?;
                 self.append_history(job.id, entries)
             }
+            Write::RemoveJob(removal) => self.remove_job(removal),
             Write::PutSession(session) => {
                 record::encode_session(session, &mut self.buffer);
                 let sql = "INSERT OR REPLACE INTO sessions (id, record) VALUES (?1, ?2)";
@@ -149,7 +150,7 @@ impl Writer {
         }
     }
 
-    fn insert_job(&mut self, job: &Job) -> Result<(), Fault> {
+    fn insert_job(&mut self, job: &Job, idempotency: Option<&IdempotencyKey>) -> Result<(), Fault> {
         let key = job.id.key();
         record::encode_job(job, &mut self.buffer);
         execute(
@@ -166,7 +167,7 @@ impl Writer {
                 &self.buffer,
             ),
         )?;
-        record::encode_submission(job, &mut self.buffer);
+        record::encode_submission(job, idempotency.map(|key| &*key.key), &mut self.buffer);
         let sql = "INSERT INTO submissions (key, record) VALUES (?1, ?2)";
         execute(&self.connection, sql, (key, &self.buffer))
     }
@@ -191,8 +192,40 @@ impl Writer {
 
     fn put_idempotency(&mut self, id: JobId, key: &IdempotencyKey) -> Result<(), Fault> {
         record::encode_idempotency(key, id, &mut self.buffer);
-        let sql = "INSERT INTO idempotency (client, key, record) VALUES (?1, ?2, ?3)";
-        execute(&self.connection, sql, (&*key.client, &*key.key, &self.buffer))
+        let sql = "INSERT INTO idempotency (client, key, record) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let rows = self.connection.prepare_cached(sql)?.execute((&*key.client, &*key.key, &self.buffer))?;
+        if rows == 1 { Ok(()) } else { self.take_over_idempotency(key) }
+    }
+
+    /// The key has been used. If the job that used it was removed, the key is free: the records of early jobs do not hold
+    /// their keys, so that they could not be removed together.
+    fn take_over_idempotency(&mut self, key: &IdempotencyKey) -> Result<(), Fault> {
+        let name = (&*key.client, &*key.key);
+        let select = "SELECT record FROM idempotency WHERE client = ?1 AND key = ?2";
+        let record: Vec<u8> = self.connection.prepare_cached(select)?.query_row(name, |row| row.get(0))?;
+        let (owner, _) = record::decode_idempotency(name.0, name.1, &record)
+            .map_err(|damaged| Fault::Ours(damaged.to_string()))?;
+        let is_there = "SELECT 1 FROM jobs WHERE key = ?1 AND id = ?2";
+        if self.connection.prepare_cached(is_there)?.exists((owner.key(), owner.as_bytes()))? {
+            return Err(Fault::Ours(format!("the idempotency key of job {owner} is there already")));
+        }
+        let update = "UPDATE idempotency SET record = ?3 WHERE client = ?1 AND key = ?2";
+        execute(&self.connection, update, (name.0, name.1, &self.buffer))
+    }
+
+    /// The keys of removals ascend, so that whole pages become free one after the other.
+    fn remove_job(&mut self, removal: &Removal) -> Result<(), Fault> {
+        let key = removal.job_id.key();
+        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status >= 9";
+        let rows = self.connection.prepare_cached(sql)?.execute((key, removal.job_id.as_bytes()))?;
+        if rows == 0 {
+            return Ok(());
+        }
+        execute(&self.connection, "DELETE FROM submissions WHERE key = ?1", [key])?;
+        execute(&self.connection, "DELETE FROM history WHERE key = ?1", [key])?;
+        let Some((client, name)) = &removal.idempotency else { return Ok(()) };
+        let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
+        execute(&self.connection, sql, (&**client, &**name))
     }
 
     /// Undoes what was begun. A full disk and a fault of ours leave the store as it was; after anything else
@@ -300,7 +333,39 @@ fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, conformance::Samples, sqlite::SqliteStore};
+    use crate::{
+        engine::JobStatus,
+        store::{PruneQuery, Store, conformance::Samples, sqlite::SqliteStore},
+    };
+
+    /// Jobs that were stored when their records did not hold their keys.
+    #[test]
+    fn the_key_of_a_removed_job_is_free_even_when_it_could_not_be_removed_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let mut samples = Samples::new(1);
+        let (first, second) = (samples.job("acme"), samples.job("acme"));
+        let ended = samples.moved(&first, JobStatus::Finished);
+        store
+            .commit(&Batch { writes: vec![samples.insert_as(&first, "k"), samples.update(&ended)] })
+            .unwrap();
+        let mut record = Vec::new();
+        record::encode_submission(&first, None, &mut record);
+        let sql = "UPDATE submissions SET record = ?1";
+        store.writer().connection.execute(sql, [record]).unwrap();
+
+        let insert = Batch { writes: vec![samples.insert_as(&second, "k")] };
+        let refused = store.commit(&insert);
+        assert!(matches!(refused, Err(StoreError::Failed { .. })), "the job is still there");
+        let query =
+            PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by: ended.updated_at, limit: 10 };
+        let removals = store.prunable(&query).unwrap().removals;
+        assert_eq!(removals, [Removal { job_id: first.id, idempotency: None }]);
+        store.commit(&Batch { writes: removals.into_iter().map(Write::RemoveJob).collect() }).unwrap();
+        assert_eq!(store.find_idempotent("acme", "k"), Ok(None));
+        store.commit(&insert).unwrap();
+        assert_eq!(store.find_idempotent("acme", "k"), Ok(Some((second.id, [7; 32]))));
+    }
 
     #[test]
     fn the_log_is_moved_into_the_database_again_and_again() {

@@ -1,0 +1,24 @@
+//! What runs by itself, beside the conductor. Each file is one chore. Its `tick` does a bounded piece of work and answers how
+//! long the chore rests before the next one, or `None` when the orchestrator stops.
+//!
+//! A chore decides nothing about jobs: it asks the conductor, as a client would. It refuses to know wire types.
+
+pub mod pruning;
+
+use tokio::{task::JoinHandle, time};
+use tokio_util::sync::CancellationToken;
+
+use self::pruning::Pruning;
+
+/// Sets the chore to work until `stop`, or until the orchestrator stops. A tick that has begun comes to its end.
+pub(crate) fn start(mut chore: Pruning, stop: CancellationToken) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Some(rest) = chore.tick().await {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = time::sleep(rest) => {}
+            }
+        }
+    })
+}

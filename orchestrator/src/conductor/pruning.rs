@@ -1,0 +1,43 @@
+//! Jobs that are forgotten. Which they may be is read from the store, beside the conductor; that they go is decided by the
+//! conductor and becomes durable with everything else, so that there is still one writer and no further sync.
+
+use avtomatika_proto::ApiError;
+
+use super::{
+    batch::Afterwards,
+    core::Core,
+    handle::Conductor,
+    mailbox::{Reply, Request},
+};
+use crate::store::{PruneQuery, PruneSlice, Removal, Write};
+
+impl Conductor {
+    /// Jobs that have ended and may be forgotten: see [`Store::prunable`](crate::store::Store::prunable).
+    ///
+    /// # Errors
+    /// `STORAGE_FAILED`.
+    pub async fn prunable(&self, query: PruneQuery) -> Result<PruneSlice, ApiError> {
+        self.read(move |store| store.prunable(&query)).await
+    }
+
+    /// Forgets these jobs, and answers how many when that is durable. A job that is open, or whose end is being made durable,
+    /// stays.
+    ///
+    /// # Errors
+    /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`: nothing was forgotten.
+    pub async fn prune(&self, removals: Vec<Removal>) -> Result<usize, ApiError> {
+        self.mailbox.ask(|reply| Request::Prune(removals, reply)).await?
+    }
+}
+
+impl Core {
+    pub(super) fn prune(&mut self, mut removals: Vec<Removal>, reply: Reply<Result<usize, ApiError>>) {
+        if let Err(error) = self.check_serving() {
+            return drop(reply.send(Err(error)));
+        }
+        removals.retain(|removal| self.book.get(removal.job_id).is_none());
+        let count = removals.len();
+        self.batch.writes.writes.extend(removals.into_iter().map(Write::RemoveJob));
+        self.batch.afterwards.push(Afterwards::Pruned { count, reply });
+    }
+}
