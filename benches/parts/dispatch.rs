@@ -17,15 +17,15 @@ use tokio::sync::mpsc;
 
 use crate::{
     Rounds, median_and_spread,
-    report::{Cell, Table, progress},
+    report::{Cell, Table, median, progress},
 };
 
 const ABOUT: &str = "\
-One task's way through Dispatch on one thread: offered, placed, put into a worker's outbox, taken out, its result answered, its \
-slot free again. Workers have 4 slots
-for one type. With tasks queued, every slot is taken and each answer hands out the oldest; with none queued, every worker is \
-idle and each offer finds a worker among all.
-No log, no watcher, no stream. The cost may grow with the logarithm of the numbers, and with what no longer fits the caches.";
+One task's way through Dispatch on one thread: offered, placed, put into a worker's outbox, taken out there,
+its result answered, its slot free again. Workers have 4 slots for one type. With tasks queued, every slot is
+taken and each answer hands out the oldest task; with none queued, every worker is idle and each offer chooses
+among all of them. No log, no watcher, no stream. The cost may grow with the logarithm of the numbers, and
+with what no longer fits the caches: each task goes to the worker that was longest without one.";
 
 const SLOTS: u32 = 4;
 const WORKERS: [usize; 2] = [10, 10_000];
@@ -35,7 +35,7 @@ const QUEUED: [usize; 3] = [0, 1_000, 1_000_000];
 const TASKS_AT_ONCE: usize = 256;
 
 pub fn measure(rounds: Rounds, quick: usize) -> Table {
-    let columns = &["offers/s", "spread %", "of the fastest"];
+    let columns = &["offers/s", "spread %", "to few workers"];
     let mut table = Table::new("dispatch", ABOUT, columns);
     for queued in QUEUED {
         let mut with_few_workers = None;
@@ -48,7 +48,7 @@ pub fn measure(rounds: Rounds, quick: usize) -> Table {
                 TASKS_AT_ONCE
             });
             let [middle, spread] = median_and_spread(&per_second);
-            let figure = crate::report::median(&per_second);
+            let figure = median(&per_second);
             let share = figure / *with_few_workers.get_or_insert(figure);
             table.row(
                 format!("{workers} workers, {queued} tasks queued"),

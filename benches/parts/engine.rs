@@ -12,10 +12,10 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-One call of engine::decide on one thread: the job's next state, its history entries and its effects, made and dropped. \
-`first step` computes the task's params and a new task id;
-`result` merges the data and goes to the end, where a blueprint says so by way of a choice of two conditions. Input 100 bytes. \
-A job with one task takes one of each. 1,024 jobs in turn.";
+One call of engine::decide on one thread: the job's next state, its history entries and its effects, made
+and dropped. `first step` computes the task's params and a new task id. `result` merges the data and goes to
+the end, where the blueprint says so by way of a choice of two conditions. A job of one task takes one of each.
+Input of 100 bytes; 1,024 jobs in turn.";
 
 /// Jobs that take turns, so that no decision finds its own job in the nearest cache.
 const JOBS: usize = 1024;

@@ -18,10 +18,10 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-Store::commit from one thread. A group of jobs costs two commits: one inserts them (submission, job, history), one updates \
-them to their end. Only the time within
-commit counts, checkpoints included; the jobs are made between commits. sqlite syncs every commit to the disk under --dir. \
-The percentiles are those of single commits.";
+Store::commit from one thread. A group of jobs costs two commits: the first inserts them (submission, job,
+history), the second updates them to their end. Only the time within commit counts, checkpoints included; the
+jobs are made between commits. sqlite syncs every commit to the disk under --dir; memory keeps nothing after
+the process. The percentiles are those of single commits.";
 
 const GROUPS: [usize; 4] = [1, 8, 64, 256];
 const PAYLOADS: [(usize, &str); 2] = [(100, "100 B"), (1024, "1 KB")];

@@ -12,9 +12,9 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-512 jobs of one task with 1 KB of input are under way at any time, for 5 minutes; one worker with 256 slots answers each task at \
-once. Measured over the first and over
-the last 100,000 jobs. Then the orchestrator is started again with retention = 1m, and measured while it prunes what is older.";
+512 jobs of one task with 1 KB of input are under way at any time, for 5 minutes; one worker with 256 slots
+answers each task at once. Measured over the first and over the last 100,000 jobs. Then the orchestrator is
+started again with retention = 1m, and measured over as many jobs while it prunes what ended before that.";
 
 const FILL_FOR: Duration = Duration::from_secs(300);
 const MEASURED: u64 = 100_000;

@@ -12,10 +12,9 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-8 callers submit jobs of 100 bytes and wait for their end, first alone, then beside 50 callers who do the same with jobs of 1 MB, on \
-a connection of their own.
-Two workers with 64 slots each serve both kinds, over the same streams. The times are those of the small jobs, from the call to \
-its answer.";
+8 callers submit jobs of 100 bytes and wait for their end, first alone, then beside 50 callers who do the same
+with jobs of 1 MB on a connection of their own, as fast as they are answered. Two workers with 64 slots each
+serve both kinds, over the same streams. The times are those of the small jobs, from the call to its answer.";
 
 const SMALL_CALLERS: usize = 8;
 const LARGE_CALLERS: usize = 50;

@@ -10,9 +10,9 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-Jobs of one task with 1 KB of input are stored while no worker is connected. Then one worker with 256 slots answers each task at \
-once, and for each job that ends
-another is submitted, so that the queue stays as long as it was. 10 % of the jobs warm up.";
+Jobs of one task with 1 KB of input are stored while no worker is connected. Then one worker with 256 slots
+answers each task at once, and for each job that ends another is submitted, so that the queue stays as long as
+it was. A tenth of the jobs warms up.";
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;

@@ -10,10 +10,10 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-Workers that have nothing to do, each with a TCP connection and a stream of its own and one heartbeat a second each way, all in \
-one process beside the orchestrator.
-Then jobs one after the other: from the call of SubmitJob to the arrival of the task at a worker, one sync to the disk \
-included. Each task goes to another worker.";
+Workers that have nothing to do, each with a TCP connection and a stream of its own and a heartbeat a second
+each way, all in one process beside the orchestrator, with which they share the processors. Then jobs one after
+the other: from the call of SubmitJob to the arrival of the task at a worker, one sync to the disk included.
+Each task goes to the worker that was longest without one.";
 
 const FEW: u64 = 10;
 const MANY: u64 = 10_000;
