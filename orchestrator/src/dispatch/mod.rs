@@ -169,12 +169,12 @@ impl Dispatch {
             Verdict::Applied | Verdict::Refused(_) => {}
         }
         session.release(task_id);
-        let task_types = session.record.worker.task_types.clone();
+        let worker = session.record.worker.clone();
         if is_held {
             self.drop_lease(task_id);
         }
         self.replace(session_id);
-        self.pump(&task_types, now);
+        self.pump(&worker.task_types, now);
     }
 
     /// The worker's last word on how far a task is. Ignored unless it holds the task.
@@ -270,9 +270,9 @@ impl Dispatch {
     pub fn credits(&mut self, session_id: SessionId, slots: u32, now: Timestamp) {
         let Some(session) = self.roster.get_mut(session_id) else { return };
         session.slots = slots.min(session.record.worker.slots);
-        let task_types = session.record.worker.task_types.clone();
+        let worker = session.record.worker.clone();
         self.replace(session_id);
-        self.pump(&task_types, now);
+        self.pump(&worker.task_types, now);
     }
 
     /// What the worker says of itself.
