@@ -23,6 +23,10 @@ use clap::Parser as _;
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 
+/// Measured against the system's: see docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A mistake in flags, settings or blueprints. What clap ends with, too.
 const EXIT_USAGE: u8 = 2;
 
