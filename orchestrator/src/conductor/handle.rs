@@ -3,7 +3,7 @@
 //!
 //! Clients' verbs take the client and show it nothing of anybody else's: a foreign job reads as not found.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId};
 use sha2::{Digest, Sha256};
@@ -87,37 +87,24 @@ impl Conductor {
         let SubmitRequest { blueprint: name, submission, idempotency_key, wait } = request;
         let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission)));
-        let (follow, end) = match wait.is_zero() {
-            true => (Follow::Not, None),
-            false => {
-                let (sender, receiver) = oneshot::channel();
-                (Follow::End(sender), Some(receiver))
-            }
-        };
         let submission = Arc::new(submission);
-        let submit = Submit { client: client.clone(), blueprint, submission, idempotency, follow };
-        let Accepted { job_id, deduplicated } =
-            self.mailbox.ask(|reply| Request::Submit(submit, reply)).await??;
-        let job = match end {
-            Some(end) => Some(self.end_or_present(client, job_id, end, wait).await?),
-            None => None,
-        };
-        Ok(Submitted { job_id, deduplicated, job })
-    }
-
-    /// The job at its end, or as it is when the wait is over.
-    async fn end_or_present(
-        &self,
-        client: &Arc<str>,
-        job_id: JobId,
-        end: oneshot::Receiver<JobView>,
-        wait: Duration,
-    ) -> Result<JobView, ApiError> {
-        match tokio::time::timeout(wait, end).await {
-            Ok(Ok(view)) => Ok(view),
-            // The wait is over, or the conductor has stopped: the job itself is safe and can be shown.
-            Ok(Err(_)) | Err(_) => self.get(client, job_id).await,
+        let submit = |follow| Submit { client: client.clone(), blueprint, submission, idempotency, follow };
+        if wait.is_zero() {
+            let submit = submit(Follow::Not);
+            let accepted = self.mailbox.ask(|reply| Request::Submit(submit, reply)).await??;
+            return Ok(Submitted { job_id: accepted.job_id, deduplicated: accepted.deduplicated, job: None });
         }
+        let ((end, ended), (reply, accepted)) = (oneshot::channel(), oneshot::channel());
+        self.mailbox.send(Request::Submit(submit(Follow::End(end)), reply)).await?;
+        // First the end: whoever waits for it need not be woken for the acceptance as well.
+        let end = tokio::time::timeout(wait, ended).await;
+        let Accepted { job_id, deduplicated } = accepted.await.map_err(|_| shutting_down())??;
+        let job = match end {
+            Ok(Ok(view)) => view,
+            // The wait is over, or the conductor has stopped: the job itself is safe and can be shown.
+            Ok(Err(_)) | Err(_) => self.get(client, job_id).await?,
+        };
+        Ok(Submitted { job_id, deduplicated, job: Some(job) })
     }
 
     /// The job as it is now.

@@ -43,8 +43,14 @@ impl Mailbox {
     /// Sends a request and waits for the answer.
     pub async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
         let (reply, answer) = oneshot::channel();
-        match self.0.send_timeout(request(reply), ADMISSION_MAX).await {
-            Ok(()) => answer.await.map_err(|_| shutting_down()),
+        self.send(request(reply)).await?;
+        answer.await.map_err(|_| shutting_down())
+    }
+
+    /// Sends a request whose answer is waited for elsewhere.
+    pub async fn send(&self, request: Request) -> Result<(), ApiError> {
+        match self.0.send_timeout(request, ADMISSION_MAX).await {
+            Ok(()) => Ok(()),
             Err(SendTimeoutError::Closed(_)) => Err(shutting_down()),
             Err(SendTimeoutError::Timeout(_)) => Err(ApiError::new(
                 ErrorCode::Overloaded,

@@ -109,11 +109,12 @@ async fn run(
     let mut committing = None;
     loop {
         let room = BATCH_MAX.saturating_sub(core.batch.afterwards.len());
+        let mut committed = Vec::new();
         tokio::select! {
             biased;
             // A batch has become durable, or could not: reply and perform, or undo.
             outcome = commits.recv(), if committing.is_some() => match outcome {
-                Some(Ok(())) => core.perform(committing.take().unwrap_or_default()),
+                Some(Ok(())) => committed = committing.take().unwrap_or_default(),
                 Some(Err(StoreError::Full { .. })) => core.undo(committing.take().unwrap_or_default()),
                 Some(Err(error)) => return Err(error),
                 None => return Err(StoreError::Failed { reason: "the committing thread has panicked".into() }),
@@ -132,7 +133,15 @@ async fn run(
         if core.until_due().is_zero() {
             core.tick();
         }
-        // One transaction at a time is with the store; whatever was decided meanwhile is the next.
+        // One transaction at a time is with the store; whatever was decided meanwhile is the next. It goes first, so that the
+        // disk works while the last one is performed.
+        if committing.is_none() && !core.batch.writes.writes.is_empty() {
+            let batch = std::mem::take(&mut core.batch);
+            committing = Some(batch.afterwards);
+            writer.commit(batch.writes)?;
+        }
+        core.perform(committed);
+        // Answers that rest on nothing undecided need no commit.
         while committing.is_none() && !core.batch.is_empty() {
             let batch = std::mem::take(&mut core.batch);
             if batch.writes.writes.is_empty() {

@@ -78,9 +78,11 @@ impl Watchers {
         if let Some(job) = job {
             watched.job = job.clone();
         }
-        let view = JobView { job: watched.job.clone(), lease: lease() };
-        // A watcher that is gone or too far behind is dropped; its stream ends and it may come again.
-        watched.changes.retain(|sender| sender.try_send(view.clone()).is_ok());
+        if !watched.changes.is_empty() {
+            let view = JobView { job: watched.job.clone(), lease: lease() };
+            // A watcher that is gone or too far behind is dropped; its stream ends and it may come again.
+            watched.changes.retain(|sender| sender.try_send(view.clone()).is_ok());
+        }
         watched.ends.retain(|sender| !sender.is_closed());
         if watched.changes.is_empty() && watched.ends.is_empty() {
             self.jobs.remove(&id);
