@@ -18,7 +18,7 @@ use avtomatika_orchestrator::{
     blueprint::Definition,
     conductor::Settings,
     config,
-    store::{StoreError, sqlite::SqliteStore},
+    store::{StoreError, journal},
     time::SystemClock,
 };
 use tokio::net::TcpListener;
@@ -70,7 +70,7 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
     let entropy_seed =
         seed.map_err(|error| Failure::System(format!("the system gives no random numbers: {error}")))?;
     let parts = Parts {
-        store: Arc::new(SqliteStore::open(dir).map_err(|error| unusable(&error))?),
+        store: Arc::new(journal::open(dir).map_err(|error| unusable(&error))?),
         clock: Arc::new(SystemClock::new()),
         definitions,
         auth: Auth::new([("default", &client)], [&worker]),

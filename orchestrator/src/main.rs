@@ -15,7 +15,7 @@ use avtomatika_orchestrator::{
     blueprint::{Definition, load_dir},
     conductor::Settings,
     config::{Args, Config, ConfigError},
-    store::{StoreError, sqlite::SqliteStore},
+    store::{StoreError, journal},
     telemetry,
     time::SystemClock,
 };
@@ -87,7 +87,7 @@ fn run(args: Args) -> Result<(), Failure> {
     })?;
     // First the address: whoever cannot have it has not touched the data.
     let (listener, address) = runtime.block_on(listen(config.listen))?;
-    let store = SqliteStore::open(&config.data_dir).map_err(|error| store_failure(EXIT_DATA_DIR, &error))?;
+    let store = journal::open(&config.data_dir).map_err(|error| store_failure(EXIT_DATA_DIR, &error))?;
     let parts = Parts {
         store: Arc::new(store),
         clock: Arc::new(SystemClock::new()),

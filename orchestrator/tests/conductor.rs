@@ -20,7 +20,7 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Store,
+        Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing, Store,
         StoreError, WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
@@ -110,6 +110,14 @@ impl Store for Faulty {
 
     fn history(&self, id: JobId, from: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
         self.inner.history(id, from, limit)
+    }
+
+    fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        self.inner.standing(id)
+    }
+
+    fn journal_applied(&self) -> Result<u64, StoreError> {
+        self.inner.journal_applied()
     }
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {

@@ -8,7 +8,7 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::load,
     conductor::Settings,
-    store::{StoreError, sqlite::SqliteStore},
+    store::{StoreError, journal},
     time::SystemClock,
 };
 use avtomatika_proto::v1::{Job, WatchJobRequest, job_service_client::JobServiceClient};
@@ -103,7 +103,7 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
         .map(|(name, token)| (name, Secret::new(token)));
     let workers = [WORKER_TOKEN, SECOND_WORKER_TOKEN].map(Secret::new);
     let app: App = assemble(Parts {
-        store: Arc::new(SqliteStore::open(dir).unwrap()),
+        store: Arc::new(journal::open(dir).unwrap()),
         clock: Arc::new(SystemClock::new()),
         definitions,
         auth: Auth::new(clients.iter().map(|(name, token)| (*name, token)), &workers),

@@ -14,7 +14,7 @@ use avtomatika_proto::{JobId, SessionId};
 
 use super::{
     Batch, BlueprintRecord, IdempotencyKey, ListPage, ListQuery, PruneQuery, PruneSlice, Removal,
-    SessionRecord, Store, StoreError, Write,
+    SessionRecord, Standing, Store, StoreError, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -37,7 +37,9 @@ struct State {
     names: BTreeMap<i64, IdempotencyName>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     blueprints: BTreeMap<(Arc<str>, u32), BlueprintRecord>,
+    journal_applied: u64,
     full: bool,
+    broken: bool,
 }
 
 impl MemoryStore {
@@ -49,6 +51,11 @@ impl MemoryStore {
     /// Plays a disk without room: while `full`, every commit answers [`StoreError::Full`].
     pub fn set_full(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// Plays a disk that is gone: while `broken`, every commit answers [`StoreError::Failed`].
+    pub fn set_broken(&self, broken: bool) {
+        self.state().broken = broken;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -107,7 +114,7 @@ impl State {
                         return Err(fault("a version of a blueprint is there already".into()));
                     }
                 }
-                Write::PutSession(_) | Write::RemoveSession(_) => {}
+                Write::PutSession(_) | Write::RemoveSession(_) | Write::JournalApplied(_) => {}
             }
         }
         Ok(())
@@ -168,6 +175,7 @@ impl State {
             Write::PutBlueprint(blueprint) => {
                 self.blueprints.insert((blueprint.name.clone(), blueprint.version), blueprint.clone());
             }
+            Write::JournalApplied(sequence) => self.journal_applied = *sequence,
         }
     }
 
@@ -215,6 +223,9 @@ impl Store for MemoryStore {
         let mut state = self.state();
         if state.full {
             return Err(StoreError::Full { path: PathBuf::from("memory") });
+        }
+        if state.broken {
+            return Err(fault("memory is broken".into()));
         }
         state.check(batch)?;
         batch.writes.iter().for_each(|write| state.apply(write));
@@ -282,6 +293,11 @@ impl Store for MemoryStore {
         Ok(entries.take(limit).map(|(_, entry)| entry.clone()).collect())
     }
 
+    fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        let standing = |job: &Arc<Job>| Standing { status: job.status, history_len: job.history_len };
+        Ok(self.state().job(id).map(standing))
+    }
+
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
         Ok(self.state().idempotency.get(&(client.into(), key.into())).copied())
     }
@@ -294,5 +310,9 @@ impl Store for MemoryStore {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         Ok(self.state().blueprints.values().cloned().collect())
+    }
+
+    fn journal_applied(&self) -> Result<u64, StoreError> {
+        Ok(self.state().journal_applied)
     }
 }

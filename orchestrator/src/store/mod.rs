@@ -6,6 +6,8 @@
 mod checksum;
 #[doc(hidden)]
 pub mod conformance;
+mod files;
+pub mod journal;
 mod listing;
 pub mod memory;
 mod pruning;
@@ -57,6 +59,8 @@ pub enum Write {
     RemoveSession(SessionId),
     /// A new version of a blueprint. A version that is there already is a fault, as is a job.
     PutBlueprint(BlueprintRecord),
+    /// Up to which frame a [`journal`] before this store has been taken over.
+    JournalApplied(u64),
 }
 
 /// The client's promise that two requests with this key are one.
@@ -157,6 +161,15 @@ pub const LIST_BYTES_MAX: usize = 1024 * 1024;
 
 /// The last millisecond whose jobs have keys: 48 bits.
 const KEY_UNIX_MS_MAX: u64 = (1 << 48) - 1;
+
+/// How far a job has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Its status.
+    pub status: JobStatus,
+    /// Entries in its history.
+    pub history_len: u64,
+}
 
 /// What a store could not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -263,6 +276,9 @@ pub trait Store: Send + Sync + 'static {
     /// Entries of a job's history from a sequence number on, oldest first, at most `limit`. Empty for an unknown job.
     fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError>;
 
+    /// Where the job stands; `None` for an unknown job. Cheaper than loading it.
+    fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError>;
+
     /// The job that a client made with this key, and the fingerprint of its request. `None` also when that job was removed.
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError>;
 
@@ -271,4 +287,62 @@ pub trait Store: Send + Sync + 'static {
 
     /// Every version of every blueprint.
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError>;
+
+    /// The number in the last [`Write::JournalApplied`]; 0 before the first one.
+    fn journal_applied(&self) -> Result<u64, StoreError>;
+}
+
+/// A store that others hold as well.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        (**self).commit(batch)
+    }
+
+    fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        (**self).load(id)
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+        (**self).open_jobs(each)
+    }
+
+    fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
+        (**self).last_job_key()
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
+        (**self).list(query)
+    }
+
+    fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        (**self).history(id, from_sequence, limit)
+    }
+
+    fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        (**self).standing(id)
+    }
+
+    fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
+        (**self).prunable(query)
+    }
+
+    fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
+        (**self).find_idempotent(client, key)
+    }
+
+    fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
+        (**self).sessions()
+    }
+
+    fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
+        (**self).blueprints()
+    }
+
+    fn journal_applied(&self) -> Result<u64, StoreError> {
+        (**self).journal_applied()
+    }
 }

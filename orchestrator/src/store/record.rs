@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId};
 use prost::Message;
 
-use super::{BlueprintRecord, IdempotencyKey, SessionRecord, WorkerRecord, checksum::Crc32};
+use super::{BlueprintRecord, IdempotencyKey, SessionRecord, Standing, WorkerRecord, checksum::Crc32};
 use crate::{
     engine::{Attempt, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
     json::Json,
@@ -40,6 +40,13 @@ enum Kind {
 #[error("{0}")]
 pub(super) struct Damaged(String);
 
+impl Damaged {
+    /// With what was found.
+    pub(super) fn new(what: String) -> Self {
+        Self(what)
+    }
+}
+
 impl From<prost::DecodeError> for Damaged {
     fn from(error: prost::DecodeError) -> Self {
         Self(error.to_string())
@@ -56,6 +63,20 @@ pub(super) struct Origin {
     pub(super) submission: Arc<Submission>,
     /// The key under which its client may repeat the submission. Records did not always hold it.
     pub(super) idempotency_key: Option<Arc<str>>,
+}
+
+impl Origin {
+    /// That part of this job.
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            client: job.client.clone(),
+            blueprint: job.blueprint.clone(),
+            blueprint_version: job.blueprint_version,
+            created_at: job.created_at,
+            submission: job.submission.clone(),
+            idempotency_key: None,
+        }
+    }
 }
 
 // The messages. Tags are for ever: a tag that goes out of use is never given away again.
@@ -123,6 +144,8 @@ struct StoredJob {
 struct StoredEnd {
     #[prost(uint32, tag = "1")]
     status: u32,
+    #[prost(uint64, tag = "12")]
+    history_len: u64,
     #[prost(int64, optional, tag = "14")]
     finished_at_us: Option<i64>,
 }
@@ -333,10 +356,11 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
     })
 }
 
-/// Where a job stands, and when it ended if it did.
-pub(super) fn decode_end(id: JobId, record: &[u8]) -> Result<(JobStatus, Option<Timestamp>), Damaged> {
+/// Where a job stands, when it ended if it did, and how many entries its history has.
+pub(super) fn decode_end(id: JobId, record: &[u8]) -> Result<(Standing, Option<Timestamp>), Damaged> {
     let message: StoredEnd = unseal(Kind::Job, id.as_bytes(), record)?;
-    Ok((job_status(message.status)?, message.finished_at_us.map(Timestamp::from_micros)))
+    let standing = Standing { status: job_status(message.status)?, history_len: message.history_len };
+    Ok((standing, message.finished_at_us.map(Timestamp::from_micros)))
 }
 
 /// Entries of one job's history.
@@ -660,7 +684,8 @@ mod tests {
             let origin = decode_submission(job.id, &submission).unwrap();
             prop_assert_eq!(&origin.idempotency_key, &None);
             prop_assert_eq!(&decode_job(job.id, origin, &state).unwrap(), &job);
-            prop_assert_eq!(decode_end(job.id, &state).unwrap(), (job.status, job.finished_at));
+            let standing = Standing { status: job.status, history_len: job.history_len };
+            prop_assert_eq!(decode_end(job.id, &state).unwrap(), (standing, job.finished_at));
 
             let mut buffer = vec![1, 2, 3];
             encode_submission(&job, Some(&name), &mut buffer);

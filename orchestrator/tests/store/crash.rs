@@ -3,19 +3,55 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 use avtomatika_orchestrator::{
     engine::Entropy,
-    store::{Store, StoreError, sqlite::SqliteStore},
+    store::{
+        Store, StoreError,
+        journal::{self, JournaledStore, Pace},
+        sqlite::SqliteStore,
+    },
 };
 
 use crate::script::{Script, assert_holds, assert_holds_exactly, copy_as_after_a_crash, database, log};
 
 const DIR: &str = "AVTOMATIKA_TEST_STORE";
 const SEED: &str = "AVTOMATIKA_TEST_SEED";
+const KIND: &str = "AVTOMATIKA_TEST_KIND";
+
+/// What is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    Database,
+    DatabaseBehindJournal,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Database, Self::DatabaseBehindJournal];
+
+    fn open(self, dir: &Path) -> Result<Box<dyn Store>, StoreError> {
+        Ok(match self {
+            Self::Database => Box::new(SqliteStore::open(dir)?),
+            Self::DatabaseBehindJournal => {
+                // Slow enough for a crash to find frames that are not applied, fast enough to find applied ones.
+                let pace = Pace { age: Duration::from_millis(5), bytes: 20_000 };
+                Box::new(JournaledStore::open(SqliteStore::open(dir)?, dir, pace)?)
+            }
+        })
+    }
+
+    /// The file that is synced with every commit.
+    fn synced(self, dir: &Path) -> PathBuf {
+        match self {
+            Self::Database => log(dir),
+            Self::DatabaseBehindJournal => dir.join(journal::FILE_NAME),
+        }
+    }
+}
 
 /// Runs in a process of its own, which the tests below kill.
 #[test]
@@ -23,8 +59,10 @@ const SEED: &str = "AVTOMATIKA_TEST_SEED";
 fn child() {
     let Ok(dir) = std::env::var(DIR) else { return };
     let seed = std::env::var(SEED).unwrap().parse().unwrap();
+    let kind = std::env::var(KIND).unwrap();
+    let kind = Kind::ALL.into_iter().find(|one| format!("{one:?}") == kind).unwrap();
     println!("\nopening");
-    let store = SqliteStore::open(Path::new(&dir)).unwrap();
+    let store = kind.open(Path::new(&dir)).unwrap();
     for batch in Script::new(seed) {
         match store.commit(&batch) {
             Ok(()) => println!("\ncommitted"),
@@ -37,11 +75,12 @@ fn child() {
     }
 }
 
-fn start(mut command: Command, dir: &Path, seed: u8) -> (Child, impl Iterator<Item = String>) {
+fn start(mut command: Command, kind: Kind, dir: &Path, seed: u8) -> (Child, impl Iterator<Item = String>) {
     let mut child = command
         .args(["--exact", "crash::child", "--ignored", "--nocapture"])
         .env(DIR, dir)
         .env(SEED, seed.to_string())
+        .env(KIND, format!("{kind:?}"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -56,12 +95,12 @@ fn this_program() -> Command {
 
 #[test]
 fn a_killed_process_leaves_every_acknowledged_batch_whole() {
-    for seed in 0..12 {
+    for (seed, kind) in (0..12).flat_map(|seed| Kind::ALL.map(|kind| (seed, kind))) {
         let dir = tempfile::tempdir().unwrap();
         let mut entropy = Entropy::from_seed([seed; 32]);
         let kill_after = 1 + entropy.next_u64() % 60;
 
-        let (mut child, lines) = start(this_program(), dir.path(), seed);
+        let (mut child, lines) = start(this_program(), kind, dir.path(), seed);
         let mut acknowledged = 0;
         for _ in lines.filter(|line| line == "committed") {
             acknowledged += 1;
@@ -74,15 +113,15 @@ fn a_killed_process_leaves_every_acknowledged_batch_whole() {
         assert!(acknowledged >= kill_after, "it ended by itself");
 
         // Recovery may be killed too.
-        let (mut child, mut lines) = start(this_program(), dir.path(), seed);
+        let (mut child, mut lines) = start(this_program(), kind, dir.path(), seed);
         assert!(lines.any(|line| line == "opening"));
         child.kill().unwrap();
         let rest = lines.filter(|line| line == "committed").count();
         child.wait().unwrap();
         assert_eq!(rest, 0, "the script begins with batches that are there already");
 
-        let store = SqliteStore::open(dir.path()).unwrap();
-        assert_holds(&store, seed, acknowledged as usize);
+        let store = kind.open(dir.path()).unwrap();
+        assert_holds(&*store, seed, acknowledged as usize);
     }
 }
 
@@ -152,17 +191,17 @@ fn after_a_failed_fsync_nothing_is_acknowledged() {
         eprintln!("skipped: strace is not installed");
         return;
     }
-    for failing in 1..=3 {
+    for (failing, kind) in (1..=3).flat_map(|failing| Kind::ALL.map(|kind| (failing, kind))) {
         let dir = tempfile::tempdir().unwrap();
-        drop(SqliteStore::open(dir.path()).unwrap());
+        drop(kind.open(dir.path()).unwrap());
         let mut strace = Command::new("strace");
-        let log = log(dir.path());
+        let log = kind.synced(dir.path());
         strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-P"]).arg(&log);
         for call in ["fsync", "fdatasync"] {
             strace.args(["-e", &format!("inject={call}:error=EIO:when={failing}")]);
         }
         strace.arg(std::env::current_exe().unwrap());
-        let (mut child, lines) = start(strace, dir.path(), 3);
+        let (mut child, lines) = start(strace, kind, dir.path(), 3);
         let lines: Vec<String> = lines.collect();
         child.wait().unwrap();
         let refused: Vec<&String> = lines.iter().filter(|line| line.starts_with("refused")).collect();
@@ -175,24 +214,26 @@ fn after_a_failed_fsync_nothing_is_acknowledged() {
         assert!(acknowledged < failing, "each acknowledged batch has had an fsync of its own");
         assert!(refused[0].contains("disk I/O error"), "{refused:?}");
         assert!(refused[1].contains("an earlier commit failed"), "{refused:?}");
-        assert_holds(&SqliteStore::open(dir.path()).unwrap(), 3, acknowledged);
+        assert_holds(&*kind.open(dir.path()).unwrap(), 3, acknowledged);
     }
 }
 
 #[test]
 fn a_store_whose_files_are_taken_away_stops() {
-    for taken in [database, log] {
+    let files = [(Kind::Database, database(Path::new(""))), (Kind::Database, log(Path::new("")))];
+    let journal = (Kind::DatabaseBehindJournal, PathBuf::from(journal::FILE_NAME));
+    for (kind, taken) in files.into_iter().chain([journal]) {
         let dir = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(dir.path()).unwrap();
+        let store = kind.open(dir.path()).unwrap();
         let mut script = Script::new(4);
         store.commit(&script.next().unwrap()).unwrap();
         let away = dir.path().join("elsewhere");
-        fs::rename(taken(dir.path()), &away).unwrap();
+        fs::rename(dir.path().join(&taken), &away).unwrap();
         for _ in 0..2 {
             let error = store.commit(&script.next().unwrap()).unwrap_err();
             assert!(
                 matches!(&error, StoreError::Failed { reason } if reason.contains("was moved")),
-                "{error}"
+                "{taken:?}: {error}"
             );
         }
     }

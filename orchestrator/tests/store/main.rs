@@ -8,6 +8,7 @@ mod conforms;
 mod crash;
 mod damage;
 mod full;
+mod journaled;
 mod model;
 mod pruning;
 mod refusals;

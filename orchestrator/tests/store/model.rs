@@ -12,9 +12,9 @@ use avtomatika_orchestrator::{
     },
 };
 
-const CLIENTS: [&str; 3] = ["acme", "umbrella", "яблоко"];
+pub const CLIENTS: [&str; 3] = ["acme", "umbrella", "яблоко"];
 
-fn random_batch(
+pub fn random_batch(
     entropy: &mut Entropy,
     samples: &mut Samples,
     jobs: &mut Vec<Job>,
@@ -44,7 +44,7 @@ fn random_batch(
     Batch { writes }
 }
 
-fn random_query(entropy: &mut Entropy, jobs: &[Job]) -> ListQuery {
+pub fn random_query(entropy: &mut Entropy, jobs: &[Job]) -> ListQuery {
     let mut pick = |n: usize| (entropy.next_u64() % n as u64) as usize;
     let some_job = &jobs[pick(jobs.len())];
     ListQuery {

@@ -10,8 +10,10 @@ use std::{
     path::Path,
 };
 
-use super::files::{PRIVATE_FILE, io_error};
-use crate::store::StoreError;
+use crate::store::{
+    StoreError,
+    files::{PRIVATE_FILE, io_error},
+};
 
 /// Name of the file in the data directory.
 const FILE_NAME: &str = "lock";

@@ -5,10 +5,9 @@
 //! commits. It refuses to know what jobs mean: it stores records and keeps beside them only the columns that
 //! it selects by.
 //!
-//! `files` and `lock` hold the directory, `schema` the format, `wal` looks for damage in the log, `write`
+//! `lock` holds the directory, `schema` the format, `wal` looks for damage in the log, `write`
 //! commits, `read` answers.
 
-mod files;
 mod lock;
 mod read;
 mod schema;
@@ -25,7 +24,8 @@ use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
-    Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Store, StoreError,
+    Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing, Store,
+    StoreError, files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -125,6 +125,10 @@ impl Store for SqliteStore {
         self.scans.get()?.history(id, from_sequence, limit)
     }
 
+    fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        self.lookups.get()?.standing(id)
+    }
+
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
         self.lookups.get()?.find_idempotent(client, key)
     }
@@ -135,6 +139,10 @@ impl Store for SqliteStore {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         self.scans.get()?.blueprints()
+    }
+
+    fn journal_applied(&self) -> Result<u64, StoreError> {
+        self.lookups.get()?.journal_applied()
     }
 }
 

@@ -13,7 +13,8 @@ use super::{At, PARTITION, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, SessionRecord, StoreError,
+        BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, SessionRecord, Standing,
+        StoreError,
         listing::Listing,
         pruning::Slicing,
         record::{self, Origin},
@@ -193,7 +194,7 @@ impl Reader<'_> {
                 continue;
             }
             let record = blob(row, 2).at(path)?;
-            let (recorded, finished_at) = record::decode_end(id, record).at(path)?;
+            let (Standing { status: recorded, .. }, finished_at) = record::decode_end(id, record).at(path)?;
             self.check_status(id, status, recorded)?;
             if slicing.wants(status, finished_at, record.len()) {
                 self.goes_with(id, &mut slicing)?;
@@ -261,6 +262,23 @@ impl Reader<'_> {
         }
         entries.truncate(limit);
         Ok(entries)
+    }
+
+    pub(super) fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        let path = &self.readers.path;
+        let sql = "SELECT record FROM jobs WHERE key = ?1 AND id = ?2";
+        let mut statement = self.prepare_cached(sql).at(path)?;
+        let mut rows = statement.query((id.key(), id.as_bytes())).at(path)?;
+        let Some(row) = rows.next().at(path)? else { return Ok(None) };
+        let (standing, _) = record::decode_end(id, blob(row, 0).at(path)?).at(path)?;
+        Ok(Some(standing))
+    }
+
+    /// Zero before the first journal.
+    pub(super) fn journal_applied(&self) -> Result<u64, StoreError> {
+        let path = &self.readers.path;
+        let applied = self.query_row("SELECT applied FROM journal", (), |row| row.get::<_, i64>(0));
+        applied.optional().at(path).map(|applied| applied.unwrap_or(0) as u64)
     }
 
     pub(super) fn find_idempotent(

@@ -12,11 +12,11 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{
-    At, corrupt,
+use super::{At, corrupt};
+use crate::store::{
+    StoreError,
     files::{self, PRIVATE_FILE, io_error},
 };
-use crate::store::StoreError;
 
 /// Marks a database as Avtomatika's: "Avto".
 const APPLICATION_ID: i32 = 0x4176_746f;
@@ -32,7 +32,8 @@ const HEADER_LEN: usize = 100;
 
 /// Each brings the database to the next format; the format is how many have run. What is released here is
 /// never changed, only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     -- Job rows are keyed by the 60 leading bits of the job id, which saves an index. The columns are what
     -- rows are selected by; everything else is in the records.
     CREATE TABLE jobs (
@@ -81,7 +82,15 @@ const MIGRATIONS: &[&str] = &["
         record BLOB NOT NULL,
         PRIMARY KEY (name, version)
     ) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    -- Up to which frame a journal before the database has been applied; no row before the first.
+    CREATE TABLE journal (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
+        applied INTEGER NOT NULL
+    ) STRICT;
+",
+];
 
 /// The newest format that this release knows.
 fn newest() -> i64 {

@@ -16,11 +16,11 @@ use std::{
     path::Path,
 };
 
-use super::{
-    corrupt,
+use super::corrupt;
+use crate::store::{
+    StoreError,
     files::{beside, io_error},
 };
-use crate::store::StoreError;
 
 /// The first word of a log; with its lowest bit set, checksums are over big-endian words.
 const MAGIC: u32 = 0x377f_0682;

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use avtomatika_proto::JobId;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::{
-    At, PARTITION,
-    files::{self, Identity},
-    schema, store_error,
-};
+use super::{At, PARTITION, schema, store_error};
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, IdempotencyKey, Removal, StoreError, Write, record},
+    store::{
+        Batch, IdempotencyKey, Removal, StoreError, Write,
+        files::{self, Identity},
+        record,
+    },
 };
 
 /// Log size at which its pages are moved into the database. Commits pause for that: some 15 ms at this size, and four
@@ -146,6 +146,12 @@ impl Writer {
                 record::encode_blueprint(blueprint, &mut self.buffer);
                 let sql = "INSERT INTO blueprints (name, version, record) VALUES (?1, ?2, ?3)";
                 execute(&self.connection, sql, (&*blueprint.name, blueprint.version, &self.buffer))
+            }
+            Write::JournalApplied(sequence) => {
+                let sql = "INSERT OR REPLACE INTO journal (id, applied) VALUES (1, ?1)";
+                let sequence = i64::try_from(*sequence)
+                    .map_err(|_| Fault::Ours("the journal has no number left for another frame".into()))?;
+                execute(&self.connection, sql, [sequence])
             }
         }
     }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::store::StoreError;
+use super::StoreError;
 
 /// Mode of files: jobs are their owner's business.
 pub(super) const PRIVATE_FILE: u32 = 0o600;

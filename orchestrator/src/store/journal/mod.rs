@@ -1,0 +1,504 @@
+//! A journal in front of a store: commits become durable in one small write, and reach the store behind it later, in bulk.
+//!
+//! The store behind keeps jobs where they can be found: many pages change with every commit, and each costs a write. The
+//! journal keeps what happened in the order in which it happened: one write and one sync of a few blocks, whatever the batch
+//! touches. So a batch is durable when it is in the journal. A thread of its own ([`applier`]) then moves what has gathered
+//! to the store behind, one write for each job however often it changed, in one transaction that also says up to which
+//! frame it reaches. After a crash the frames behind that one are applied again.
+//!
+//! It promises what [`Store`] promises; reads look at what is still on its way ([`pending`]) and then at the store behind.
+//! What is rare (sessions, blueprints) or large takes the direct way. It refuses to know how the store behind works.
+
+mod applier;
+mod frame;
+mod pending;
+mod ring;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use avtomatika_proto::JobId;
+
+use self::{
+    frame::Encoder,
+    pending::{News, Pending},
+    ring::{Appended, Found, Ring},
+};
+use super::{
+    Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing, Store,
+    StoreError, Write, listing::Listing, sqlite::SqliteStore,
+};
+use crate::engine::{HistoryEntry, Job};
+
+/// Name of the journal in the data directory.
+pub const FILE_NAME: &str = "avtomatika.journal";
+
+/// Largest size of the journal: half a second of the fastest submission that was measured, so that the store behind may be late
+/// without anybody waiting.
+const CAPACITY_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Body of a frame above which a batch takes the direct way: large payloads need not be written twice.
+const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// When what has gathered is moved on, whichever comes first. Longer, and more of the jobs have ended before they are written
+/// for the first time; shorter, and there is less to apply again after a crash.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// This old.
+    pub age: Duration,
+    /// This large, in bytes of the journal.
+    pub bytes: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { age: Duration::from_millis(100), bytes: 4 * 1024 * 1024 }
+    }
+}
+
+/// Opens the store of an orchestrator in `dir`, or creates it: SQLite behind a journal.
+///
+/// # Errors
+/// As [`SqliteStore::open`]; [`StoreError::Corrupt`] also when a synced frame of the journal is missing.
+pub fn open(dir: &Path) -> Result<JournaledStore<SqliteStore>, StoreError> {
+    JournaledStore::open(SqliteStore::open(dir)?, dir, Pace::default())
+}
+
+/// A store behind a journal.
+#[derive(Debug)]
+pub struct JournaledStore<S: Store> {
+    shared: Arc<Shared<S>>,
+    writer: Mutex<Writer>,
+    applier: Option<JoinHandle<()>>,
+}
+
+/// What the committing side and the applying side share.
+#[derive(Debug)]
+struct Shared<S> {
+    behind: S,
+    pace: Pace,
+    path: PathBuf,
+    state: Mutex<State>,
+    /// Something in the state is different.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Durable in the journal, and waiting.
+    gathering: Pending,
+    /// On its way to the store behind.
+    applying: Option<Arc<Pending>>,
+    /// Where the journal is free again.
+    released: u64,
+    /// Somebody waits for everything to be applied.
+    hurry: bool,
+    /// The store behind has no room; it is tried again.
+    is_blocked: bool,
+    /// The store is about to be dropped.
+    is_closing: bool,
+    /// Why nothing is applied any more.
+    failed: Option<String>,
+}
+
+/// The committing side.
+#[derive(Debug)]
+struct Writer {
+    ring: Ring,
+    encoder: Encoder,
+    /// The largest key of any job: a job with a larger one is new.
+    last_job_key: i64,
+    /// Why no further commit is tried.
+    failed: Option<String>,
+}
+
+impl<S: Store> JournaledStore<S> {
+    /// Puts a journal in `dir` before the store; what the journal holds and the store does not is applied first.
+    ///
+    /// # Errors
+    /// When the journal cannot be used or is damaged, or the store behind cannot be written.
+    pub fn open(behind: S, dir: &Path, pace: Pace) -> Result<Self, StoreError> {
+        let path = dir.join(FILE_NAME);
+        let (ring, found) = Ring::open(&path, CAPACITY_BYTES, behind.journal_applied()?)?;
+        replay(&behind, &path, found)?;
+        let last_job_key = behind.last_job_key()?.unwrap_or(i64::MIN);
+        let state = Mutex::default();
+        let shared = Arc::new(Shared { behind, pace, path, state, changed: Condvar::new() });
+        let applier = applier::start(shared.clone())?;
+        let writer = Writer { ring, encoder: Encoder::default(), last_job_key, failed: None };
+        Ok(Self { shared, writer: Mutex::new(writer), applier: Some(applier) })
+    }
+
+    /// The store behind the journal, which may lag.
+    #[doc(hidden)]
+    pub fn behind(&self) -> &S {
+        &self.shared.behind
+    }
+
+    /// Returns when everything that was committed is in the store behind.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when that has no room, [`StoreError::Failed`] when it has failed.
+    pub fn flush(&self) -> Result<(), StoreError> {
+        self.shared.flush()
+    }
+}
+
+/// Applies frames that a crash left behind.
+fn replay<S: Store>(behind: &S, path: &Path, found: Found) -> Result<(), StoreError> {
+    let mut pending = Pending::default();
+    for (sequence, body) in (found.first_sequence..).zip(&found.bodies) {
+        let known = |id| match pending.job(id) {
+            Some(News::Changed(pending)) => Ok(Some(pending.job.clone())),
+            Some(News::Removed) => Ok(None),
+            None => behind.load(id).map(|job| job.map(Arc::new)),
+        };
+        let batch = frame::decode(body, known)?
+            .map_err(|damaged| StoreError::Corrupt { path: path.to_owned(), reason: damaged.to_string() })?;
+        pending.add(&batch, Appended { sequence, end: 0 }, body.len());
+    }
+    if !pending.is_empty() {
+        tracing::info!("Applied {} batches of the journal that a crash had left there", found.bodies.len());
+        behind.commit(&pending.to_batch())?;
+    }
+    Ok(())
+}
+
+impl<S: Store> JournaledStore<S> {
+    fn commit_with(&self, writer: &mut Writer, batch: &Batch) -> Result<(), StoreError> {
+        if !frame::is_for_journal(batch) || !self.is_lawful(writer, batch)? {
+            return self.commit_directly(batch);
+        }
+        let Writer { ring, encoder, .. } = writer;
+        let body = encoder.encode(batch);
+        if body.len() > BODY_BYTES_MAX || !ring.is_large_enough_for(body.len()) {
+            return self.commit_directly(batch);
+        }
+        self.shared.wait_for_room(ring, body.len())?;
+        match ring.append(body) {
+            Ok(appended) => {
+                self.shared.gather(batch, appended, body.len());
+                Ok(())
+            }
+            Err(error) => {
+                if !matches!(error, StoreError::Full { .. }) {
+                    // What is durable now is unknown.
+                    writer.failed = Some(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// For what is rare, large or doubtful: everything before it is applied, and then the store behind judges the batch.
+    fn commit_directly(&self, batch: &Batch) -> Result<(), StoreError> {
+        self.shared.flush()?;
+        self.shared.behind.commit(batch)
+    }
+
+    /// Whether the store behind is sure to take this batch: once it is in the journal, it is acknowledged.
+    fn is_lawful(&self, writer: &Writer, batch: &Batch) -> Result<bool, StoreError> {
+        let mut last_key = writer.last_job_key;
+        // Entries in the histories of the jobs that this batch has touched so far.
+        let mut lens: HashMap<JobId, u64> = HashMap::new();
+        for write in &batch.writes {
+            let (job, entries, before) = match write {
+                Write::InsertJob { job, entries, idempotency } => {
+                    let repeated =
+                        idempotency.as_ref().map(|key| self.find_idempotent(&key.client, &key.key));
+                    if job.id.key() <= last_key || repeated.transpose()?.flatten().is_some() {
+                        return Ok(false);
+                    }
+                    last_key = job.id.key();
+                    (job, entries, Some(0))
+                }
+                Write::UpdateJob { job, entries } => {
+                    let before = match lens.get(&job.id) {
+                        Some(len) => Some(*len),
+                        None => self.standing(job.id)?.map(|standing| standing.history_len),
+                    };
+                    (job, entries, before)
+                }
+                Write::RemoveJob(removal) => {
+                    let standing = self.standing(removal.job_id)?;
+                    let has_ended = standing.is_some_and(|standing| standing.status.is_terminal());
+                    if !has_ended || lens.contains_key(&removal.job_id) {
+                        return Ok(false);
+                    }
+                    continue;
+                }
+                _ => return Ok(false),
+            };
+            let Some(before) = before else { return Ok(false) };
+            if entries.first().is_some_and(|entry| entry.sequence < before) {
+                return Ok(false);
+            }
+            lens.insert(job.id, entries.last().map_or(before, |entry| entry.sequence + 1));
+        }
+        Ok(true)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A commit that panicked may have left anything: the next one finds that it failed.
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            let mut writer = poisoned.into_inner();
+            writer.failed.get_or_insert_with(|| "a commit has panicked".to_owned());
+            writer
+        })
+    }
+}
+
+impl<S> Shared<S> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every change of the state is whole before anything that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the journal has room for this frame. Without a store behind that takes anything, there will be none.
+    fn wait_for_room(&self, ring: &mut Ring, body_len: usize) -> Result<(), StoreError> {
+        let mut state = self.state();
+        loop {
+            state.check()?;
+            ring.release(state.released);
+            if ring.has_room_for(body_len) {
+                return Ok(());
+            }
+            if state.is_blocked {
+                return Err(StoreError::Full { path: self.path.clone() });
+            }
+            state = self.hurry(state);
+        }
+    }
+
+    /// Waits until everything that has gathered is applied.
+    fn flush(&self) -> Result<(), StoreError> {
+        let mut state = self.state();
+        while !state.gathering.is_empty() || state.applying.is_some() {
+            state.check()?;
+            if state.is_blocked {
+                return Err(StoreError::Full { path: self.path.clone() });
+            }
+            state = self.hurry(state);
+        }
+        state.check()
+    }
+
+    /// Waits for something to change, and has the applier not wait for more.
+    fn hurry<'s>(&self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        state.hurry = true;
+        self.changed.notify_all();
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a batch that is durable in the journal.
+    fn gather(&self, batch: &Batch, appended: Appended, bytes: usize) {
+        let mut state = self.state();
+        let before = state.gathering.bytes;
+        state.gathering.add(batch, appended, bytes);
+        // The applier sleeps until there is something, and then until it is enough.
+        if before == 0 || (before < self.pace.bytes && before + bytes >= self.pace.bytes) {
+            self.changed.notify_all();
+        }
+    }
+
+    /// The newest of what is on its way.
+    fn newest<T>(&self, look: impl Fn(&Pending) -> Option<T>) -> Option<T> {
+        let state = self.state();
+        look(&state.gathering).or_else(|| state.applying.as_deref().and_then(look))
+    }
+
+    /// What is on its way, the newer first. A reader takes it before it reads the store behind: what leaves it meanwhile has
+    /// arrived there.
+    fn on_its_way<T>(&self, look: impl Fn(&Pending) -> Option<T>) -> Vec<T> {
+        let state = self.state();
+        let applying = state.applying.as_deref();
+        [Some(&state.gathering), applying].into_iter().flatten().filter_map(look).collect()
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<(), StoreError> {
+        match &self.failed {
+            None => Ok(()),
+            Some(reason) => Err(StoreError::Failed { reason: format!("an earlier commit failed: {reason}") }),
+        }
+    }
+}
+
+impl<S: Store> Store for JournaledStore<S> {
+    fn name(&self) -> &'static str {
+        self.shared.behind.name()
+    }
+
+    fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut writer = self.writer();
+        if let Some(reason) = &writer.failed {
+            return Err(StoreError::Failed { reason: format!("an earlier commit failed: {reason}") });
+        }
+        self.shared.state().check()?;
+        if batch.writes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.commit_with(&mut writer, batch);
+        if outcome.is_ok() {
+            let inserted = batch.writes.iter().filter_map(inserted_key);
+            writer.last_job_key = inserted.fold(writer.last_job_key, i64::max);
+        }
+        outcome
+    }
+
+    fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        match self.shared.newest(|pending| pending.job(id).map(|news| news.job().cloned())) {
+            Some(job) => Ok(job.map(Arc::unwrap_or_clone)),
+            None => self.shared.behind.load(id),
+        }
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+        let (news, removed) = self.news();
+        let mut news = news.into_values().peekable();
+        let mut tell = |job: Arc<Job>| {
+            if !job.status.is_terminal() {
+                each(Arc::unwrap_or_clone(job));
+            }
+        };
+        self.shared.behind.open_jobs(&mut |job| {
+            while let Some(new) = news.next_if(|new| new.id.key() < job.id.key()) {
+                tell(new);
+            }
+            match news.next_if(|new| new.id == job.id) {
+                Some(new) if new.history_len >= job.history_len => tell(new),
+                // Its end and its removal are both on their way.
+                _ if removed.contains(&job.id) => {}
+                _ => tell(Arc::new(job)),
+            }
+        })?;
+        news.for_each(tell);
+        Ok(())
+    }
+
+    fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
+        let on_its_way = self.shared.on_its_way(|pending| pending.jobs().keys().next_back().copied());
+        Ok(self.shared.behind.last_job_key()?.into_iter().chain(on_its_way).max())
+    }
+
+    fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
+        let (mut news, removed) = self.news();
+        let page = self.shared.behind.list(query)?;
+        let mut listing = Listing::new(query);
+        // What the page behind has not reached is for the next one.
+        let mut keys = listing.keys();
+        keys.start = keys.start.max(page.next_below_key.unwrap_or(i64::MIN));
+        news.retain(|key, job| keys.contains(key) && job.client == query.client);
+        for job in page.jobs.into_iter().filter(|job| !removed.contains(&job.id)) {
+            let is_newer = |news: &Arc<Job>| news.history_len >= job.history_len;
+            if !news.get(&job.id.key()).is_some_and(is_newer) {
+                news.insert(job.id.key(), Arc::new(job));
+            }
+        }
+        for (key, job) in news.into_iter().rev() {
+            if listing.reach(key).is_break() {
+                return Ok(listing.finish());
+            }
+            if listing.wants(job.status, &job.blueprint)
+                && listing.wants_origin(job.created_at, &job.submission)
+                && listing.take(Arc::unwrap_or_clone(job)).is_break()
+            {
+                return Ok(listing.finish());
+            }
+        }
+        Ok(ListPage { next_below_key: page.next_below_key, ..listing.finish() })
+    }
+
+    fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        let news = self.shared.on_its_way(|pending| {
+            pending.job(id).map(|news| match news {
+                News::Changed(pending) => Some(pending.entries.clone()),
+                News::Removed => None,
+            })
+        });
+        let mut entries = self.shared.behind.history(id, from_sequence, limit)?;
+        for news in news.into_iter().rev() {
+            let Some(news) = news else { return Ok(Vec::new()) };
+            for entry in news {
+                let next = entries.last().map_or(from_sequence, |last| last.sequence + 1);
+                if entry.sequence >= next && entries.len() < limit {
+                    entries.push(entry);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        let standing = |job: &Arc<Job>| Standing { status: job.status, history_len: job.history_len };
+        match self.shared.newest(|pending| pending.job(id).map(|news| news.job().map(standing))) {
+            Some(standing) => Ok(standing),
+            None => self.shared.behind.standing(id),
+        }
+    }
+
+    fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
+        match self.shared.newest(|pending| pending.find_idempotent(client, key)) {
+            Some(found) => Ok(found),
+            None => self.shared.behind.find_idempotent(client, key),
+        }
+    }
+
+    fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
+        // Nobody waits for this but a chore.
+        self.shared.flush()?;
+        self.shared.behind.prunable(query)
+    }
+
+    fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
+        self.shared.behind.sessions()
+    }
+
+    fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
+        self.shared.behind.blueprints()
+    }
+
+    fn journal_applied(&self) -> Result<u64, StoreError> {
+        self.shared.behind.journal_applied()
+    }
+}
+
+impl<S: Store> JournaledStore<S> {
+    /// Every job that is on its way, as last committed, by key; and the ones that are gone.
+    fn news(&self) -> (BTreeMap<i64, Arc<Job>>, HashSet<JobId>) {
+        let state = self.shared.state();
+        let (mut jobs, mut removed) = (BTreeMap::new(), HashSet::new());
+        for pending in [state.applying.as_deref(), Some(&state.gathering)].into_iter().flatten() {
+            jobs.extend(pending.jobs().iter().map(|(&key, pending)| (key, pending.job.clone())));
+            pending.removed().for_each(|id| {
+                jobs.remove(&id.key());
+            });
+            removed.extend(pending.removed());
+        }
+        (jobs, removed)
+    }
+}
+
+impl<S: Store> Drop for JournaledStore<S> {
+    fn drop(&mut self) {
+        self.shared.state().is_closing = true;
+        self.shared.changed.notify_all();
+        if let Some(applier) = self.applier.take() {
+            // Should it have panicked: the journal holds what it has not applied.
+            let _ = applier.join();
+        }
+    }
+}
+
+fn inserted_key(write: &Write) -> Option<i64> {
+    match write {
+        Write::InsertJob { job, .. } => Some(job.id.key()),
+        _ => None,
+    }
+}
