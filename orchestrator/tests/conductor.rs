@@ -20,8 +20,8 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, ListPage, ListQuery, SessionRecord, Store, StoreError, WorkerRecord,
-        memory::MemoryStore,
+        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, SessionRecord, Store, StoreError, Stub,
+        WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -92,7 +92,11 @@ impl Store for Faulty {
         self.inner.load(id)
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        self.inner.load_many(ids, each)
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         self.inner.open_jobs(each)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
     sync::Arc,
 };
 
@@ -36,11 +37,16 @@ impl Core {
         let now = clock.now();
         let mut dispatch = Dispatch::default();
         let mut book = Book::default();
-        store.open_jobs(&mut |job| {
-            if let Some(offer) = offer_of(&job, &blueprints) {
-                dispatch.restore(offer);
+        let mut open = Vec::new();
+        store.open_jobs(&mut |stub| open.push(stub.id))?;
+        store.load_many(&open, &mut |_, job| {
+            if let Some(job) = job {
+                if let Some(offer) = offer_of(&job, &blueprints) {
+                    dispatch.restore(offer);
+                }
+                book.put(Arc::new(job));
             }
-            book.put(Arc::new(job));
+            ControlFlow::Continue(())
         })?;
         // The window begins when workers can come back, and not when the first job is read.
         dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));

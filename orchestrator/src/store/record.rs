@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId};
 use prost::Message;
 
-use super::{BlueprintRecord, IdempotencyKey, SessionRecord, WorkerRecord, checksum::Crc32};
+use super::{BlueprintRecord, IdempotencyKey, SessionRecord, Stub, StubTask, WorkerRecord, checksum::Crc32};
 use crate::{
     engine::{Attempt, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
     json::Json,
@@ -33,6 +33,7 @@ enum Kind {
     Session = 4,
     Blueprint = 5,
     Idempotency = 6,
+    Stub = 7,
 }
 
 /// The bytes are not a record that a release of Avtomatika wrote.
@@ -167,6 +168,33 @@ struct StoredEntry {
     duration_ns: Option<u64>,
 }
 
+/// Written with every change of an open job.
+#[derive(Message)]
+struct StoredStub {
+    #[prost(bytes = "vec", tag = "1")]
+    job_id: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    status: u32,
+    #[prost(uint64, tag = "3")]
+    history_len: u64,
+    #[prost(int64, optional, tag = "4")]
+    next_due_us: Option<i64>,
+    #[prost(message, optional, tag = "5")]
+    task: Option<StoredStubTask>,
+}
+
+#[derive(Message)]
+struct StoredStubTask {
+    #[prost(bytes = "vec", tag = "1")]
+    task_id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    task_type: String,
+    #[prost(sint32, tag = "3")]
+    priority: i32,
+    #[prost(int64, tag = "4")]
+    ready_at_us: i64,
+}
+
 #[derive(Message)]
 struct StoredSession {
     #[prost(int64, tag = "1")]
@@ -293,10 +321,7 @@ pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
 /// A job from the part that was written once and the one that changes.
 pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job, Damaged> {
     let message: StoredJob = unseal(Kind::Job, id.as_bytes(), record)?;
-    let status = u8::try_from(message.status)
-        .ok()
-        .and_then(JobStatus::from_number)
-        .ok_or_else(|| Damaged(format!("{} is not the number of a job status", message.status)))?;
+    let status = job_status(message.status)?;
     Ok(Job {
         id,
         client: origin.client,
@@ -318,6 +343,47 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
         created_at: origin.created_at,
         updated_at: Timestamp::from_micros(message.updated_at_us),
         finished_at: message.finished_at_us.map(Timestamp::from_micros),
+    })
+}
+
+/// The stub of an open job.
+pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
+    let message = StoredStub {
+        job_id: stub.id.as_bytes().to_vec(),
+        status: stub.status as u32,
+        history_len: stub.history_len,
+        next_due_us: stub.next_due.map(Timestamp::as_micros),
+        task: stub.task.as_ref().map(|task| StoredStubTask {
+            task_id: task.task_id.as_bytes().to_vec(),
+            task_type: task.task_type.to_string(),
+            priority: task.priority,
+            ready_at_us: task.ready_at.as_micros(),
+        }),
+    };
+    seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
+}
+
+/// The stub of the open job with this key. `shared` gives one text for each task type, however many stubs name it.
+pub(super) fn decode_stub(
+    key: i64,
+    record: &[u8],
+    shared: &mut impl FnMut(&str) -> Arc<str>,
+) -> Result<Stub, Damaged> {
+    let message: StoredStub = unseal(Kind::Stub, &key.to_le_bytes(), record)?;
+    let task = |task: StoredStubTask| -> Result<StubTask, Damaged> {
+        Ok(StubTask {
+            task_id: task_id(&task.task_id)?,
+            task_type: shared(&task.task_type),
+            priority: task.priority,
+            ready_at: Timestamp::from_micros(task.ready_at_us),
+        })
+    };
+    Ok(Stub {
+        id: JobId::from_bytes(exactly(&message.job_id)?),
+        status: job_status(message.status)?,
+        history_len: message.history_len,
+        next_due: message.next_due_us.map(Timestamp::from_micros),
+        task: message.task.map(task).transpose()?,
     })
 }
 
@@ -471,6 +537,11 @@ fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
         number: stored.number,
         ready_at: Timestamp::from_micros(stored.ready_at_us),
     })
+}
+
+fn job_status(number: u32) -> Result<JobStatus, Damaged> {
+    let status = u8::try_from(number).ok().and_then(JobStatus::from_number);
+    status.ok_or_else(|| Damaged(format!("{number} is not the number of a job status")))
 }
 
 fn task_id(bytes: &[u8]) -> Result<TaskId, Damaged> {
@@ -638,6 +709,11 @@ mod tests {
             prop_assert_eq!(&decode_job(job.id, origin, &state).unwrap(), &job);
 
             let mut buffer = vec![1, 2, 3];
+            if let Some(stub) = Stub::of(&job) {
+                encode_stub(&stub, &mut buffer);
+                prop_assert_eq!(decode_stub(job.id.key(), &buffer, &mut |text| text.into()).unwrap(), stub);
+            }
+
             encode_history(job.id, &entries, &mut buffer);
             prop_assert_eq!(decode_history(job.id, &buffer).unwrap(), entries);
 
@@ -662,6 +738,10 @@ mod tests {
             let checksum = checksum(Kind::History, job.id.as_bytes(), &sealed);
             sealed.extend(checksum.to_le_bytes());
             let _ = decode_history(job.id, &sealed);
+            let mut sealed = [&[FORMAT], bytes.as_slice()].concat();
+            let checksum = super::checksum(Kind::Stub, &7_i64.to_le_bytes(), &sealed);
+            sealed.extend(checksum.to_le_bytes());
+            let _ = decode_stub(7, &sealed, &mut |text| text.into());
         }
     }
 
@@ -702,7 +782,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    const RELEASED: [&str; 6] = [
+    const RELEASED: [&str; 7] = [
         concat!(
             "010a0461636d651206726573697a65180220e987f9c0c1c482032a217b2022696e707574223a203131343235",
             "323133333135323533363932313738207d320d0a0670617269747912036f6464380140014802691b919c",
@@ -729,6 +809,10 @@ mod tests {
         concat!(
             "010a10018bcfe568017000bdf89c91819e557312200707070707070707070707070707070707070707070707",
             "0707070707070707078ac8548e",
+        ),
+        concat!(
+            "010a10018bcfe568017000bdf89c91819e55731008180320e987f9c0c1c482032a2b0a10db5a50ad9af442ae",
+            "a666a15fc9a3800a120c70726f636573735f64617461180120e987f9c0c1c482039bd38091",
         ),
     ];
 
@@ -759,6 +843,8 @@ mod tests {
         lines.push(hex(&buffer));
         let key = IdempotencyKey { client: "acme".into(), key: "order-7".into(), fingerprint: [7; 32] };
         encode_idempotency(&key, full.id, &mut buffer);
+        lines.push(hex(&buffer));
+        encode_stub(&Stub::of(&full).unwrap(), &mut buffer);
         lines.push(hex(&buffer));
         assert_eq!(lines, RELEASED);
     }

@@ -24,7 +24,9 @@ use avtomatika_proto::JobId;
 use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
-use super::{Batch, BlueprintRecord, ListPage, ListQuery, SessionRecord, Store, StoreError};
+use super::{
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, SessionRecord, Store, StoreError, Stub,
+};
 use crate::engine::{HistoryEntry, Job};
 
 /// Name of the database in the data directory.
@@ -103,7 +105,11 @@ impl Store for SqliteStore {
         self.lookups.get()?.load(id)
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        self.lookups.get()?.load_many(ids, each)
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         self.scans.get()?.open_jobs(each)
     }
 

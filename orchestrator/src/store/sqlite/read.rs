@@ -1,19 +1,20 @@
 //! Answers: a few read-only connections, each of which sees the last commit that has returned.
 
 use std::{
+    collections::HashMap,
     ops::{ControlFlow, Deref},
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use avtomatika_proto::{JobId, SessionId};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
 
-use super::{At, PARTITION, corrupt};
+use super::{At, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, ListPage, ListQuery, SessionRecord, StoreError,
+        BlueprintRecord, EachLoaded, ListPage, ListQuery, SessionRecord, StoreError, Stub,
         listing::Listing,
         record::{self, Origin},
     },
@@ -121,8 +122,10 @@ macro_rules! select_job {
 
 const LOAD: &str = select_job!("WHERE jobs.key = ?1");
 
-/// The condition is that of the index `jobs_open`; the order is the index's own.
-const OPEN_JOBS: &str = select_job!("WHERE jobs.partition = ?1 AND jobs.status < 9 ORDER BY jobs.key");
+const OPEN_JOBS: &str = "SELECT key, record FROM open_jobs ORDER BY key";
+
+/// The open jobs of a database that has no stubs yet.
+const JOBS_WITHOUT_STUBS: &str = select_job!("WHERE jobs.status < 9 ORDER BY jobs.key");
 
 const LIST: &str =
     select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
@@ -134,18 +137,33 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(LOAD).at(path)?;
         let mut rows = statement.query([id.key()]).at(path)?;
         let Some(row) = rows.next().at(path)? else { return Ok(None) };
-        let job = self.job(row, job_id(row, 0).at(path)?)?;
+        let job = job(path, row)?;
         // The key is a part of the id only: it may be another job's.
         Ok(Some(job).filter(|job| job.id == id))
     }
 
-    pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    pub(super) fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        let snapshot = self.unchecked_transaction().at(&self.readers.path)?;
+        for &id in ids {
+            if each(id, self.load(id)?).is_break() {
+                break;
+            }
+        }
+        snapshot.finish().at(&self.readers.path)
+    }
+
+    pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         let path = &self.readers.path;
+        let mut task_types: HashMap<String, Arc<str>> = HashMap::new();
+        let mut shared = |task_type: &str| match task_types.get(task_type) {
+            Some(shared) => shared.clone(),
+            None => task_types.entry(task_type.to_owned()).or_insert(task_type.into()).clone(),
+        };
         let mut statement = self.prepare_cached(OPEN_JOBS).at(path)?;
-        let mut rows = statement.query([PARTITION]).at(path)?;
+        let mut rows = statement.query(()).at(path)?;
         while let Some(row) = rows.next().at(path)? {
-            let id = job_id(row, 0).at(path)?;
-            each(self.job(row, id)?);
+            let key = row.get(0).at(path)?;
+            each(record::decode_stub(key, blob(row, 1).at(path)?, &mut shared).at(path)?);
         }
         Ok(())
     }
@@ -176,14 +194,14 @@ impl Reader<'_> {
             return Ok(ControlFlow::Break(()));
         }
         let blueprint = row.get_ref(2).and_then(|value| Ok(value.as_str()?)).at(path)?;
-        if !listing.wants(self.status(row)?, blueprint) {
+        if !listing.wants(status(path, row)?, blueprint) {
             return Ok(ControlFlow::Continue(()));
         }
-        let origin = self.origin(row, id)?;
+        let origin = origin(path, row, id)?;
         if !listing.wants_origin(origin.created_at, &origin.submission) {
             return Ok(ControlFlow::Continue(()));
         }
-        Ok(listing.take(self.job_of(row, id, origin)?))
+        Ok(listing.take(job_of(path, row, id, origin)?))
     }
 
     pub(super) fn history(
@@ -258,46 +276,56 @@ impl Reader<'_> {
         }
         Ok(blueprints)
     }
+}
 
-    /// The job of a row of `select_job!`.
-    fn job(&self, row: &Row<'_>, id: JobId) -> Result<Job, StoreError> {
-        let origin = self.origin(row, id)?;
-        self.job_of(row, id, origin)
+/// Calls `each` for every open job of a database in the format before stubs.
+pub(super) fn jobs_without_stubs(
+    connection: &Connection,
+    path: &Path,
+    mut each: impl FnMut(Job) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(JOBS_WITHOUT_STUBS).at(path)?;
+    let mut rows = statement.query(()).at(path)?;
+    while let Some(row) = rows.next().at(path)? {
+        each(job(path, row)?)?;
     }
+    Ok(())
+}
 
-    fn job_of(&self, row: &Row<'_>, id: JobId, origin: Origin) -> Result<Job, StoreError> {
-        let path = &self.readers.path;
-        let job = record::decode_job(id, origin, blob(row, 4).at(path)?).at(path)?;
-        if job.status == self.status(row)? {
-            Ok(job)
-        } else {
-            Err(corrupt(path, format!("the row of job {id} and its record disagree on the status")))
-        }
-    }
+/// The job of a row of `select_job!`.
+fn job(path: &Path, row: &Row<'_>) -> Result<Job, StoreError> {
+    let id = job_id(row, 0).at(path)?;
+    job_of(path, row, id, origin(path, row, id)?)
+}
 
-    /// The part of the job that was written once. The columns are checked against it: they have no checksum
-    /// of their own.
-    fn origin(&self, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
-        let path = &self.readers.path;
-        let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
-        let Some(record) = record else {
-            return Err(corrupt(path, format!("the submission of job {id} is missing")));
-        };
-        let origin = record::decode_submission(id, record).at(path)?;
-        let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
-        if text(1)? == &*origin.client && text(2)? == &*origin.blueprint {
-            Ok(origin)
-        } else {
-            Err(corrupt(path, format!("the row of job {id} and its submission disagree")))
-        }
+fn job_of(path: &Path, row: &Row<'_>, id: JobId, origin: Origin) -> Result<Job, StoreError> {
+    let job = record::decode_job(id, origin, blob(row, 4).at(path)?).at(path)?;
+    if job.status == status(path, row)? {
+        Ok(job)
+    } else {
+        Err(corrupt(path, format!("the row of job {id} and its record disagree on the status")))
     }
+}
 
-    fn status(&self, row: &Row<'_>) -> Result<JobStatus, StoreError> {
-        let path = &self.readers.path;
-        let number: u8 = row.get(3).at(path)?;
-        JobStatus::from_number(number)
-            .ok_or_else(|| corrupt(path, format!("{number} is not the number of a job status")))
+/// The part of the job that was written once. The columns are checked against it: they have no checksum of their own.
+fn origin(path: &Path, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
+    let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
+    let Some(record) = record else {
+        return Err(corrupt(path, format!("the submission of job {id} is missing")));
+    };
+    let origin = record::decode_submission(id, record).at(path)?;
+    let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
+    if text(1)? == &*origin.client && text(2)? == &*origin.blueprint {
+        Ok(origin)
+    } else {
+        Err(corrupt(path, format!("the row of job {id} and its submission disagree")))
     }
+}
+
+fn status(path: &Path, row: &Row<'_>) -> Result<JobStatus, StoreError> {
+    let number: u8 = row.get(3).at(path)?;
+    JobStatus::from_number(number)
+        .ok_or_else(|| corrupt(path, format!("{number} is not the number of a job status")))
 }
 
 fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
@@ -331,11 +359,11 @@ mod tests {
         let submission = "SEARCH submissions USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN";
         for (sql, jobs) in [
             (LOAD, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
-            (OPEN_JOBS, "SEARCH jobs USING INDEX jobs_open (partition=?)"),
             (LIST, "SEARCH jobs USING INDEX jobs_by_client (client=? AND rowid>? AND rowid<?)"),
         ] {
             assert_eq!(plan(&store, sql), format!("{jobs}; {submission}"));
         }
+        assert_eq!(plan(&store, OPEN_JOBS), "SCAN open_jobs");
     }
 
     #[test]

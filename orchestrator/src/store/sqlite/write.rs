@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, IdempotencyKey, StoreError, Write, record},
+    store::{Batch, IdempotencyKey, StoreError, Stub, Write, record},
 };
 
 /// Log size at which its pages are moved into the database. Commits pause for that: some 15 ms at this size, and four
@@ -168,7 +168,11 @@ impl Writer {
         )?;
         record::encode_submission(job, &mut self.buffer);
         let sql = "INSERT INTO submissions (key, record) VALUES (?1, ?2)";
-        execute(&self.connection, sql, (key, &self.buffer))
+        execute(&self.connection, sql, (key, &self.buffer))?;
+        match Stub::of(job) {
+            Some(stub) => self.put_stub(&stub),
+            None => Ok(()),
+        }
     }
 
     fn update_job(&mut self, job: &Job) -> Result<(), Fault> {
@@ -177,7 +181,19 @@ impl Writer {
             .connection
             .prepare_cached("UPDATE jobs SET status = ?3, record = ?4 WHERE key = ?1 AND id = ?2")?
             .execute((job.id.key(), job.id.as_bytes(), job.status as u8, &self.buffer))?;
-        if rows == 1 { Ok(()) } else { Err(Fault::Ours(format!("job {} is not there", job.id))) }
+        if rows != 1 {
+            return Err(Fault::Ours(format!("job {} is not there", job.id)));
+        }
+        match Stub::of(job) {
+            Some(stub) => self.put_stub(&stub),
+            None => execute(&self.connection, "DELETE FROM open_jobs WHERE key = ?1", [job.id.key()]),
+        }
+    }
+
+    fn put_stub(&mut self, stub: &Stub) -> Result<(), Fault> {
+        record::encode_stub(stub, &mut self.buffer);
+        let sql = "INSERT OR REPLACE INTO open_jobs (key, record) VALUES (?1, ?2)";
+        execute(&self.connection, sql, (stub.id.key(), &self.buffer))
     }
 
     fn append_history(&mut self, id: JobId, entries: &[HistoryEntry]) -> Result<(), Fault> {
