@@ -14,7 +14,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::load,
-    conductor::Settings,
+    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     config,
     store::sqlite::SqliteStore,
     time::SystemClock,
@@ -107,6 +107,7 @@ fn serve(
         settings: Settings {
             max_open_jobs: config::DEFAULT_MAX_OPEN_JOBS,
             max_workers: config::DEFAULT_MAX_WORKERS,
+            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: config::DEFAULT_ADOPTION_WINDOW,
             entropy_seed: Settings::fresh_seed().expect("random numbers"),
         },

@@ -16,7 +16,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::{Definition, load, load_dir},
-    conductor::Settings,
+    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     config::{self, LogFormat},
     store::{StoreError, sqlite::SqliteStore},
     telemetry,
@@ -253,6 +253,7 @@ fn orchestrator(dir: &Path, definitions: Vec<Definition>) -> Result<App, Failure
         settings: Settings {
             max_open_jobs: config::DEFAULT_MAX_OPEN_JOBS,
             max_workers: config::DEFAULT_MAX_WORKERS,
+            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             // The only worker runs in this process, so nobody comes back from before.
             adoption_window: Duration::ZERO,
             entropy_seed,
