@@ -39,9 +39,12 @@ pub(super) struct Wanted {
 /// What the store has.
 pub(super) struct Loaded {
     pub wanted: Wanted,
-    /// The job with the offer of its task; no offer when none can be made. `None` when there is no such job.
-    pub found: Result<Option<(Arc<Job>, Option<Offer>)>, StoreError>,
+    /// `None` when there is no such job.
+    pub found: Result<Option<Found>, StoreError>,
 }
+
+/// A job, and the offer of its task; no offer when none can be made.
+pub(super) type Found = (Arc<Job>, Option<Offer>);
 
 /// The way to the loading thread. One request at a time is with it.
 pub(super) struct Loader(SyncSender<Vec<Wanted>>);
