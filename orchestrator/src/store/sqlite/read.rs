@@ -8,7 +8,7 @@ use std::{
 };
 
 use avtomatika_proto::{JobId, SessionId};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, config::DbConfig};
 
 use super::{At, corrupt};
 use crate::{
@@ -86,6 +86,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).at(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Or each new value of a parameter has its statement compiled again, which takes longer than to run it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).at(path)?;
     connection
         .execute_batch(&format!(
             "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{CACHE_KIB};"
@@ -338,8 +340,10 @@ fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
     use super::*;
-    use crate::store::{Store, sqlite::SqliteStore};
+    use crate::store::{Batch, Store, conformance::Samples, sqlite::SqliteStore};
 
     /// The steps of the query, as SQLite tells them.
     fn plan(store: &SqliteStore, sql: &str) -> String {
@@ -364,6 +368,23 @@ mod tests {
             assert_eq!(plan(&store, sql), format!("{jobs}; {submission}"));
         }
         assert_eq!(plan(&store, OPEN_JOBS), "SCAN open_jobs");
+    }
+
+    #[test]
+    fn no_statement_is_compiled_again_for_other_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let mut samples = Samples::new(1);
+        let jobs: Vec<Job> = (0..10).map(|_| samples.job("acme")).collect();
+        let writes = jobs.iter().map(|job| samples.insert(job)).collect();
+        store.commit(&Batch { writes }).unwrap();
+        let reader = store.lookups.get().unwrap();
+        for job in &jobs {
+            assert_eq!(reader.load(job.id), Ok(Some(job.clone())));
+        }
+        let statement = reader.prepare_cached(LOAD).unwrap();
+        assert_eq!(statement.get_status(StatementStatus::Run), 10, "it is the statement that was used");
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]
