@@ -252,8 +252,8 @@ impl Dispatch {
             return Vec::new();
         }
         let run = if in_need { 1 } else { RUN_MIN };
-        let types = self.ready.running_out(run).filter(|task_type| self.roster.is_served(task_type));
-        let types: Vec<&Arc<str>> = types.collect();
+        let served = self.ready.types_aside().filter(|task_type| self.roster.is_served(task_type));
+        let types: Vec<&Arc<str>> = served.filter(|task_type| self.ready.runs_out(task_type, run)).collect();
         let share = (limit / types.len().max(1)).max(1);
         types.into_iter().flat_map(|task_type| self.ready.first_aside(task_type).take(share)).collect()
     }

@@ -149,13 +149,18 @@ impl ReadyQueue {
             .is_some_and(|place| self.queue(*place).loaded.range(..place.rank()).take(count).count() < count)
     }
 
-    /// Types with tasks aside before which stand fewer than so many others. Costs a look at that many of each type.
-    pub fn running_out(&self, count: usize) -> impl Iterator<Item = &Arc<str>> {
-        let runs_out = move |queue: &&Queue| {
+    /// The types that have tasks aside.
+    pub fn types_aside(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.queues.iter().filter(|queue| !queue.aside.is_empty()).map(|queue| &queue.task_type)
+    }
+
+    /// Whether fewer than so many tasks stand before the first of this type that is aside. Costs a look at that many.
+    pub fn runs_out(&self, task_type: &str, count: usize) -> bool {
+        let queue = self.by_type.get(task_type).map(|&number| &self.queues[number as usize]);
+        queue.is_some_and(|queue| {
             let first = queue.aside.first();
             first.is_some_and(|&first| queue.loaded.range(..first).take(count).count() < count)
-        };
-        self.queues.iter().filter(runs_out).map(|queue| &queue.task_type)
+        })
     }
 
     /// The first tasks of this type that are aside.
@@ -319,10 +324,11 @@ mod tests {
         for number in 1..=6 {
             queue.push(offer(number, 0, 0));
         }
-        assert_eq!(queue.running_out(100).count(), 0, "nothing is aside");
+        assert!(!queue.runs_out("resize", 100), "nothing is aside");
         queue.put_aside(task(4));
         queue.put_aside(task(6));
-        assert_eq!((queue.running_out(3).count(), queue.running_out(4).count()), (0, 1));
+        assert!(!queue.runs_out("resize", 3) && queue.runs_out("resize", 4));
+        assert_eq!(queue.types_aside().map(|name| &**name).collect::<Vec<_>>(), ["resize"]);
         assert!(queue.is_among_first(task(3), 3) && !queue.is_among_first(task(3), 2));
         let places: Vec<Place> = queue.first_aside("resize").collect();
         assert_eq!(places, [task(4), task(6)].map(|task| queue.place_aside(task).unwrap()));
