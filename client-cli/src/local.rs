@@ -16,7 +16,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::Definition,
-    conductor::Settings,
+    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     config,
     store::{StoreError, journal},
     time::SystemClock,
@@ -77,6 +77,7 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
         settings: Settings {
             max_open_jobs: limits.max_open_jobs,
             max_workers: limits.max_workers,
+            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: limits.adoption_window,
             entropy_seed,
         },

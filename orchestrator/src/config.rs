@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use crate::{
     api::{Auth, Secret},
+    conductor::DEFAULT_RESIDENT_BYTES,
     spelling::did_you_mean,
     telemetry,
 };
@@ -75,6 +76,10 @@ pub struct Args {
     /// Jobs that may be open at once; more are refused until some end [default: 1000000]
     #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_MAX_OPEN_JOBS")]
     pub max_open_jobs: Option<usize>,
+
+    /// Memory for jobs that wait, in MiB. Jobs beyond it wait on the disk and are read when their turn comes [default: 64]
+    #[arg(long, value_name = "MIB", env = "AVTOMATIKA_RESIDENT_MIB")]
+    pub resident_mib: Option<usize>,
 
     /// Workers that may be connected at once [default: 10000]
     #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_MAX_WORKERS")]
@@ -145,6 +150,7 @@ struct File {
     worker_tokens: Option<Vec<String>>,
     adoption_window: Option<String>,
     max_open_jobs: Option<usize>,
+    resident_mib: Option<usize>,
     max_workers: Option<usize>,
     retention: Option<String>,
     drain_timeout: Option<String>,
@@ -153,7 +159,7 @@ struct File {
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 13] = [
+const FILE_KEYS: [&str; 14] = [
     "listen",
     "data_dir",
     "blueprints",
@@ -161,6 +167,7 @@ const FILE_KEYS: [&str; 13] = [
     "worker_tokens",
     "adoption_window",
     "max_open_jobs",
+    "resident_mib",
     "max_workers",
     "retention",
     "drain_timeout",
@@ -186,6 +193,8 @@ pub struct Config {
     pub adoption_window: Duration,
     /// Jobs that may be open at once.
     pub max_open_jobs: usize,
+    /// Memory for jobs that wait, in MiB.
+    pub resident_mib: usize,
     /// Workers that may be connected at once.
     pub max_workers: usize,
     /// How long jobs are kept after their end; `None` means for ever.
@@ -227,8 +236,11 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8000";
 /// How long after a restart the workers of before are waited for when nobody says.
 pub const DEFAULT_ADOPTION_WINDOW: Duration = Duration::from_secs(5);
 
-/// Jobs that may be open at once when nobody says: about 1 GB of memory.
+/// Jobs that may be open at once when nobody says: some 300 MB of memory, whatever their size.
 pub const DEFAULT_MAX_OPEN_JOBS: usize = 1_000_000;
+
+/// Memory for jobs that wait, in MiB, when nobody says.
+pub const DEFAULT_RESIDENT_MIB: usize = DEFAULT_RESIDENT_BYTES / (1024 * 1024);
 
 /// Workers that may be connected at once when nobody says.
 pub const DEFAULT_MAX_WORKERS: usize = 10_000;
@@ -297,6 +309,8 @@ impl Config {
                 args.max_open_jobs.or(file.max_open_jobs),
                 DEFAULT_MAX_OPEN_JOBS,
             )?,
+            // 0 is lawful: every job that waits then does so on the disk.
+            resident_mib: args.resident_mib.or(file.resident_mib).unwrap_or(DEFAULT_RESIDENT_MIB),
             max_workers: count("max_workers", args.max_workers.or(file.max_workers), DEFAULT_MAX_WORKERS)?,
             retention: retention(args.retention.or(file.retention).as_deref())?,
             drain_timeout: wait(

@@ -156,6 +156,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
     Ok(Settings {
         max_open_jobs: config.max_open_jobs,
         max_workers: config.max_workers,
+        resident_bytes_max: config.resident_mib.saturating_mul(1024 * 1024),
         adoption_window: config.adoption_window,
         entropy_seed,
     })

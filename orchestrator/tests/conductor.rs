@@ -20,8 +20,8 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing, Store,
-        StoreError, WorkerRecord, memory::MemoryStore,
+        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord,
+        Standing, Store, StoreError, Stub, WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -29,6 +29,17 @@ use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId};
 use tokio::sync::mpsc;
 
 const CREDENTIAL: [u8; 32] = [1; 32];
+
+/// Jobs that may be open at once: more than are read in one go.
+const JOBS_MAX: usize = 2000;
+
+/// These tests run a second time, from `conductor_paging.rs`, without any room for jobs that wait.
+const RESIDENT_BYTES: usize = if in_memory() { conductor::DEFAULT_RESIDENT_BYTES } else { 0 };
+
+const fn in_memory() -> bool {
+    // The name of this file's module begins with that of the program that it is a part of.
+    module_path!().len() == "conductor".len()
+}
 
 // ---- Stores that misbehave on demand ----
 
@@ -41,6 +52,13 @@ struct Faulty {
     refused: AtomicU32,
     gate: Mutex<bool>,
     opened: Condvar,
+    /// Whether many jobs may be read at once; else the reader waits.
+    reading: Mutex<bool>,
+    readable: Condvar,
+    /// What the next reads of many jobs answer.
+    unreadable: Mutex<Option<StoreError>>,
+    /// A job that cannot be read.
+    damaged: Mutex<Option<JobId>>,
 }
 
 impl Faulty {
@@ -53,6 +71,10 @@ impl Faulty {
             refused: AtomicU32::new(0),
             gate: Mutex::new(true),
             opened: Condvar::new(),
+            reading: Mutex::new(true),
+            readable: Condvar::new(),
+            unreadable: Mutex::new(None),
+            damaged: Mutex::new(None),
         })
     }
 
@@ -67,6 +89,11 @@ impl Faulty {
     fn open_gate(&self) {
         *self.gate.lock().unwrap() = true;
         self.opened.notify_all();
+    }
+
+    fn let_read(&self, may_read: bool) {
+        *self.reading.lock().unwrap() = may_read;
+        self.readable.notify_all();
     }
 }
 
@@ -92,7 +119,21 @@ impl Store for Faulty {
         self.inner.load(id)
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        drop(self.readable.wait_while(self.reading.lock().unwrap(), |may_read| !*may_read).unwrap());
+        if let Some(error) = &*self.unreadable.lock().unwrap() {
+            return Err(error.clone());
+        }
+        let damaged = *self.damaged.lock().unwrap();
+        let sound = ids.iter().take_while(|id| Some(**id) != damaged).count();
+        self.inner.load_many(&ids[..sound], each)?;
+        match sound == ids.len() {
+            true => Ok(()),
+            false => Err(StoreError::Corrupt { path: "/data".into(), reason: "a flipped bit".into() }),
+        }
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         self.inner.open_jobs(each)
     }
 
@@ -159,14 +200,33 @@ impl Clock for ManualClock {
     }
 }
 
+const STORY: &str = "
+blueprint: story
+states:
+  init:
+    start: true
+    task: { type: work }
+    on: { success: done }
+  done: { end: finished }
+";
+
 fn start_at(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Running {
-    let definition = "blueprint: story\nstates:\n  init:\n    start: true\n    task: { type: work }\n    on: { success: done }\n  done: { end: finished }\n";
+    start_with(store, clock, STORY, RESIDENT_BYTES)
+}
+
+fn start_with(
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    definition: &str,
+    resident_bytes_max: usize,
+) -> Running {
     let loaded = load("story.yaml", definition).expect("a sound blueprint");
     let mut registry = Registry::default();
     registry.add(Arc::new(loaded.definition.into_blueprint(1)), true);
     let settings = Settings {
-        max_open_jobs: 100,
+        max_open_jobs: JOBS_MAX,
         max_workers: 3,
+        resident_bytes_max,
         adoption_window: Duration::from_secs(3600),
         // Two orchestrators over one store must not make the same ids.
         entropy_seed: Settings::fresh_seed().unwrap(),
@@ -392,7 +452,7 @@ async fn a_session_is_opened_only_with_its_own_token() {
 #[tokio::test]
 async fn limits_are_answered_by_name() {
     let conductor = start(Faulty::new()).conductor;
-    for _ in 0..100 {
+    for _ in 0..JOBS_MAX {
         submit(&conductor).await;
     }
     let refused = conductor.submit(&acme(), request()).await.unwrap_err();
@@ -661,4 +721,266 @@ async fn a_stopping_worker_gives_its_task_back_and_nothing_is_counted_against_it
     assert_eq!((again.offer.job_id, again.offer.attempt), (job_id, 1));
     let job = conductor.get(&acme(), job_id).await.unwrap().job;
     assert_eq!((job.retry_count, job.workers_lost), (0, 0));
+}
+
+// ---- What waits, in memory or in the store ----
+
+/// A start in which every job that waits does so in the store.
+fn start_without_memory(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Running {
+    start_with(store, clock, STORY, 0)
+}
+
+#[tokio::test]
+async fn a_job_that_waits_can_be_watched_and_cancelled() {
+    let conductor = start(Faulty::new()).conductor;
+    let (job_id, other) = (submit(&conductor).await, submit(&conductor).await);
+    let mut watch = conductor.watch(&acme(), job_id).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), JobStatus::WaitingForWorker);
+    assert_eq!(
+        conductor.watch(&Arc::from("globex"), job_id).await.err().unwrap().code,
+        ErrorCode::JobNotFound
+    );
+    conductor.cancel(&acme(), job_id, None).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().status(), JobStatus::Cancelled);
+    let again = conductor.cancel(&acme(), job_id, None).await.unwrap_err();
+    assert_eq!(again.code, ErrorCode::JobTerminal);
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    assert_eq!(worker.task().await.offer.job_id, other);
+    let stats = conductor.stats().await.unwrap();
+    assert_eq!(stats.jobs, BTreeMap::from([(JobStatus::Running, 1), (JobStatus::Cancelled, 1)]));
+}
+
+#[tokio::test]
+async fn a_watch_shows_a_waiting_job_on_its_way_to_a_worker() {
+    let conductor = start(Faulty::new()).conductor;
+    let job_id = submit(&conductor).await;
+    let mut watch = conductor.watch(&acme(), job_id).await.unwrap();
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    let task = worker.task().await;
+    worker.report(&task).await;
+    let mut seen = Vec::new();
+    while let Some(update) = watch.next().await {
+        seen.push(update.unwrap().status());
+    }
+    assert_eq!(seen, [JobStatus::WaitingForWorker, JobStatus::Running, JobStatus::Finished]);
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_tried_again_when_its_time_has_come() {
+    let clock = ManualClock::new();
+    let conductor = start_at(Faulty::new(), Arc::new(clock.clone())).conductor;
+    let job_id = submit(&conductor).await;
+    let mut worker = Worker::join(&conductor, "w1", 1).await;
+    let task = worker.task().await;
+    let failed = WorkerResult {
+        task_id: task.offer.task_id,
+        job_id: Some(job_id),
+        outcome: Arc::from("failure"),
+        data: Json::empty(),
+        error: None,
+    };
+    worker.stream.tell(FromWorker::Results(vec![failed])).await;
+    assert_eq!(worker.verdict().await, Verdict::Applied);
+    let stats = conductor.stats().await.unwrap();
+    assert_eq!(stats.jobs, BTreeMap::from([(JobStatus::WaitingForTimer, 1)]));
+    clock.advance(Duration::from_secs(3600));
+    let second = worker.task().await;
+    assert_eq!((second.offer.job_id, second.offer.attempt), (job_id, 2));
+    worker.report(&second).await;
+    assert_eq!(end_of(&conductor, job_id).await, JobStatus::Finished);
+}
+
+#[tokio::test]
+async fn what_could_not_be_stored_leaves_a_waiting_job_as_it_was() {
+    let (store, clock) = (Faulty::new(), ManualClock::new());
+    let conductor = start_at(store.clone(), Arc::new(clock.clone())).conductor;
+    let mut timed = request();
+    timed.submission.dispatch_timeout = Some(Duration::from_secs(60));
+    let timed = conductor.submit(&acme(), timed).await.unwrap().job_id;
+    let waiting = submit(&conductor).await;
+    let before = conductor.stats().await.unwrap();
+    store.full.store(true, Ordering::SeqCst);
+    for job_id in [timed, waiting] {
+        let refused = conductor.cancel(&acme(), job_id, None).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::StorageFull);
+    }
+    store.full.store(false, Ordering::SeqCst);
+    let after = conductor.stats().await.unwrap();
+    assert_eq!((after.jobs, after.ready_tasks), (before.jobs, before.ready_tasks));
+    // Its timer is armed still, and the other waits for its worker still.
+    clock.advance(Duration::from_secs(61));
+    assert_eq!(end_of(&conductor, timed).await, JobStatus::Failed);
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    assert_eq!(worker.task().await.offer.job_id, waiting);
+}
+
+#[tokio::test]
+async fn tasks_keep_their_order_wherever_their_jobs_wait() {
+    // From no room at all to room for every job.
+    for jobs_in_memory in 0..=8 {
+        let bytes = jobs_in_memory * 1100;
+        let clock = Arc::new(ManualClock::new());
+        let conductor = start_with(Faulty::new(), clock.clone(), STORY, bytes).conductor;
+        let mut expected = Vec::new();
+        for priority in [0, 5, -5, 0, 9, 5, 0, -5] {
+            clock.advance(Duration::from_millis(1));
+            let mut request = request();
+            request.submission.priority = priority;
+            expected.push((-priority, conductor.submit(&acme(), request).await.unwrap().job_id));
+        }
+        expected.sort_by_key(|(rank, job_id)| (*rank, job_id.key()));
+        let mut worker = Worker::join(&conductor, "w1", 1).await;
+        for (_, job_id) in expected {
+            let task = worker.task().await;
+            assert_eq!(task.offer.job_id, job_id, "with room for {jobs_in_memory}");
+            worker.report(&task).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_queue_much_longer_than_memory_is_done_in_order() {
+    const JOBS: usize = 1500;
+    let definition = STORY.replace("type: work", "type: work, params: { n: \"${initial_data.n}\" }");
+    let clock = Arc::new(SystemClock::new());
+    let conductor = start_with(Faulty::new(), clock, &definition, 64 * 1024).conductor;
+    for n in 0..JOBS {
+        let mut request = request();
+        request.submission.initial_data = Json::object(&format!("{{\"n\":{n}}}")).unwrap();
+        conductor.submit(&acme(), request).await.unwrap();
+    }
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    for n in 0..JOBS {
+        let task = worker.task().await;
+        assert_eq!(&*task.offer.params, format!("{{\"n\":{n}}}"));
+        worker.report(&task).await;
+    }
+}
+
+#[tokio::test]
+async fn every_waiting_task_that_a_worker_still_holds_is_adopted_after_a_restart() {
+    let store = Arc::new(MemoryStore::default());
+    let before = start(Faulty::over(store.clone())).conductor;
+    let mut worker = Worker::join(&before, "w1", 5).await;
+    let (mut held, mut jobs) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        jobs.push(submit(&before).await);
+        held.push(worker.task().await);
+    }
+    let waiting = submit(&before).await;
+    let after = start(Faulty::over(store)).conductor;
+    let task_ids: Vec<TaskId> = held.iter().map(|task| task.offer.task_id).collect();
+    let mut worker = Worker::open(&after, worker.session_id, task_ids.clone(), 5).await;
+    assert_eq!(worker.welcome().await, (task_ids, vec![]));
+    for task in &held {
+        worker.report(task).await;
+    }
+    assert_eq!(worker.task().await.offer.job_id, waiting);
+    for job_id in jobs {
+        assert_eq!(end_of(&after, job_id).await, JobStatus::Finished);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_be_asked_what_it_holds_is_asked_again() {
+    let store = Arc::new(MemoryStore::default());
+    let before = start(Faulty::over(store.clone())).conductor;
+    let mut worker = Worker::join(&before, "w1", 5).await;
+    submit(&before).await;
+    let held = vec![worker.task().await.offer.task_id];
+    let store = Faulty::over(store);
+    *store.unreadable.lock().unwrap() = Some(StoreError::Failed { reason: "input/output error".into() });
+    let after = start(store.clone()).conductor;
+    let (outbox, _messages) = Outbox::new();
+    let opened = after.sessions().open(worker.session_id, CREDENTIAL, held.clone(), outbox).await;
+    assert_eq!(opened.err().unwrap().code, ErrorCode::StorageFailed);
+    *store.unreadable.lock().unwrap() = None;
+    let mut worker = Worker::open(&after, worker.session_id, held.clone(), 5).await;
+    assert_eq!(worker.welcome().await, (held, vec![]));
+}
+
+#[tokio::test]
+async fn a_job_that_changes_while_it_is_read_is_not_handed_out() {
+    let store = Faulty::new();
+    let conductor = start_without_memory(store.clone(), Arc::new(SystemClock::new())).conductor;
+    let (changed, other) = (submit(&conductor).await, submit(&conductor).await);
+    store.let_read(false);
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    // Both have been asked for by then.
+    conductor.stats().await.unwrap();
+    conductor.cancel(&acme(), changed, None).await.unwrap();
+    store.let_read(true);
+    assert_eq!(worker.task().await.offer.job_id, other);
+    conductor.stats().await.unwrap();
+    assert!(worker.messages.try_recv().is_err());
+    assert_eq!(conductor.get(&acme(), changed).await.unwrap().status(), JobStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn a_change_that_is_undone_while_its_job_is_read_holds_nothing_up() {
+    let store = Faulty::new();
+    let conductor = start_without_memory(store.clone(), Arc::new(SystemClock::new())).conductor;
+    let job_id = submit(&conductor).await;
+    store.let_read(false);
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    worker.welcome().await;
+    conductor.stats().await.unwrap();
+    // The job is cancelled, the old one is read, and only then does the commit find the disk full.
+    store.close_gate();
+    store.full.store(true, Ordering::SeqCst);
+    let cancelling = tokio::spawn({
+        let conductor = conductor.clone();
+        async move { conductor.cancel(&acme(), job_id, None).await }
+    });
+    while conductor.stats().await.unwrap().jobs.contains_key(&JobStatus::WaitingForWorker) {
+        tokio::task::yield_now().await;
+    }
+    store.let_read(true);
+    conductor.stats().await.unwrap();
+    assert!(worker.messages.try_recv().is_err());
+    store.open_gate();
+    assert_eq!(cancelling.await.unwrap().unwrap_err().code, ErrorCode::StorageFull);
+    store.full.store(false, Ordering::SeqCst);
+    assert_eq!(worker.task().await.offer.job_id, job_id);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_read_for_a_while_is_asked_again() {
+    let (store, clock) = (Faulty::new(), ManualClock::new());
+    let conductor = start_without_memory(store.clone(), Arc::new(clock.clone())).conductor;
+    let job_id = submit(&conductor).await;
+    *store.unreadable.lock().unwrap() = Some(StoreError::Failed { reason: "input/output error".into() });
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    worker.welcome().await;
+    conductor.stats().await.unwrap();
+    *store.unreadable.lock().unwrap() = None;
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(worker.task().await.offer.job_id, job_id);
+}
+
+#[tokio::test]
+async fn a_damaged_job_does_not_hold_up_those_behind_it() {
+    let store = Faulty::new();
+    let conductor = start_without_memory(store.clone(), Arc::new(SystemClock::new())).conductor;
+    let damaged = submit(&conductor).await;
+    let sound = submit(&conductor).await;
+    *store.damaged.lock().unwrap() = Some(damaged);
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    assert_eq!(worker.task().await.offer.job_id, sound);
+    let stats = conductor.stats().await.unwrap();
+    assert!(stats.ready_tasks.is_empty(), "it waits for no worker any more");
+    assert_eq!(stats.jobs[&JobStatus::WaitingForWorker], 1, "and is not forgotten");
+}
+
+#[tokio::test]
+async fn a_task_whose_params_no_longer_compute_stops_for_a_human() {
+    let (store, clock) = (Arc::new(MemoryStore::default()), Arc::new(SystemClock::new()));
+    let before = start_at(Faulty::over(store.clone()), clock.clone()).conductor;
+    let job_id = submit(&before).await;
+    // As if a later release read the same version of the blueprint in another way.
+    let otherwise = STORY.replace("type: work", "type: work, params: { n: \"${initial_data.n}\" }");
+    let after = start_with(Faulty::over(store), clock, &otherwise, RESIDENT_BYTES).conductor;
+    let _worker = Worker::join(&after, "w1", 5).await;
+    assert_eq!(end_of(&after, job_id).await, JobStatus::Quarantined);
+    assert!(after.stats().await.unwrap().ready_tasks.is_empty());
 }

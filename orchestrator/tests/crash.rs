@@ -3,6 +3,9 @@
 //! Afterwards every job that was acknowledged has reached its end exactly once, its work was done exactly once (as the
 //! workers' own journal tells, since the workers live on), and no job exists that nobody asked for.
 //!
+//! It is done twice: with room in memory for every job that waits, and with none and more jobs than slots, so that kills meet
+//! jobs on their way between memory and the store.
+//!
 //! `AVTOMATIKA_CRASH_CYCLES` sets the number of kills (default 5), `AVTOMATIKA_CRASH_SEED` repeats a run.
 
 // A test that cannot go on should stop where it is.
@@ -34,14 +37,30 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-const SUBMITTERS: usize = 4;
 const WORKERS: usize = 2;
+
+/// What differs between the runs.
+#[derive(Clone, Copy)]
+struct Run {
+    submitters: usize,
+    slots: u32,
+    resident_mib: u32,
+}
 
 /// Longest wait for anything that must happen; far beyond what it takes, so that only a hang meets it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_orchestrator_loses_nothing_and_repeats_nothing() {
+    kill_again_and_again(Run { submitters: 4, slots: 16, resident_mib: 64 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_orchestrator_whose_jobs_wait_in_the_store_loses_and_repeats_nothing_either() {
+    kill_again_and_again(Run { submitters: 12, slots: 3, resident_mib: 0 }).await;
+}
+
+async fn kill_again_and_again(run: Run) {
     let cycles: u32 = env::var("AVTOMATIKA_CRASH_CYCLES").ok().map_or(5, |text| text.parse().unwrap());
     let mut random = Random::from_environment();
     let dir = tempfile::tempdir().unwrap();
@@ -50,14 +69,14 @@ async fn a_killed_orchestrator_loses_nothing_and_repeats_nothing() {
     let journal = Journal::default();
     let load = Arc::new(Load::default());
 
-    let mut orchestrator = start(dir.path(), port);
+    let mut orchestrator = start(dir.path(), port, run);
     let stop_workers = Arc::new(Notify::new());
     let mut workers = JoinSet::new();
     for number in 0..WORKERS {
-        workers.spawn(work(url.clone(), number, journal.clone(), stop_workers.clone()));
+        workers.spawn(work(url.clone(), number, run.slots, journal.clone(), stop_workers.clone()));
     }
     let mut submitters = JoinSet::new();
-    for number in 0..SUBMITTERS {
+    for number in 0..run.submitters {
         submitters.spawn(submit(url.clone(), number, load.clone()));
     }
 
@@ -68,7 +87,7 @@ async fn a_killed_orchestrator_loses_nothing_and_repeats_nothing() {
         orchestrator.kill().unwrap();
         orchestrator.wait().unwrap();
         eprintln!("kill {cycle}: {} acknowledged, {} run", load.acknowledged_count(), journal.len());
-        orchestrator = start(dir.path(), port);
+        orchestrator = start(dir.path(), port, run);
     }
 
     load.stop.store(true, Ordering::SeqCst);
@@ -233,7 +252,7 @@ impl Journal {
     }
 }
 
-async fn work(url: String, number: usize, journal: Journal, stop: Arc<Notify>) {
+async fn work(url: String, number: usize, slots: u32, journal: Journal, stop: Arc<Notify>) {
     let handler = move |_: Params, context: TaskContext| {
         let journal = journal.clone();
         async move {
@@ -246,7 +265,7 @@ async fn work(url: String, number: usize, journal: Journal, stop: Arc<Notify>) {
     let worker = Worker::builder(url)
         .token("worker-token-of-the-test")
         .worker_id(format!("journal-{number}"))
-        .slots(16)
+        .slots(slots)
         .handle("note", handler)
         .build()
         .unwrap();
@@ -265,7 +284,7 @@ states:
   done: { end: finished }
 ";
 
-fn start(dir: &Path, port: u16) -> Child {
+fn start(dir: &Path, port: u16, run: Run) -> Child {
     let blueprints = dir.join("blueprints");
     std::fs::create_dir_all(&blueprints).unwrap();
     std::fs::write(blueprints.join("crash_test.yaml"), BLUEPRINT).unwrap();
@@ -275,6 +294,7 @@ fn start(dir: &Path, port: u16) -> Child {
         .arg(dir.join("data"))
         .arg("--blueprints")
         .arg(blueprints)
+        .args(["--resident-mib", &run.resident_mib.to_string()])
         .args(["--client-token", "client-token-of-the-test", "--worker-token", "worker-token-of-the-test"])
         .env("AVTOMATIKA_LOG", "warn")
         .stdin(Stdio::null())

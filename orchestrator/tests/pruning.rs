@@ -15,7 +15,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     chores::pruning::{Pruning, ROUND_EVERY, SLICE_MIN},
-    conductor::{self, Conductor, Settings, SubmitRequest, Submitted},
+    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Settings, SubmitRequest, Submitted},
     engine::{JobStatus, Submission},
     json::Json,
     metrics::Metrics,
@@ -73,8 +73,13 @@ fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) ->
     for text in [INSTANT, WAITING] {
         registry.add(Arc::new(load("test.yaml", text).unwrap().definition.into_blueprint(1)), true);
     }
-    let settings =
-        Settings { max_open_jobs: 10_000, max_workers: 1, adoption_window: DAY, entropy_seed: [7; 32] };
+    let settings = Settings {
+        max_open_jobs: 10_000,
+        max_workers: 1,
+        resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+        adoption_window: DAY,
+        entropy_seed: [7; 32],
+    };
     conductor::start(store, clock, Arc::new(registry), settings, metrics).unwrap().conductor
 }
 

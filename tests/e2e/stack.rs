@@ -7,7 +7,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::load,
-    conductor::Settings,
+    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     store::{StoreError, journal},
     time::SystemClock,
 };
@@ -110,6 +110,7 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
         settings: Settings {
             max_open_jobs: 10_000,
             max_workers: 100,
+            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: PATIENCE,
             entropy_seed: Settings::fresh_seed().unwrap(),
         },

@@ -258,6 +258,7 @@ mod tests {
         let settings = Settings {
             max_open_jobs: 1,
             max_workers: 1,
+            resident_bytes_max: 0,
             adoption_window: Duration::ZERO,
             entropy_seed: [0; 32],
         };

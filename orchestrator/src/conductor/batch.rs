@@ -6,6 +6,7 @@ use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
 use tokio::sync::mpsc;
 
 use super::{
+    book::Entry,
     mailbox::{Accepted, Follow, Registered, Reply},
     view::JobView,
 };
@@ -30,7 +31,7 @@ pub(super) enum Afterwards {
     /// A job has changed: perform the effects, tell the watchers.
     Changed {
         job: Arc<Job>,
-        before: Option<Arc<Job>>,
+        before: Option<Entry>,
         effects: Vec<Effect>,
         /// What to decide again when the commit fails and nobody outside would repeat it.
         again: Option<Event>,

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// How soon a decision is tried again that could not be stored.
-const AGAIN_AFTER: Duration = Duration::from_millis(500);
+pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// How long a full disk is spoken of after the last commit that met it.
 const FULL_FOR: Duration = Duration::from_secs(1);
@@ -47,6 +47,9 @@ pub struct Settings {
     pub max_workers: usize,
     /// How long after a restart the workers of before are waited for.
     pub adoption_window: Duration,
+    /// About how much memory waiting jobs may take, in bytes. Beyond it they wait in the store, and are read again when their
+    /// turn comes; 0 keeps none. See [`DEFAULT_RESIDENT_BYTES`](super::DEFAULT_RESIDENT_BYTES).
+    pub resident_bytes_max: usize,
     /// Secret seed of task ids and jitter. Fixed only in tests.
     pub entropy_seed: [u8; 32],
 }
@@ -93,6 +96,10 @@ pub(super) struct Core {
     /// When to forget that it was.
     pub room_again_at: Option<Timestamp>,
     pub broken_check_at: Timestamp,
+    /// Whether the loader has been asked and has not answered.
+    pub loading: bool,
+    /// When to ask it again after it could not read.
+    pub load_again_at: Option<Timestamp>,
     pub last_job_key: i64,
     pub ended: BTreeMap<JobStatus, u64>,
     pub started_at: Timestamp,
@@ -133,9 +140,10 @@ impl Core {
 
     /// The job as last decided.
     pub fn load(&self, id: JobId) -> Result<Option<Arc<Job>>, ApiError> {
-        if let Some(job) = self.book.get(id) {
+        if let Some(job) = self.book.resident(id) {
             return Ok(Some(job.clone()));
         }
+        // It rests, or has ended: the store has its last change.
         let stored = self.store.load(id).map_err(super::handle::storage_error)?;
         Ok(stored.map(Arc::new))
     }
@@ -241,6 +249,8 @@ impl Core {
             self.book.close(job);
             *self.ended.entry(job.status).or_default() += 1;
             self.metrics.job_ended(job.status);
+        } else {
+            self.rest(job);
         }
         let attempt = job.attempt.as_ref().map(|attempt| attempt.task_id);
         let dispatch = &self.dispatch;
@@ -250,7 +260,8 @@ impl Core {
     /// Who holds the job's task, or how far it is, has changed.
     pub fn touched(&mut self, job_id: JobId) {
         let dispatch = &self.dispatch;
-        let attempt = self.book.get(job_id).and_then(|job| job.attempt.as_ref());
+        // A job whose task is in a worker's hands is resident.
+        let attempt = self.book.resident(job_id).and_then(|job| job.attempt.as_ref());
         let task_id = attempt.map(|attempt| attempt.task_id);
         self.watchers.touched(job_id, || task_id.and_then(|task_id| dispatch.lease_view(task_id)));
     }
@@ -264,7 +275,7 @@ impl Core {
 
     /// The job as it is now, if it ended since this was decided.
     fn present(&self, job: Arc<Job>) -> Arc<Job> {
-        if job.status.is_terminal() || self.book.get(job.id).is_some() {
+        if job.status.is_terminal() || self.book.contains(job.id) {
             return job;
         }
         match self.store.load(job.id) {
@@ -342,6 +353,7 @@ impl Core {
             self.waiting.next_due(),
             self.again_at,
             self.room_again_at,
+            self.load_again_at,
             Some(self.broken_check_at),
         ];
         let now = self.clock.now();
@@ -364,6 +376,9 @@ impl Core {
             self.room_again_at = None;
             self.storage_full.send_replace(false);
         }
+        if self.load_again_at.is_some_and(|at| at <= now) {
+            self.load_again_at = None;
+        }
         self.workers_due(now);
         self.jobs_due(now);
         if self.broken_check_at <= now {
@@ -379,8 +394,13 @@ impl Core {
     fn jobs_due(&mut self, now: Timestamp) {
         while self.again_at.is_none()
             && self.batch.afterwards.len() < BATCH_MAX
-            && let Some(job) = self.book.pop_due(now)
+            && let Some(job_id) = self.book.pop_due(now)
         {
+            let Ok(Some(job)) = self.load(job_id) else {
+                tracing::error!("Job {job_id} is due and cannot be read");
+                self.book.rearm(job_id, Some(now + AGAIN_AFTER));
+                continue;
+            };
             let attempt = job.attempt.as_ref();
             let is_leased = attempt.is_some_and(|attempt| self.dispatch.lease(attempt.task_id).is_some());
             // After a restart, a worker that is still expected back may have the task.

@@ -12,7 +12,9 @@ mod clients;
 mod commit;
 mod core;
 mod handle;
+mod loader;
 mod mailbox;
+mod paging;
 mod pruning;
 mod recovery;
 mod sessions;
@@ -28,6 +30,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::{
     commit::{Commits, Writer},
     core::Core,
+    loader::{Loader, Loads},
     mailbox::{Mailbox, Request},
 };
 pub use self::{
@@ -54,6 +57,9 @@ pub const BATCH_MAX: usize = 1024;
 /// Updates that a watcher may leave unread before it is cut off.
 pub const WATCH_BACKLOG_MAX: usize = 256;
 
+/// Memory that waiting jobs may take when nobody says: some twenty thousand jobs of a kilobyte each.
+pub const DEFAULT_RESIDENT_BYTES: usize = 64 * 1024 * 1024;
+
 /// A running conductor.
 pub struct Running {
     /// The way in.
@@ -78,7 +84,8 @@ pub fn start(
 ) -> Result<Running, StoreError> {
     let (mailbox, requests) = Mailbox::new();
     let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone() };
-    let core = Core::recover(store.clone(), clock, blueprints, settings, metrics.clone())?;
+    let core = Core::recover(store.clone(), clock, blueprints.clone(), settings, metrics.clone())?;
+    let (loader, loads, loading) = loader::start(store.clone(), blueprints)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;
     let storage_full = core.storage_full.subscribe();
     let (tell, stopped) = oneshot::channel();
@@ -89,9 +96,9 @@ pub fn start(
     thread::Builder::new()
         .name("conductor".into())
         .spawn(move || {
-            let outcome = runtime.block_on(run(core, requests, writer, commits));
+            let outcome = runtime.block_on(run(core, requests, (writer, commits), (loader, loads)));
             // Whoever is told that we have stopped may open the store again. A panic in there was told by the missing outcome.
-            let _ = committer.join();
+            let _ = (committer.join(), loading.join());
             let _ = tell.send(outcome);
         })
         .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;
@@ -102,8 +109,8 @@ pub fn start(
 async fn run(
     mut core: Core,
     mut requests: mpsc::Receiver<Request>,
-    writer: Writer,
-    mut commits: Commits,
+    (writer, mut commits): (Writer, Commits),
+    (loader, mut loads): (Loader, Loads),
 ) -> Result<(), StoreError> {
     let mut arrived = Vec::with_capacity(BATCH_MAX);
     let mut committing = None;
@@ -118,6 +125,11 @@ async fn run(
                 Some(Err(StoreError::Full { .. })) => core.undo(committing.take().unwrap_or_default()),
                 Some(Err(error)) => return Err(error),
                 None => return Err(StoreError::Failed { reason: "the committing thread has panicked".into() }),
+            },
+            // Jobs that rested in the store are back.
+            loaded = loads.recv(), if core.loading => match loaded {
+                Some(loaded) => core.loaded(loaded),
+                None => return Err(StoreError::Failed { reason: "the loading thread has panicked".into() }),
             },
             // Events: load and decide. What is decided waits in the batch.
             count = requests.recv_many(&mut arrived, room), if room > 0 => {
@@ -150,6 +162,10 @@ async fn run(
                 committing = Some(batch.afterwards);
                 writer.commit(batch.writes)?;
             }
+        }
+        // Tasks whose turn comes soon are read ahead of it.
+        if let Some(wanted) = core.take_wanted() {
+            loader.load(wanted)?;
         }
         if committing.is_none() && core.is_drained() {
             core.say_goodbye();

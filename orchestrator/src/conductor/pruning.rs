@@ -35,7 +35,7 @@ impl Core {
         if let Err(error) = self.check_serving() {
             return drop(reply.send(Err(error)));
         }
-        removals.retain(|removal| self.book.get(removal.job_id).is_none());
+        removals.retain(|removal| !self.book.contains(removal.job_id));
         let count = removals.len();
         self.batch.writes.writes.extend(removals.into_iter().map(Write::RemoveJob));
         self.batch.afterwards.push(Afterwards::Pruned { count, reply });

@@ -17,15 +17,15 @@ use super::{
 use crate::{
     blueprint::Registry,
     dispatch::{Adoption, Dispatch},
-    engine::{Entropy, Job, offer_again},
+    engine::Entropy,
     metrics::Metrics,
     store::{Store, StoreError},
     time::Clock,
 };
 
 impl Core {
-    /// The open jobs, their timers, their ready tasks, and the workers that are expected back. Nothing is written, so a crash
-    /// during recovery changes nothing.
+    /// The open jobs, their timers, their ready tasks, and the workers that are expected back. Every job rests: it is read when
+    /// it is needed. Nothing is written, so a crash during recovery changes nothing.
     pub fn recover(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
@@ -36,11 +36,11 @@ impl Core {
         let now = clock.now();
         let mut dispatch = Dispatch::default();
         let mut book = Book::default();
-        store.open_jobs(&mut |job| {
-            if let Some(offer) = offer_of(&job, &blueprints) {
-                dispatch.restore(offer);
+        store.open_jobs(&mut |stub| {
+            book.restore(&stub);
+            if let Some(task) = &stub.task {
+                dispatch.restore(task, stub.id.key());
             }
-            book.put(Arc::new(job));
         })?;
         // The window begins when workers can come back, and not when the first job is read.
         dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));
@@ -63,6 +63,8 @@ impl Core {
             storage_full: watch::Sender::new(false),
             room_again_at: None,
             broken_check_at: now,
+            loading: false,
+            load_again_at: None,
             ended: BTreeMap::new(),
             started_at: now,
             draining: None,
@@ -73,15 +75,4 @@ impl Core {
             metrics,
         })
     }
-}
-
-fn offer_of(job: &Job, blueprints: &Registry) -> Option<crate::engine::Offer> {
-    let attempt = job.attempt.as_ref()?;
-    let blueprint = blueprints.version(&job.blueprint, job.blueprint_version);
-    let offer = blueprint.and_then(|blueprint| offer_again(job, blueprint));
-    if offer.is_none() {
-        // Neither can be: the version was stored before the job, and the params were computed before the attempt was stored.
-        tracing::error!("Task {} of job {} cannot be offered again", attempt.task_id, job.id);
-    }
-    offer
 }

@@ -121,6 +121,7 @@ impl Core {
         let Some(record) = record else {
             return Err(ApiError::new(ErrorCode::SessionUnknown, "The session is not known here"));
         };
+        self.bring_back_held(held)?;
         self.waiting.remove(session_id);
         let now = self.clock.now();
         let (stream, reconciled) = self.dispatch.connect(&record, held, outbox, now);

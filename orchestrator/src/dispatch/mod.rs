@@ -24,15 +24,19 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 
 pub use adoption::Adoption;
 pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
+pub use ready_queue::Place;
 pub use roster::{Roster, Session};
 
 use self::{placement::Placement, ready_queue::ReadyQueue};
 use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
-    store::SessionRecord,
+    store::{SessionRecord, StubTask},
     time::Timestamp,
 };
+
+/// Tasks at the head of each queue that are kept at hand: a run of so many lasts longer than it takes to read the next.
+pub const RUN_MIN: usize = 512;
 
 /// How long after its deadline an attempt is given up: the worker, which begins to stop it at the deadline and may need up to
 /// 2.5 s for a stubborn command, gets to say so itself.
@@ -125,14 +129,9 @@ impl Dispatch {
         self.pump(&[task_type], now);
     }
 
-    /// Takes a task from before a restart. It stays in the queue until [`Dispatch::pump_all`].
-    pub fn restore(&mut self, offer: Offer) {
-        self.ready.push(offer);
-    }
-
     /// A task is no longer wanted. A worker that holds it is told so, and keeps its slot until it has obeyed.
     pub fn withdraw(&mut self, task_id: TaskId, reason: &Arc<str>) {
-        if self.ready.remove(task_id).is_some() {
+        if self.ready.remove(task_id) {
             return;
         }
         if let Some(lease) = self.drop_lease(task_id)
@@ -204,9 +203,70 @@ impl Dispatch {
         [self.deadlines.first().map(|(due, _)| *due), self.adoption.until()].into_iter().flatten().min()
     }
 
+    // ---- Tasks aside: in the queue, with their offers left to be made again ----
+
+    /// Takes a task from before a restart, aside.
+    pub fn restore(&mut self, task: &StubTask, job_key: i64) {
+        self.ready.push_aside(task, job_key);
+    }
+
+    /// Keeps no more of a ready task than its place in the queue.
+    pub fn put_aside(&mut self, task_id: TaskId) {
+        self.ready.put_aside(task_id);
+    }
+
+    /// Gives a task that is aside its offer back. It stays in the queue until [`Dispatch::pump_all`].
+    pub fn supply(&mut self, offer: Offer) {
+        self.ready.supply(offer);
+    }
+
+    /// Removes a task that is aside and of which no offer can be made.
+    pub fn discard(&mut self, place: Place) {
+        self.ready.discard(place);
+    }
+
+    /// Whether any task is aside.
+    pub fn has_aside(&self) -> bool {
+        self.ready.has_aside()
+    }
+
+    /// Whether a task has others before it that are aside.
+    pub fn is_behind_aside(&self, task_id: TaskId) -> bool {
+        self.ready.is_behind_aside(task_id)
+    }
+
+    /// Whether a ready task is near its turn.
+    pub fn is_near(&self, task_id: TaskId) -> bool {
+        self.ready.is_among_first(task_id, RUN_MIN)
+    }
+
+    /// Those of these tasks that are aside.
+    pub fn aside_among(&self, task_ids: &[TaskId]) -> Vec<Place> {
+        task_ids.iter().filter_map(|&task_id| self.ready.place_aside(task_id)).collect()
+    }
+
+    /// The tasks aside whose turn comes next, at most `limit`: of each type that a connected worker serves and of which fewer
+    /// than [`RUN_MIN`] are at hand, or none with `in_need`.
+    pub fn wanted(&self, in_need: bool, limit: usize) -> Vec<Place> {
+        if self.paused || !self.ready.has_aside() {
+            return Vec::new();
+        }
+        let run = if in_need { 1 } else { RUN_MIN };
+        let served = self.ready.types_aside().filter(|task_type| self.roster.is_served(task_type));
+        let types: Vec<&Arc<str>> = served.filter(|task_type| self.ready.runs_out(task_type, run)).collect();
+        let share = (limit / types.len().max(1)).max(1);
+        types.into_iter().flat_map(|task_type| self.ready.first_aside(task_type).take(share)).collect()
+    }
+
+    /// Bytes of the params of ready tasks.
+    pub fn params_bytes(&self) -> usize {
+        self.ready.params_bytes()
+    }
+
     // ---- Workers ----
 
-    /// A session has opened its stream. Its tasks are reconciled, and the welcome is the first thing it is sent.
+    /// A session has opened its stream. Its tasks are reconciled, and the welcome is the first thing it is sent. A task that is
+    /// aside is not found: whatever of `held` is among [`Dispatch::aside_among`] has to be supplied before.
     ///
     /// A session that is connected already gets its stream replaced: what it still has, it keeps.
     pub fn connect(
@@ -248,7 +308,7 @@ impl Dispatch {
             return lease.session_id == session_id;
         }
         // A ready task that a worker says it has: the orchestrator that gave it out is gone, and this is the same attempt.
-        match self.ready.remove(task_id) {
+        match self.ready.take(task_id) {
             Some(offer) => {
                 tracing::info!("Task {task_id} of job {} is adopted: its worker still has it", offer.job_id);
                 self.put_lease(session_id, &offer, now);
@@ -360,7 +420,8 @@ impl Dispatch {
 
     // ---- Inside ----
 
-    /// Hands out tasks of these types, best first, until no task or no slot is left for any of them.
+    /// Hands out tasks of these types, best first, until no task or no slot is left for any of them. A type whose first task is
+    /// aside waits for its offer; the others go on.
     fn pump(&mut self, task_types: &[Arc<str>], now: Timestamp) {
         if self.paused {
             return;

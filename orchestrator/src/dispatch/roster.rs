@@ -91,6 +91,8 @@ impl Session {
 pub struct Roster {
     sessions: HashMap<SessionId, Session>,
     by_worker: HashMap<Arc<str>, SessionId>,
+    /// How many sessions serve each task type.
+    serving: HashMap<Arc<str>, usize>,
     streams: u64,
 }
 
@@ -110,8 +112,12 @@ impl Roster {
             occupied: HashSet::new(),
         };
         self.by_worker.insert(record.worker.worker_id.clone(), record.session_id);
+        for task_type in &record.worker.task_types {
+            *self.serving.entry(task_type.clone()).or_default() += 1;
+        }
         if let Some(before) = self.sessions.insert(record.session_id, session) {
             before.outbox.send(ToWorker::Goodbye(Farewell::StreamTaken));
+            self.serves_no_more(&before);
         }
         self.streams
     }
@@ -122,7 +128,24 @@ impl Roster {
         if self.by_worker.get(&session.record.worker.worker_id) == Some(&session_id) {
             self.by_worker.remove(&session.record.worker.worker_id);
         }
+        self.serves_no_more(&session);
         Some(session)
+    }
+
+    /// Whether anybody serves tasks of this type, with a free slot or without.
+    pub fn is_served(&self, task_type: &str) -> bool {
+        self.serving.contains_key(task_type)
+    }
+
+    fn serves_no_more(&mut self, session: &Session) {
+        for task_type in &session.record.worker.task_types {
+            if let Some(count) = self.serving.get_mut(task_type) {
+                *count -= 1;
+                if *count == 0 {
+                    self.serving.remove(task_type);
+                }
+            }
+        }
     }
 
     /// The session with this id.

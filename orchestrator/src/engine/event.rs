@@ -28,6 +28,11 @@ pub enum Event {
         /// Who holds it.
         worker_id: Arc<str>,
     },
+    /// The attempt cannot be offered to workers: its params no longer compute, though they did when it was made.
+    NotOfferable {
+        /// The attempt.
+        task_id: TaskId,
+    },
     /// A point in time that the job waited for has come.
     Due {
         /// Whether a worker holds the current attempt.

@@ -209,6 +209,11 @@ impl Job {
         self.submission.dispatch_timeout.map(|timeout| attempt.ready_at + timeout)
     }
 
+    /// The first point at which something becomes due, be it past.
+    pub fn first_due(&self) -> Option<Timestamp> {
+        self.next_due(Timestamp::from_micros(i64::MIN))
+    }
+
     /// The first point after `after` at which something becomes due. Derived, hence as durable as the job itself.
     pub fn next_due(&self, after: Timestamp) -> Option<Timestamp> {
         if self.status.is_terminal() {

@@ -54,6 +54,7 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
         Event::Reported(report) => draft.reported(report)?,
         Event::WorkerLost { task_id, worker_id } => draft.worker_lost(*task_id, worker_id)?,
         Event::AttemptTimedOut { task_id, worker_id } => draft.attempt_timed_out(*task_id, worker_id)?,
+        Event::NotOfferable { task_id } => draft.not_offerable(*task_id)?,
         Event::Due { task_is_held } => draft.due(*task_is_held)?,
         Event::CancelRequested { reason } => draft.cancel(reason.as_ref()),
     };
@@ -149,6 +150,13 @@ impl<'a, 'b> Draft<'a, 'b> {
         self.require_current(task_id)?;
         self.withdraw("the attempt took longer than its timeout");
         Ok(self.failed(timeout_failure(None), Some(worker_id), None))
+    }
+
+    fn not_offerable(&mut self, task_id: TaskId) -> Result<Step, Refusal> {
+        self.require_current(task_id)?;
+        self.withdraw("its params no longer compute");
+        let message = "The params of the task no longer compute, though they did when it became ready";
+        Ok(self.end(JobStatus::Quarantined, Some(error(code::EXPRESSION, message))))
     }
 
     fn due(&mut self, task_is_held: bool) -> Result<Step, Refusal> {

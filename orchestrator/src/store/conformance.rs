@@ -3,13 +3,13 @@
 //! Each case is given a way to open one store, new at first and the same one whenever it is opened again. The
 //! expectations are those of the trait's documentation. It refuses to know which store it is.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use super::{
     Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, PRUNE_BYTES_MAX,
-    PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal, SessionRecord, Store, StoreError,
+    PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal, SessionRecord, Store, StoreError, Stub,
     WorkerRecord, Write,
 };
 use crate::{
@@ -31,6 +31,8 @@ pub const CASES: &[(&str, Case)] = &[
     ("ids that share a key are told apart", ids_that_share_a_key_are_told_apart),
     ("history is read from any entry on", history_is_read_from_any_entry_on),
     ("open jobs are the unfinished ones", open_jobs_are_the_unfinished_ones),
+    ("stubs say what was last committed", stubs_say_what_was_last_committed),
+    ("many jobs are loaded in one go", many_jobs_are_loaded_in_one_go),
     ("idempotency keys belong to their client", idempotency_keys_belong_to_their_client),
     ("a removed job leaves nothing", a_removed_job_leaves_nothing),
     ("only jobs that have ended are removed", only_jobs_that_have_ended_are_removed),
@@ -214,8 +216,7 @@ fn commit(store: &dyn Store, writes: impl IntoIterator<Item = Write>) {
 /// Everything that a store can be asked about these jobs and this client. Two stores with the same content
 /// give the same.
 pub fn everything(store: &dyn Store, jobs: &[JobId], clients: &[&str]) -> String {
-    let mut open = Vec::new();
-    ok(store.open_jobs(&mut |job| open.push(job)));
+    let open = stubs(store);
     let loaded: Vec<_> = jobs.iter().map(|&id| ok(store.load(id))).collect();
     let histories: Vec<_> = jobs.iter().map(|&id| ok(store.history(id, 0, usize::MAX))).collect();
     let lists: Vec<_> = clients.iter().map(|client| ok(store.list(&of_client(client)))).collect();
@@ -228,10 +229,14 @@ fn of_client(client: &str) -> ListQuery {
     ListQuery { client: client.into(), limit: 1000, ..ListQuery::default() }
 }
 
+fn stubs(store: &dyn Store) -> Vec<Stub> {
+    let mut stubs = Vec::new();
+    ok(store.open_jobs(&mut |stub| stubs.push(stub)));
+    stubs
+}
+
 fn open_ids(store: &dyn Store) -> Vec<JobId> {
-    let mut ids = Vec::new();
-    ok(store.open_jobs(&mut |job| ids.push(job.id)));
-    ids
+    stubs(store).into_iter().map(|stub| stub.id).collect()
 }
 
 fn listed(store: &dyn Store, query: &ListQuery) -> Vec<JobId> {
@@ -327,12 +332,10 @@ fn open_jobs_are_the_unfinished_ones(open: Open<'_>) {
         let writes = [samples.insert(&before), samples.update(&after)];
         commit(&*store, writes);
         if !status.is_terminal() {
-            expected.push(after);
+            expected.push(after.id);
         }
     }
-    let mut jobs = Vec::new();
-    ok(store.open_jobs(&mut |job| jobs.push(job)));
-    assert_eq!(jobs, expected, "oldest first");
+    assert_eq!(open_ids(&*store), expected, "oldest first");
 
     // A finished job may be opened again.
     let finished = &listed(&*store, &ListQuery { statuses: vec![JobStatus::Finished], ..of_client("acme") });
@@ -341,6 +344,65 @@ fn open_jobs_are_the_unfinished_ones(open: Open<'_>) {
     commit(&*store, [samples.update(&reopened)]);
     drop(store);
     assert!(open_ids(&*open()).contains(&finished.id));
+}
+
+fn stubs_say_what_was_last_committed(open: Open<'_>) {
+    let mut samples = Samples::new(14);
+    let store = open();
+    let mut jobs: Vec<Job> = (0..24).map(|_| samples.job("acme")).collect();
+    let inserted: Vec<_> = jobs.iter().map(|job| samples.insert(job)).collect();
+    commit(&*store, inserted);
+    let expected = |jobs: &[Job]| jobs.iter().filter_map(Stub::of).collect::<Vec<_>>();
+    assert_eq!(stubs(&*store), expected(&jobs));
+    // Some move once, some several times within a batch, some end, and one of those is opened again.
+    for round in 2..5 {
+        let mut writes = Vec::new();
+        for (number, job) in jobs.iter_mut().enumerate().filter(|(number, _)| number % round == 0) {
+            *job = samples.moved(job, JobStatus::ALL[number % JobStatus::ALL.len()]);
+            writes.push(samples.update(job));
+        }
+        commit(&*store, writes);
+        assert_eq!(stubs(&*store), expected(&jobs));
+    }
+    let again = Attempt {
+        task_id: samples.task_id(),
+        task_type: "again".into(),
+        number: 2,
+        ready_at: jobs[0].updated_at,
+    };
+    let reopened = samples.moved(&jobs[0], JobStatus::Finished);
+    let end = samples.update(&reopened);
+    jobs[0] = Job { attempt: Some(again), ..samples.moved(&reopened, JobStatus::WaitingForWorker) };
+    let reopening = samples.update(&jobs[0]);
+    commit(&*store, [end, reopening]);
+    drop(store);
+    assert_eq!(stubs(&*open()), expected(&jobs));
+}
+
+fn many_jobs_are_loaded_in_one_go(open: Open<'_>) {
+    let mut samples = Samples::new(15);
+    let store = open();
+    let jobs: Vec<Job> = (0..10).map(|_| samples.job("acme")).collect();
+    commit(&*store, jobs.iter().map(|job| samples.insert(job)));
+    let stranger = JobId::compose(START_MS + 1, 0, 0);
+    let wanted = [jobs[3].id, stranger, jobs[1].id, samples.job("acme").id, jobs[1].id];
+    let mut found = Vec::new();
+    ok(store.load_many(&wanted, &mut |id, job| {
+        found.push((id, job));
+        ControlFlow::Continue(())
+    }));
+    let expected = [Some(&jobs[3]), None, Some(&jobs[1]), None, Some(&jobs[1])].map(Option::<&Job>::cloned);
+    assert_eq!(found, wanted.into_iter().zip(expected).collect::<Vec<_>>());
+    let mut calls = 0;
+    ok(store.load_many(&wanted, &mut |_, _| {
+        calls += 1;
+        if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }));
+    assert_eq!(calls, 2);
+    // Nothing is left open that would keep later commits from being seen.
+    let moved = samples.moved(&jobs[3], JobStatus::Finished);
+    commit(&*store, [samples.update(&moved)]);
+    assert_eq!(ok(store.load(jobs[3].id)), Some(moved));
 }
 
 fn idempotency_keys_belong_to_their_client(open: Open<'_>) {

@@ -13,8 +13,8 @@ use std::{
 use avtomatika_proto::{JobId, SessionId};
 
 use super::{
-    Batch, BlueprintRecord, IdempotencyKey, ListPage, ListQuery, PruneQuery, PruneSlice, Removal,
-    SessionRecord, Standing, Store, StoreError, Write,
+    Batch, BlueprintRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, PruneQuery, PruneSlice, Removal,
+    SessionRecord, Standing, Store, StoreError, Stub, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -236,11 +236,22 @@ impl Store for MemoryStore {
         Ok(self.state().job(id).map(|job| Job::clone(job)))
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
-        // Collected first, so that `each` may use the store.
-        let open: Vec<Arc<Job>> =
-            self.state().jobs.values().filter(|job| !job.status.is_terminal()).cloned().collect();
-        open.into_iter().for_each(|job| each(Arc::unwrap_or_clone(job)));
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        // Collected first, here and below, so that `each` may use the store.
+        let state = self.state();
+        let jobs: Vec<Option<Arc<Job>>> = ids.iter().map(|&id| state.job(id).cloned()).collect();
+        drop(state);
+        for (&id, job) in ids.iter().zip(jobs) {
+            if each(id, job.map(Arc::unwrap_or_clone)).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
+        let open: Vec<Stub> = self.state().jobs.values().filter_map(|job| Stub::of(job)).collect();
+        open.into_iter().for_each(each);
         Ok(())
     }
 

@@ -13,12 +13,14 @@ pub mod memory;
 mod pruning;
 mod record;
 pub mod sqlite;
+mod stub;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
 
 use avtomatika_proto::{JobId, SessionId};
 
 pub use self::pruning::{PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal};
+pub use self::stub::{Stub, StubTask};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     time::Timestamp,
@@ -243,6 +245,9 @@ impl StoreError {
     }
 }
 
+/// What [`Store::load_many`] does with each job.
+pub type EachLoaded<'a> = &'a mut dyn FnMut(JobId, Option<Job>) -> ControlFlow<()>;
+
 /// Durable jobs, their histories, sessions and blueprints.
 ///
 /// Reads see every batch whose commit has returned, and never a part of one. They may run beside a commit and beside each
@@ -259,9 +264,13 @@ pub trait Store: Send + Sync + 'static {
     /// The job as last committed.
     fn load(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
-    /// Calls `each` for every job that is not terminal, oldest first. After a crash these are exactly the jobs whose
-    /// insertion was committed and whose end was not.
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError>;
+    /// Calls `each` for every one of these jobs, in this order, with the job as last committed, or `None` when it is not there;
+    /// all of them as they were at one moment. Ends early when `each` breaks off.
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError>;
+
+    /// Calls `each` for the [`Stub`] of every job that is not terminal, oldest first. After a crash these are exactly the jobs
+    /// whose insertion was committed and whose end was not, each as last committed.
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError>;
 
     /// The largest [key](JobId::key) of any job, so that new ids stay unique when the clock has stepped back.
     fn last_job_key(&self) -> Result<Option<i64>, StoreError>;
@@ -306,7 +315,11 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         (**self).load(id)
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        (**self).load_many(ids, each)
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         (**self).open_jobs(each)
     }
 

@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId};
 use prost::Message;
 
-use super::{BlueprintRecord, IdempotencyKey, SessionRecord, Standing, WorkerRecord, checksum::Crc32};
+use super::{
+    BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubTask, WorkerRecord, checksum::Crc32,
+};
 use crate::{
     engine::{Attempt, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
     json::Json,
@@ -33,6 +35,7 @@ enum Kind {
     Session = 4,
     Blueprint = 5,
     Idempotency = 6,
+    Stub = 7,
 }
 
 /// The bytes are not a record that a release of Avtomatika wrote.
@@ -203,6 +206,33 @@ struct StoredEntry {
     duration_ns: Option<u64>,
 }
 
+/// Written with every change of an open job.
+#[derive(Message)]
+struct StoredStub {
+    #[prost(bytes = "vec", tag = "1")]
+    job_id: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    status: u32,
+    #[prost(uint64, tag = "3")]
+    history_len: u64,
+    #[prost(int64, optional, tag = "4")]
+    next_due_us: Option<i64>,
+    #[prost(message, optional, tag = "5")]
+    task: Option<StoredStubTask>,
+}
+
+#[derive(Message)]
+struct StoredStubTask {
+    #[prost(bytes = "vec", tag = "1")]
+    task_id: Vec<u8>,
+    #[prost(string, tag = "2")]
+    task_type: String,
+    #[prost(sint32, tag = "3")]
+    priority: i32,
+    #[prost(int64, tag = "4")]
+    ready_at_us: i64,
+}
+
 #[derive(Message)]
 struct StoredSession {
     #[prost(int64, tag = "1")]
@@ -361,6 +391,47 @@ pub(super) fn decode_end(id: JobId, record: &[u8]) -> Result<(Standing, Option<T
     let message: StoredEnd = unseal(Kind::Job, id.as_bytes(), record)?;
     let standing = Standing { status: job_status(message.status)?, history_len: message.history_len };
     Ok((standing, message.finished_at_us.map(Timestamp::from_micros)))
+}
+
+/// The stub of an open job.
+pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
+    let message = StoredStub {
+        job_id: stub.id.as_bytes().to_vec(),
+        status: stub.status as u32,
+        history_len: stub.history_len,
+        next_due_us: stub.next_due.map(Timestamp::as_micros),
+        task: stub.task.as_ref().map(|task| StoredStubTask {
+            task_id: task.task_id.as_bytes().to_vec(),
+            task_type: task.task_type.to_string(),
+            priority: task.priority,
+            ready_at_us: task.ready_at.as_micros(),
+        }),
+    };
+    seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
+}
+
+/// The stub of the open job with this key. `shared` gives one text for each task type, however many stubs name it.
+pub(super) fn decode_stub(
+    key: i64,
+    record: &[u8],
+    shared: &mut impl FnMut(&str) -> Arc<str>,
+) -> Result<Stub, Damaged> {
+    let message: StoredStub = unseal(Kind::Stub, &key.to_le_bytes(), record)?;
+    let task = |task: StoredStubTask| -> Result<StubTask, Damaged> {
+        Ok(StubTask {
+            task_id: task_id(&task.task_id)?,
+            task_type: shared(&task.task_type),
+            priority: task.priority,
+            ready_at: Timestamp::from_micros(task.ready_at_us),
+        })
+    };
+    Ok(Stub {
+        id: JobId::from_bytes(exactly(&message.job_id)?),
+        status: job_status(message.status)?,
+        history_len: message.history_len,
+        next_due: message.next_due_us.map(Timestamp::from_micros),
+        task: message.task.map(task).transpose()?,
+    })
 }
 
 /// Entries of one job's history.
@@ -692,6 +763,10 @@ mod tests {
             let origin = decode_submission(job.id, &buffer).unwrap();
             prop_assert_eq!(&origin.idempotency_key, &Some(name.clone()));
             prop_assert_eq!(&origin.submission, &job.submission);
+            if let Some(stub) = Stub::of(&job) {
+                encode_stub(&stub, &mut buffer);
+                prop_assert_eq!(decode_stub(job.id.key(), &buffer, &mut |text| text.into()).unwrap(), stub);
+            }
 
             encode_history(job.id, &entries, &mut buffer);
             prop_assert_eq!(decode_history(job.id, &buffer).unwrap(), entries);
@@ -717,6 +792,10 @@ mod tests {
             let checksum = checksum(Kind::History, job.id.as_bytes(), &sealed);
             sealed.extend(checksum.to_le_bytes());
             let _ = decode_history(job.id, &sealed);
+            let mut sealed = [&[FORMAT], bytes.as_slice()].concat();
+            let checksum = super::checksum(Kind::Stub, &7_i64.to_le_bytes(), &sealed);
+            sealed.extend(checksum.to_le_bytes());
+            let _ = decode_stub(7, &sealed, &mut |text| text.into());
         }
     }
 
@@ -757,7 +836,7 @@ mod tests {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    const RELEASED: [&str; 7] = [
+    const RELEASED: [&str; 8] = [
         concat!(
             "010a0461636d651206726573697a65180220e987f9c0c1c482032a217b2022696e707574223a203131343235",
             "323133333135323533363932313738207d320d0a0670617269747912036f6464380140014802691b919c",
@@ -790,6 +869,10 @@ mod tests {
             "323133333135323533363932313738207d320d0a0670617269747912036f646438014001480252076f726465",
             "722d37d1c0ded6",
         ),
+        concat!(
+            "010a10018bcfe568017000bdf89c91819e55731008180320e987f9c0c1c482032a2b0a10db5a50ad9af442ae",
+            "a666a15fc9a3800a120c70726f636573735f64617461180120e987f9c0c1c482039bd38091",
+        ),
     ];
 
     /// These bytes are on people's disks: if this test fails, the change breaks every store there is.
@@ -821,6 +904,8 @@ mod tests {
         encode_idempotency(&key, full.id, &mut buffer);
         lines.push(hex(&buffer));
         encode_submission(&full, Some("order-7"), &mut buffer);
+        lines.push(hex(&buffer));
+        encode_stub(&Stub::of(&full).unwrap(), &mut buffer);
         lines.push(hex(&buffer));
         assert_eq!(lines, RELEASED);
     }

@@ -7,7 +7,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::{Definition, load},
-    conductor::Settings,
+    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     store::{StoreError, memory::MemoryStore},
     time::SystemClock,
 };
@@ -75,6 +75,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
         settings: Settings {
             max_open_jobs: 100,
             max_workers: 10,
+            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: Duration::ZERO,
             entropy_seed: [7; 32],
         },

@@ -64,6 +64,7 @@ impl Story {
             "report" => self.report(&words),
             "lost" => Event::WorkerLost { task_id: self.task(words[1]), worker_id: Arc::from("w1") },
             "overdue" => Event::AttemptTimedOut { task_id: self.task(words[1]), worker_id: Arc::from("w1") },
+            "not_offerable" => Event::NotOfferable { task_id: self.task(words[1]) },
             "due" => Event::Due { task_is_held: words.get(1) == Some(&"held") },
             "cancel" => Event::CancelRequested { reason: words.get(1).map(|reason| Arc::from(*reason)) },
             other => panic!("a story has no word {other:?}"),
@@ -222,5 +223,6 @@ stories! {
     choices_and_passes
     expressions_that_have_no_value
     custom_outcomes
+    params_that_no_longer_compute
     too_many_moves
 }

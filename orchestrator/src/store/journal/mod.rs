@@ -30,8 +30,8 @@ use self::{
     ring::{Appended, Found, Ring},
 };
 use super::{
-    Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing, Store,
-    StoreError, Write, listing::Listing, sqlite::SqliteStore,
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing,
+    Store, StoreError, Stub, Write, listing::Listing, sqlite::SqliteStore,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -308,8 +308,7 @@ impl<S> Shared<S> {
 
     /// The newest of what is on its way.
     fn newest<T>(&self, look: impl Fn(&Pending) -> Option<T>) -> Option<T> {
-        let state = self.state();
-        look(&state.gathering).or_else(|| state.applying.as_deref().and_then(look))
+        self.state().newest(look)
     }
 
     /// What is on its way, the newer first. A reader takes it before it reads the store behind: what leaves it meanwhile has
@@ -322,6 +321,10 @@ impl<S> Shared<S> {
 }
 
 impl State {
+    fn newest<T>(&self, look: impl Fn(&Pending) -> Option<T>) -> Option<T> {
+        look(&self.gathering).or_else(|| self.applying.as_deref().and_then(look))
+    }
+
     fn check(&self) -> Result<(), StoreError> {
         match &self.failed {
             None => Ok(()),
@@ -359,26 +362,37 @@ impl<S: Store> Store for JournaledStore<S> {
         }
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        let news: HashMap<JobId, Option<Arc<Job>>> = {
+            let state = self.shared.state();
+            let newest = |id| state.newest(|pending| pending.job(id).map(|news| news.job().cloned()));
+            ids.iter().filter_map(|&id| newest(id).map(|job| (id, job))).collect()
+        };
+        let behind: Vec<JobId> = ids.iter().copied().filter(|id| !news.contains_key(id)).collect();
+        for (id, job) in news {
+            if each(id, job.map(Arc::unwrap_or_clone)).is_break() {
+                return Ok(());
+            }
+        }
+        self.shared.behind.load_many(&behind, each)
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         let (news, removed) = self.news();
         let mut news = news.into_values().peekable();
-        let mut tell = |job: Arc<Job>| {
-            if !job.status.is_terminal() {
-                each(Arc::unwrap_or_clone(job));
+        let tell = |each: &mut dyn FnMut(Stub), job: &Job| Stub::of(job).into_iter().for_each(each);
+        self.shared.behind.open_jobs(&mut |stub| {
+            while let Some(new) = news.next_if(|new| new.id.key() < stub.id.key()) {
+                tell(each, &new);
             }
-        };
-        self.shared.behind.open_jobs(&mut |job| {
-            while let Some(new) = news.next_if(|new| new.id.key() < job.id.key()) {
-                tell(new);
-            }
-            match news.next_if(|new| new.id == job.id) {
-                Some(new) if new.history_len >= job.history_len => tell(new),
+            match news.next_if(|new| new.id == stub.id) {
+                Some(new) if new.history_len >= stub.history_len => tell(each, &new),
                 // Its end and its removal are both on their way.
-                _ if removed.contains(&job.id) => {}
-                _ => tell(Arc::new(job)),
+                _ if removed.contains(&stub.id) => {}
+                _ => each(stub),
             }
         })?;
-        news.for_each(tell);
+        news.for_each(|new| tell(each, &new));
         Ok(())
     }
 

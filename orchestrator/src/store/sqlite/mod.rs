@@ -24,8 +24,8 @@ use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
-    Batch, BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing, Store,
-    StoreError, files,
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing,
+    Store, StoreError, Stub, files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -105,7 +105,11 @@ impl Store for SqliteStore {
         self.lookups.get()?.load(id)
     }
 
-    fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        self.lookups.get()?.load_many(ids, each)
+    }
+
+    fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         self.scans.get()?.open_jobs(each)
     }
 

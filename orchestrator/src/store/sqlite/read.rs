@@ -1,20 +1,21 @@
 //! Answers: a few read-only connections, each of which sees the last commit that has returned.
 
 use std::{
+    collections::HashMap,
     ops::{ControlFlow, Deref},
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use avtomatika_proto::{JobId, SessionId};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, config::DbConfig};
 
-use super::{At, PARTITION, corrupt};
+use super::{At, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, SessionRecord, Standing,
-        StoreError,
+        BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, SessionRecord,
+        Standing, StoreError, Stub,
         listing::Listing,
         pruning::Slicing,
         record::{self, Origin},
@@ -87,6 +88,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).at(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Or each new value of a parameter has its statement compiled again, which takes longer than to run it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).at(path)?;
     connection
         .execute_batch(&format!(
             "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{CACHE_KIB};"
@@ -123,8 +126,10 @@ macro_rules! select_job {
 
 const LOAD: &str = select_job!("WHERE jobs.key = ?1");
 
-/// The condition is that of the index `jobs_open`; the order is the index's own.
-const OPEN_JOBS: &str = select_job!("WHERE jobs.partition = ?1 AND jobs.status < 9 ORDER BY jobs.key");
+const OPEN_JOBS: &str = "SELECT key, record FROM open_jobs ORDER BY key";
+
+/// The open jobs of a database that has no stubs yet.
+const JOBS_WITHOUT_STUBS: &str = select_job!("WHERE jobs.status < 9 ORDER BY jobs.key");
 
 const LIST: &str =
     select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
@@ -145,18 +150,33 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(LOAD).at(path)?;
         let mut rows = statement.query([id.key()]).at(path)?;
         let Some(row) = rows.next().at(path)? else { return Ok(None) };
-        let job = self.job(row, job_id(row, 0).at(path)?)?;
+        let job = job(path, row)?;
         // The key is a part of the id only: it may be another job's.
         Ok(Some(job).filter(|job| job.id == id))
     }
 
-    pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Job)) -> Result<(), StoreError> {
+    pub(super) fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
+        let snapshot = self.unchecked_transaction().at(&self.readers.path)?;
+        for &id in ids {
+            if each(id, self.load(id)?).is_break() {
+                break;
+            }
+        }
+        snapshot.finish().at(&self.readers.path)
+    }
+
+    pub(super) fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
         let path = &self.readers.path;
+        let mut task_types: HashMap<String, Arc<str>> = HashMap::new();
+        let mut shared = |task_type: &str| match task_types.get(task_type) {
+            Some(shared) => shared.clone(),
+            None => task_types.entry(task_type.to_owned()).or_insert(task_type.into()).clone(),
+        };
         let mut statement = self.prepare_cached(OPEN_JOBS).at(path)?;
-        let mut rows = statement.query([PARTITION]).at(path)?;
+        let mut rows = statement.query(()).at(path)?;
         while let Some(row) = rows.next().at(path)? {
-            let id = job_id(row, 0).at(path)?;
-            each(self.job(row, id)?);
+            let key = row.get(0).at(path)?;
+            each(record::decode_stub(key, blob(row, 1).at(path)?, &mut shared).at(path)?);
         }
         Ok(())
     }
@@ -186,7 +206,7 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(ENDED).at(path)?;
         let mut rows = statement.query((keys.start, keys.end)).at(path)?;
         while let Some(row) = rows.next().at(path)? {
-            let (id, status) = (job_id(row, 0).at(path)?, self.status(row, 1)?);
+            let (id, status) = (job_id(row, 0).at(path)?, status(path, row, 1)?);
             if slicing.reach(id.key()).is_break() {
                 break;
             }
@@ -195,7 +215,7 @@ impl Reader<'_> {
             }
             let record = blob(row, 2).at(path)?;
             let (Standing { status: recorded, .. }, finished_at) = record::decode_end(id, record).at(path)?;
-            self.check_status(id, status, recorded)?;
+            check_status(path, id, status, recorded)?;
             if slicing.wants(status, finished_at, record.len()) {
                 self.goes_with(id, &mut slicing)?;
             }
@@ -207,7 +227,7 @@ impl Reader<'_> {
         let path = &self.readers.path;
         let mut statement = self.prepare_cached(GOES_WITH).at(path)?;
         let mut rows = statement.query([job_id.key()]).at(path)?;
-        let Some(row) = rows.next().at(path)? else { return Err(self.no_submission(job_id)) };
+        let Some(row) = rows.next().at(path)? else { return Err(no_submission(path, job_id)) };
         let record = blob(row, 0).at(path)?;
         let history_bytes: Option<i64> = row.get(1).at(path)?;
         let origin = record::decode_submission(job_id, record).at(path)?;
@@ -225,14 +245,14 @@ impl Reader<'_> {
             return Ok(ControlFlow::Break(()));
         }
         let blueprint = row.get_ref(2).and_then(|value| Ok(value.as_str()?)).at(path)?;
-        if !listing.wants(self.status(row, 3)?, blueprint) {
+        if !listing.wants(status(path, row, 3)?, blueprint) {
             return Ok(ControlFlow::Continue(()));
         }
-        let origin = self.origin(row, id)?;
+        let origin = origin(path, row, id)?;
         if !listing.wants_origin(origin.created_at, &origin.submission) {
             return Ok(ControlFlow::Continue(()));
         }
-        Ok(listing.take(self.job_of(row, id, origin)?))
+        Ok(listing.take(job_of(path, row, id, origin)?))
     }
 
     pub(super) fn history(
@@ -331,55 +351,64 @@ impl Reader<'_> {
         }
         Ok(blueprints)
     }
+}
 
-    /// The job of a row of `select_job!`.
-    fn job(&self, row: &Row<'_>, id: JobId) -> Result<Job, StoreError> {
-        let origin = self.origin(row, id)?;
-        self.job_of(row, id, origin)
+/// Calls `each` for every open job of a database in the format before stubs.
+pub(super) fn jobs_without_stubs(
+    connection: &Connection,
+    path: &Path,
+    mut each: impl FnMut(Job) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = connection.prepare(JOBS_WITHOUT_STUBS).at(path)?;
+    let mut rows = statement.query(()).at(path)?;
+    while let Some(row) = rows.next().at(path)? {
+        each(job(path, row)?)?;
     }
+    Ok(())
+}
 
-    fn job_of(&self, row: &Row<'_>, id: JobId, origin: Origin) -> Result<Job, StoreError> {
-        let path = &self.readers.path;
-        let job = record::decode_job(id, origin, blob(row, 4).at(path)?).at(path)?;
-        self.check_status(id, self.status(row, 3)?, job.status)?;
-        Ok(job)
-    }
+/// The job of a row of `select_job!`.
+fn job(path: &Path, row: &Row<'_>) -> Result<Job, StoreError> {
+    let id = job_id(row, 0).at(path)?;
+    job_of(path, row, id, origin(path, row, id)?)
+}
 
-    fn check_status(&self, id: JobId, in_row: JobStatus, in_record: JobStatus) -> Result<(), StoreError> {
-        if in_row == in_record {
-            return Ok(());
-        }
-        let reason = format!("the row of job {id} and its record disagree on the status");
-        Err(corrupt(&self.readers.path, reason))
-    }
+fn job_of(path: &Path, row: &Row<'_>, id: JobId, origin: Origin) -> Result<Job, StoreError> {
+    let job = record::decode_job(id, origin, blob(row, 4).at(path)?).at(path)?;
+    check_status(path, id, status(path, row, 3)?, job.status)?;
+    Ok(job)
+}
 
-    fn no_submission(&self, id: JobId) -> StoreError {
-        corrupt(&self.readers.path, format!("the submission of job {id} is missing"))
+fn check_status(path: &Path, id: JobId, in_row: JobStatus, in_record: JobStatus) -> Result<(), StoreError> {
+    if in_row == in_record {
+        return Ok(());
     }
+    Err(corrupt(path, format!("the row of job {id} and its record disagree on the status")))
+}
 
-    /// The part of the job that was written once. The columns are checked against it: they have no checksum
-    /// of their own.
-    fn origin(&self, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
-        let path = &self.readers.path;
-        let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
-        let Some(record) = record else {
-            return Err(self.no_submission(id));
-        };
-        let origin = record::decode_submission(id, record).at(path)?;
-        let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
-        if text(1)? == &*origin.client && text(2)? == &*origin.blueprint {
-            Ok(origin)
-        } else {
-            Err(corrupt(path, format!("the row of job {id} and its submission disagree")))
-        }
-    }
+fn no_submission(path: &Path, id: JobId) -> StoreError {
+    corrupt(path, format!("the submission of job {id} is missing"))
+}
 
-    fn status(&self, row: &Row<'_>, column: usize) -> Result<JobStatus, StoreError> {
-        let path = &self.readers.path;
-        let number: u8 = row.get(column).at(path)?;
-        JobStatus::from_number(number)
-            .ok_or_else(|| corrupt(path, format!("{number} is not the number of a job status")))
+/// The part of the job that was written once. The columns are checked against it: they have no checksum of their own.
+fn origin(path: &Path, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
+    let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
+    let Some(record) = record else {
+        return Err(no_submission(path, id));
+    };
+    let origin = record::decode_submission(id, record).at(path)?;
+    let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
+    if text(1)? == &*origin.client && text(2)? == &*origin.blueprint {
+        Ok(origin)
+    } else {
+        Err(corrupt(path, format!("the row of job {id} and its submission disagree")))
     }
+}
+
+fn status(path: &Path, row: &Row<'_>, column: usize) -> Result<JobStatus, StoreError> {
+    let number: u8 = row.get(column).at(path)?;
+    JobStatus::from_number(number)
+        .ok_or_else(|| corrupt(path, format!("{number} is not the number of a job status")))
 }
 
 fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
@@ -392,8 +421,10 @@ fn blob<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<&'r [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
     use super::*;
-    use crate::store::{Store, sqlite::SqliteStore};
+    use crate::store::{Batch, Store, conformance::Samples, sqlite::SqliteStore};
 
     /// The steps of the query, as SQLite tells them.
     fn plan(store: &SqliteStore, sql: &str) -> String {
@@ -413,7 +444,6 @@ mod tests {
         let submission = "SEARCH submissions USING INTEGER PRIMARY KEY (rowid=?) LEFT-JOIN";
         for (sql, jobs) in [
             (LOAD, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
-            (OPEN_JOBS, "SEARCH jobs USING INDEX jobs_open (partition=?)"),
             (LIST, "SEARCH jobs USING INDEX jobs_by_client (client=? AND rowid>? AND rowid<?)"),
         ] {
             assert_eq!(plan(&store, sql), format!("{jobs}; {submission}"));
@@ -424,6 +454,24 @@ mod tests {
             "SEARCH submissions USING INTEGER PRIMARY KEY (rowid=?); SCALAR SUBQUERY 1; \
              SEARCH history USING PRIMARY KEY (key=?)"
         );
+        assert_eq!(plan(&store, OPEN_JOBS), "SCAN open_jobs");
+    }
+
+    #[test]
+    fn no_statement_is_compiled_again_for_other_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let mut samples = Samples::new(1);
+        let jobs: Vec<Job> = (0..10).map(|_| samples.job("acme")).collect();
+        let writes = jobs.iter().map(|job| samples.insert(job)).collect();
+        store.commit(&Batch { writes }).unwrap();
+        let reader = store.lookups.get().unwrap();
+        for job in &jobs {
+            assert_eq!(reader.load(job.id), Ok(Some(job.clone())));
+        }
+        let statement = reader.prepare_cached(LOAD).unwrap();
+        assert_eq!(statement.get_status(StatementStatus::Run), 10, "it is the statement that was used");
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
     }
 
     #[test]

@@ -12,10 +12,11 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{At, corrupt};
+use super::{At, corrupt, read};
 use crate::store::{
-    StoreError,
+    StoreError, Stub,
     files::{self, PRIVATE_FILE, io_error},
+    record,
 };
 
 /// Marks a database as Avtomatika's: "Avto".
@@ -30,10 +31,19 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Bytes of an SQLite database's header.
 const HEADER_LEN: usize = 100;
 
+/// One step from a format to the next, within a transaction.
+enum Migration {
+    Sql(&'static str),
+    /// For what has to be made from records, which SQL cannot read.
+    Rust(fn(&Connection, &Path) -> Result<(), StoreError>),
+}
+
 /// Each brings the database to the next format; the format is how many have run. What is released here is
 /// never changed, only added to.
-const MIGRATIONS: &[&str] = &[
-    "
+const MIGRATIONS: &[Migration] =
+    &[Migration::Sql(TABLES), Migration::Rust(add_stubs), Migration::Sql(JOURNAL)];
+
+const TABLES: &str = "
     -- Job rows are keyed by the 60 leading bits of the job id, which saves an index. The columns are what
     -- rows are selected by; everything else is in the records.
     CREATE TABLE jobs (
@@ -82,15 +92,32 @@ const MIGRATIONS: &[&str] = &[
         record BLOB NOT NULL,
         PRIMARY KEY (name, version)
     ) STRICT, WITHOUT ROWID;
-",
-    "
+";
+
+/// Recovery reads the stubs of the open jobs, which stand in a table of their own, in place of the jobs behind an index.
+fn add_stubs(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+    connection
+        .execute_batch(
+            "CREATE TABLE open_jobs (key INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT;
+             DROP INDEX jobs_open;",
+        )
+        .at(path)?;
+    let mut insert = connection.prepare("INSERT INTO open_jobs (key, record) VALUES (?1, ?2)").at(path)?;
+    let mut buffer = Vec::new();
+    read::jobs_without_stubs(connection, path, |job| {
+        let Some(stub) = Stub::of(&job) else { return Ok(()) };
+        record::encode_stub(&stub, &mut buffer);
+        insert.execute((stub.id.key(), &buffer)).at(path).map(drop)
+    })
+}
+
+const JOURNAL: &str = "
     -- Up to which frame a journal before the database has been applied; no row before the first.
     CREATE TABLE journal (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         applied INTEGER NOT NULL
     ) STRICT;
-",
-];
+";
 
 /// The newest format that this release knows.
 fn newest() -> i64 {
@@ -201,9 +228,50 @@ pub(super) fn adopt(connection: &mut Connection, path: &Path) -> Result<(), Stor
 fn migrate(connection: &mut Connection, path: &Path, format: i64) -> Result<(), StoreError> {
     for (step, migration) in (1..).zip(MIGRATIONS).filter(|&(step, _)| step > format) {
         let transaction = connection.transaction().at(path)?;
-        transaction.execute_batch(migration).at(path)?;
+        match migration {
+            Migration::Sql(sql) => transaction.execute_batch(sql).at(path)?,
+            Migration::Rust(run) => run(&transaction, path)?,
+        }
         transaction.pragma_update(None, "user_version", step).at(path)?;
         transaction.commit().at(path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::JobStatus,
+        store::{Batch, Store, conformance::Samples, sqlite::SqliteStore},
+    };
+
+    #[test]
+    fn a_store_from_before_stubs_gets_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut samples = Samples::new(1);
+        let jobs: Vec<_> = (0..20).map(|_| samples.job("acme")).collect();
+        let ended = samples.moved(&jobs[7], JobStatus::Finished);
+        let mut writes: Vec<_> = jobs.iter().map(|job| samples.insert(job)).collect();
+        writes.push(samples.update(&ended));
+        let store = SqliteStore::open(dir.path()).unwrap();
+        store.commit(&Batch { writes }).unwrap();
+        drop(store);
+        let connection = Connection::open(dir.path().join(super::super::FILE_NAME)).unwrap();
+        connection
+            .execute_batch(
+                "DROP TABLE journal;
+                 DROP TABLE open_jobs;
+                 CREATE INDEX jobs_open ON jobs (partition) WHERE status < 9;
+                 PRAGMA user_version = 1;",
+            )
+            .unwrap();
+        drop(connection);
+
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let mut stubs = Vec::new();
+        store.open_jobs(&mut |stub| stubs.push(stub)).unwrap();
+        let open = jobs.iter().filter(|job| job.id != ended.id);
+        assert_eq!(stubs, open.filter_map(Stub::of).collect::<Vec<_>>());
+    }
 }

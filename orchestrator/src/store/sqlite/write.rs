@@ -12,7 +12,7 @@ use super::{At, PARTITION, schema, store_error};
 use crate::{
     engine::{HistoryEntry, Job},
     store::{
-        Batch, IdempotencyKey, Removal, StoreError, Write,
+        Batch, IdempotencyKey, Removal, StoreError, Stub, Write,
         files::{self, Identity},
         record,
     },
@@ -175,7 +175,11 @@ impl Writer {
         )?;
         record::encode_submission(job, idempotency.map(|key| &*key.key), &mut self.buffer);
         let sql = "INSERT INTO submissions (key, record) VALUES (?1, ?2)";
-        execute(&self.connection, sql, (key, &self.buffer))
+        execute(&self.connection, sql, (key, &self.buffer))?;
+        match Stub::of(job) {
+            Some(stub) => self.put_stub(&stub),
+            None => Ok(()),
+        }
     }
 
     fn update_job(&mut self, job: &Job) -> Result<(), Fault> {
@@ -184,7 +188,19 @@ impl Writer {
             .connection
             .prepare_cached("UPDATE jobs SET status = ?3, record = ?4 WHERE key = ?1 AND id = ?2")?
             .execute((job.id.key(), job.id.as_bytes(), job.status as u8, &self.buffer))?;
-        if rows == 1 { Ok(()) } else { Err(Fault::Ours(format!("job {} is not there", job.id))) }
+        if rows != 1 {
+            return Err(Fault::Ours(format!("job {} is not there", job.id)));
+        }
+        match Stub::of(job) {
+            Some(stub) => self.put_stub(&stub),
+            None => execute(&self.connection, "DELETE FROM open_jobs WHERE key = ?1", [job.id.key()]),
+        }
+    }
+
+    fn put_stub(&mut self, stub: &Stub) -> Result<(), Fault> {
+        record::encode_stub(stub, &mut self.buffer);
+        let sql = "INSERT OR REPLACE INTO open_jobs (key, record) VALUES (?1, ?2)";
+        execute(&self.connection, sql, (stub.id.key(), &self.buffer))
     }
 
     fn append_history(&mut self, id: JobId, entries: &[HistoryEntry]) -> Result<(), Fault> {
