@@ -268,7 +268,7 @@ impl Worker {
     async fn task(&mut self) -> Assignment {
         loop {
             match self.next().await {
-                ToWorker::Task(assignment) => return assignment,
+                ToWorker::Task(assignment) => return *assignment,
                 ToWorker::Welcome { .. } | ToWorker::Ack { .. } => {}
                 other => panic!("expected a task, got {other:?}"),
             }

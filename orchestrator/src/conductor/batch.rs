@@ -6,6 +6,7 @@ use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
 use tokio::sync::mpsc;
 
 use super::{
+    admission::Admission,
     book::Entry,
     mailbox::{Accepted, Follow, Registered, Reply},
     view::JobView,
@@ -52,6 +53,8 @@ pub(super) enum Afterwards {
     Pruned { count: usize, reply: Reply<Result<usize, ApiError>> },
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
+    /// A large payload is durable: the next one may come in.
+    Admitted(Admission),
     /// The key is in the store: forget that it was on its way there.
     KeyStored { client: Arc<str>, key: Arc<str>, job_id: JobId },
 }

@@ -40,6 +40,7 @@ impl Core {
                 match self.decide_first(&job, idempotency.clone()) {
                     Ok(job) => {
                         self.remember_key(idempotency, id);
+                        self.keep(submit.admission);
                         self.answer_submission(job, false, submit.follow, reply);
                     }
                     Err(refusal) => {

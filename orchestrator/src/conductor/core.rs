@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::{
     BATCH_MAX, SLEEP_MAX,
+    admission::Admission,
     batch::{Afterwards, Batch},
     book::Book,
     handle::{job_not_found, shutting_down},
@@ -125,8 +126,9 @@ impl Core {
             Request::Open { session_id, credential, held, outbox, reply } => {
                 let _ = reply.send(self.open_stream(session_id, credential, &held, outbox));
             }
-            Request::FromWorker { session_id, stream, message } => {
+            Request::FromWorker { session_id, stream, message, admission } => {
                 self.worker_says(session_id, stream, message);
+                self.keep(admission);
             }
             Request::Prune(removals, reply) => self.prune(removals, reply),
             Request::Drain(reply) => {
@@ -222,6 +224,7 @@ impl Core {
                     let _ = reply.send(Ok(count));
                 }
                 Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
+                Afterwards::Admitted(admission) => drop(admission),
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
             }
         }
@@ -325,7 +328,7 @@ impl Core {
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Cancelled { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
-            Afterwards::Watched { .. } => {}
+            Afterwards::Watched { .. } | Afterwards::Admitted(_) => {}
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
             Afterwards::SessionRemoved(session_id) => self.gone.push(session_id),
             Afterwards::Answered { session_id, task_id, .. } => {
@@ -470,6 +473,13 @@ impl Core {
             ready_tasks: self.dispatch.ready_counts(),
             running_tasks,
             started_at: self.started_at,
+        }
+    }
+
+    /// Keeps an admission until what has been decided is durable.
+    pub fn keep(&mut self, admission: Admission) {
+        if admission.is_held() {
+            self.batch.afterwards.push(Afterwards::Admitted(admission));
         }
     }
 

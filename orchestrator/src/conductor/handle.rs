@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    admission::{Admission, Admissions},
     mailbox::{Accepted, Follow, Mailbox, Request, Submit},
     view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
@@ -25,6 +26,7 @@ pub struct Conductor {
     pub(super) mailbox: Mailbox,
     pub(super) store: Arc<dyn Store>,
     pub(super) blueprints: Arc<Registry>,
+    pub(super) admissions: Admissions,
 }
 
 /// One page of a client's jobs.
@@ -84,11 +86,32 @@ impl Conductor {
     /// `BLUEPRINT_NOT_FOUND`, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
     /// Nothing was stored when any of them is returned.
     pub async fn submit(&self, client: &Arc<str>, request: SubmitRequest) -> Result<Submitted, ApiError> {
+        let admission = self.admit(request.submission.initial_data.as_str().len()).await;
+        self.submit_admitted(client, request, admission).await
+    }
+
+    /// Waits until a payload of so many bytes may come in. To be asked before anybody looks into it; what is not large need not
+    /// wait.
+    pub async fn admit(&self, payload_bytes: usize) -> Admission {
+        self.admissions.admit(payload_bytes).await
+    }
+
+    /// [`Conductor::submit`] of a payload that has been let in.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn submit_admitted(
+        &self,
+        client: &Arc<str>,
+        request: SubmitRequest,
+        admission: Admission,
+    ) -> Result<Submitted, ApiError> {
         let SubmitRequest { blueprint: name, submission, idempotency_key, wait } = request;
         let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission)));
         let submission = Arc::new(submission);
-        let submit = |follow| Submit { client: client.clone(), blueprint, submission, idempotency, follow };
+        let submit =
+            |follow| Submit { client: client.clone(), blueprint, submission, idempotency, follow, admission };
         if wait.is_zero() {
             let submit = submit(Follow::Not);
             let accepted = self.mailbox.ask(|reply| Request::Submit(submit, reply)).await??;

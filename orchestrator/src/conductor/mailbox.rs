@@ -10,6 +10,7 @@ use tokio::sync::{
 
 use super::{
     MAILBOX_MAX,
+    admission::Admission,
     handle::shutting_down,
     view::{JobView, LeaseView, Progress, Stats, WorkerView},
 };
@@ -98,7 +99,13 @@ pub(super) enum Request {
         reply: Reply<Result<u64, ApiError>>,
     },
     /// A worker says something on its stream.
-    FromWorker { session_id: SessionId, stream: u64, message: FromWorker },
+    FromWorker {
+        session_id: SessionId,
+        stream: u64,
+        message: FromWorker,
+        /// Kept until what follows is durable.
+        admission: Admission,
+    },
     /// Forget jobs that have ended. The answer is how many were forgotten.
     Prune(Vec<Removal>, Reply<Result<usize, ApiError>>),
     /// Hand out nothing more, commit what is in flight, say goodbye.
@@ -113,6 +120,8 @@ pub(super) struct Submit {
     /// The key and the fingerprint of the request.
     pub idempotency: Option<(Arc<str>, [u8; 32])>,
     pub follow: Follow,
+    /// Kept until the job is durable.
+    pub admission: Admission,
 }
 
 /// Whether the submitter wants to know how the job ends.

@@ -6,6 +6,7 @@
 //!
 //! One thread owns everything in here, so there are no locks and one writer per job. It refuses to know wire types.
 
+mod admission;
 mod batch;
 mod book;
 mod clients;
@@ -27,18 +28,20 @@ use std::{sync::Arc, thread, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::{
-    commit::{Commits, Writer},
-    core::Core,
-    loader::{Loader, Loads},
-    mailbox::{Mailbox, Request},
-};
 pub use self::{
+    admission::Admission,
     core::Settings,
     handle::{Conductor, JobsPage, Watch},
     mailbox::{FromWorker, Registered, WorkerResult},
     sessions::{OpenStream, Sessions},
     view::{JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
+};
+use self::{
+    admission::Admissions,
+    commit::{Commits, Writer},
+    core::Core,
+    loader::{Loader, Loads},
+    mailbox::{Mailbox, Request},
 };
 use crate::{
     blueprint::Registry,
@@ -83,7 +86,8 @@ pub fn start(
     metrics: Arc<Metrics>,
 ) -> Result<Running, StoreError> {
     let (mailbox, requests) = Mailbox::new();
-    let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone() };
+    let admissions = Admissions::new();
+    let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone(), admissions };
     let core = Core::recover(store.clone(), clock, blueprints.clone(), settings, metrics.clone())?;
     let (loader, loads, loading) = loader::start(store.clone(), blueprints)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;

@@ -7,17 +7,22 @@ use avtomatika_proto::{ApiError, SessionId, TaskId};
 
 use super::{
     Conductor,
+    admission::{Admission, Admissions},
     mailbox::{FromWorker, Mailbox, Registered, Request},
 };
 use crate::{dispatch::Outbox, store::WorkerRecord};
 
 /// The way into the conductor for everything that serves workers. Cheap to clone.
 #[derive(Clone)]
-pub struct Sessions(Mailbox);
+pub struct Sessions {
+    mailbox: Mailbox,
+    admissions: Admissions,
+}
 
 /// An open stream: only its owner may speak in the session's name.
 pub struct OpenStream {
     mailbox: Mailbox,
+    admissions: Admissions,
     session_id: SessionId,
     stream: u64,
 }
@@ -25,7 +30,7 @@ pub struct OpenStream {
 impl Conductor {
     /// The door for workers.
     pub fn sessions(&self) -> Sessions {
-        Sessions(self.mailbox.clone())
+        Sessions { mailbox: self.mailbox.clone(), admissions: self.admissions.clone() }
     }
 }
 
@@ -35,7 +40,7 @@ impl Sessions {
     /// # Errors
     /// `TOO_MANY_WORKERS`, `STORAGE_FULL`, `SHUTTING_DOWN`.
     pub async fn register(&self, worker: WorkerRecord, credential: [u8; 32]) -> Result<Registered, ApiError> {
-        self.0.ask(|reply| Request::Register { worker, credential, reply }).await?
+        self.mailbox.ask(|reply| Request::Register { worker, credential, reply }).await?
     }
 
     /// Opens the session's stream; its messages will come through `outbox`, the welcome first.
@@ -50,16 +55,28 @@ impl Sessions {
         outbox: Outbox,
     ) -> Result<OpenStream, ApiError> {
         let open = |reply| Request::Open { session_id, credential, held, outbox, reply };
-        let stream = self.0.ask(open).await??;
-        Ok(OpenStream { mailbox: self.0.clone(), session_id, stream })
+        let stream = self.mailbox.ask(open).await??;
+        let (mailbox, admissions) = (self.mailbox.clone(), self.admissions.clone());
+        Ok(OpenStream { mailbox, admissions, session_id, stream })
     }
 }
 
 impl OpenStream {
+    /// Waits until results with so many bytes of data may come in: see [`Conductor::admit`].
+    pub async fn admit(&self, payload_bytes: usize) -> Admission {
+        self.admissions.admit(payload_bytes).await
+    }
+
     /// Passes on what the worker said. Waits while the mailbox is full: a worker is read no faster than it is served.
     /// Returns whether the conductor still listens.
     pub async fn tell(&self, message: FromWorker) -> bool {
-        let request = Request::FromWorker { session_id: self.session_id, stream: self.stream, message };
+        self.tell_admitted(message, Admission::default()).await
+    }
+
+    /// [`OpenStream::tell`] of what has been let in.
+    pub async fn tell_admitted(&self, message: FromWorker, admission: Admission) -> bool {
+        let (session_id, stream) = (self.session_id, self.stream);
+        let request = Request::FromWorker { session_id, stream, message, admission };
         self.mailbox.tell(request).await
     }
 }

@@ -451,7 +451,7 @@ impl Dispatch {
             session.occupy(offer.task_id);
             self.handed.push(Handed { job_id: offer.job_id, adopted: false });
             let deadline = now + offer.timeout;
-            session.outbox.send(ToWorker::Task(Assignment { offer, deadline }));
+            session.outbox.send(ToWorker::Task(Box::new(Assignment { offer, deadline })));
         }
         self.replace(session_id);
     }

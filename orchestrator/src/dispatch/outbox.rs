@@ -25,7 +25,7 @@ pub enum ToWorker {
         dropped: Vec<TaskId>,
     },
     /// Run this.
-    Task(Assignment),
+    Task(Box<Assignment>),
     /// Stop this.
     Cancel {
         /// The attempt.

@@ -31,7 +31,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Farewell, Outbox, ToWorker, Verdict};
 use crate::{
     api::auth::Auth,
-    conductor::{FromWorker, OpenStream, Progress, Sessions, WorkerResult},
+    conductor::{Admission, FromWorker, OpenStream, Progress, Sessions, WorkerResult},
     engine::JobError,
     json::Json,
     store::WorkerRecord,
@@ -137,13 +137,25 @@ async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream) {
         };
         // A message without an arm that this version knows is a sign of life and nothing else.
         let Some(message) = message.message else { continue };
-        for said in domain(message) {
-            if !open.tell(said).await {
+        let mut admission = open.admit(data_bytes(&message)).await;
+        let mut said = domain(message).into_iter().peekable();
+        while let Some(one) = said.next() {
+            // The last one of a message keeps the admission of all.
+            let admission =
+                if said.peek().is_none() { std::mem::take(&mut admission) } else { Admission::default() };
+            if !open.tell_admitted(one, admission).await {
                 return;
             }
         }
     }
     open.tell(FromWorker::Ended).await;
+}
+
+fn data_bytes(message: &Up) -> usize {
+    match message {
+        Up::TaskResults(results) => results.results.iter().map(|result| result.data.len()).sum(),
+        _ => 0,
+    }
 }
 
 fn domain(message: Up) -> Vec<FromWorker> {
@@ -252,7 +264,7 @@ fn pack(batch: Vec<ToWorker>) -> Vec<v1::OrchestratorMessage> {
                 dropped_task_ids: texts(&dropped),
             }))),
             ToWorker::Task(assignment) => {
-                let task = wire_task(assignment);
+                let task = wire_task(*assignment);
                 task_bytes += task.params.len();
                 tasks.push(task);
                 if task_bytes >= BATCH_BYTES_TARGET {

@@ -104,6 +104,9 @@ impl Meter {
     }
 }
 
+/// Jobs that share a commit at most. All that are in flight never stand at the same point of their way.
+const JOBS_PER_COMMIT_MAX: usize = 256;
+
 /// Measures the parts, each for so long, in a directory on the file system that matters.
 pub(super) async fn measure(
     plan: &Plan,
@@ -119,8 +122,8 @@ pub(super) async fn measure(
     let worker_stream = worker_stream::measure(in_flight, plan.payload_bytes, each).await?;
     let worker_stream = worker_stream.part(plan.tasks_per_job);
     progress.phase("floor: the store's commits and the disk's syncs");
-    let work =
-        store::Work { jobs_per_commit: in_flight, tasks: plan.tasks_per_job, payload: plan.payload_bytes };
+    let jobs_per_commit = in_flight.min(JOBS_PER_COMMIT_MAX);
+    let work = store::Work { jobs_per_commit, tasks: plan.tasks_per_job, payload: plan.payload_bytes };
     let dir = dir.to_owned();
     let disk = tokio::task::spawn_blocking(move || {
         let cost = store::measure(&dir, work, each)?;
@@ -132,7 +135,7 @@ pub(super) async fn measure(
     let store = StorePart {
         cpu_us_per_job: store.cpu_us_per_job(),
         wall_us_per_job: store.wall_us_per_job(),
-        jobs_per_commit: in_flight,
+        jobs_per_commit,
     };
     let cores = machine::cores();
     let floor_jobs_per_s = jobs_per_s(cores, submission, worker_stream, store);

@@ -37,8 +37,9 @@ async fn submit(
     client: &Arc<str>,
     request: v1::SubmitJobRequest,
 ) -> Result<v1::SubmitJobResponse, ApiError> {
+    let admission = conductor.admit(request.initial_data.len()).await;
     let request = convert::submit_request(request)?;
-    conductor.submit(client, request).await.map(convert::submitted)
+    conductor.submit_admitted(client, request, admission).await.map(convert::submitted)
 }
 
 #[tonic::async_trait]

@@ -19,7 +19,7 @@ use crate::{
         submission::{self, Draft, invalid, invalid_json, quote},
     },
     blueprint::Blueprint,
-    conductor::Submitted,
+    conductor::{Admission, Submitted},
     json::Json,
     spelling::did_you_mean,
 };
@@ -36,13 +36,15 @@ pub(super) async fn at_endpoint(
     let wait = query::wait(&parts.uri, &parts.headers)?;
     let key = query::idempotency_key(&parts.headers)?;
     let name = blueprint.name.clone();
+    let bytes_max = match form {
+        BodyForm::Raw => PAYLOAD_BYTES_MAX,
+        BodyForm::Wrapped => body::ENVELOPE_BYTES_MAX,
+    };
+    let bytes = body::read(&parts.headers, body, bytes_max).await?;
+    let admission = inside.conductor.admit(bytes.len()).await;
     let draft = match form {
-        BodyForm::Raw => {
-            let bytes = body::read(&parts.headers, body, PAYLOAD_BYTES_MAX).await?;
-            Draft::new(name, submission::initial_data(&bytes)?)
-        }
+        BodyForm::Raw => Draft::new(name, submission::initial_data(&bytes)?),
         BodyForm::Wrapped => {
-            let bytes = body::read(&parts.headers, body, body::ENVELOPE_BYTES_MAX).await?;
             let (draft, named) = envelope(&bytes, name)?;
             if named {
                 return Err(invalid("blueprint stands in the body, but the path has named it".to_owned())
@@ -51,7 +53,7 @@ pub(super) async fn at_endpoint(
             draft
         }
     };
-    create(inside, client, Draft { wait, idempotency_key: key, ..draft }).await
+    create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission).await
 }
 
 /// Of the blueprint that the body names.
@@ -64,8 +66,9 @@ pub(super) async fn by_name(
     let wait = query::wait(&parts.uri, &parts.headers)?;
     let key = query::idempotency_key(&parts.headers)?;
     let bytes = body::read(&parts.headers, body, body::ENVELOPE_BYTES_MAX).await?;
+    let admission = inside.conductor.admit(bytes.len()).await;
     let (draft, _) = envelope(&bytes, Arc::from(""))?;
-    create(inside, client, Draft { wait, idempotency_key: key, ..draft }).await
+    create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission).await
 }
 
 #[derive(Serialize)]
@@ -74,9 +77,14 @@ struct AcceptedDocument {
     job_id: String,
 }
 
-async fn create(inside: &Inside, client: Arc<str>, draft: Draft<'_>) -> Result<Response, ApiError> {
+async fn create(
+    inside: &Inside,
+    client: Arc<str>,
+    draft: Draft<'_>,
+    admission: Admission,
+) -> Result<Response, ApiError> {
     let request = draft.check()?;
-    let Submitted { job_id, job, .. } = inside.conductor.submit(&client, request).await?;
+    let Submitted { job_id, job, .. } = inside.conductor.submit_admitted(&client, request, admission).await?;
     let mut response = match job.filter(|view| view.job.status.is_terminal()) {
         Some(view) => reply::json(StatusCode::OK, &JobDocument { view: &view, fields: None }),
         None => {

@@ -43,7 +43,7 @@ pub const FILE_NAME: &str = "avtomatika.journal";
 const CAPACITY_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Body of a frame above which a batch takes the direct way: large payloads need not be written twice.
-const BODY_BYTES_MAX: usize = 2 * 1024 * 1024;
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// When what has gathered is moved on, whichever comes first. Longer, and more of the jobs have ended before they are written
 /// for the first time; shorter, and there is less to apply again after a crash.

@@ -1,5 +1,6 @@
 //! The least that a durable store of jobs does on SQLite: a row for the job and one for its history when it is accepted, and
-//! for each task an update of the one and another row of the other, committed in groups by one writer, every commit synced.
+//! for each task an update of the one and another row of the other, committed in groups by one writer, every commit synced;
+//! and an index of the open jobs, without which nobody could go on with them after a crash.
 
 use std::{
     path::Path,
@@ -33,7 +34,8 @@ const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
     PRAGMA cache_size = -65536;
-    CREATE TABLE jobs (key INTEGER PRIMARY KEY, record BLOB NOT NULL) STRICT;
+    CREATE TABLE jobs (key INTEGER PRIMARY KEY, is_open INTEGER NOT NULL, record BLOB NOT NULL) STRICT;
+    CREATE INDEX open_jobs ON jobs (is_open) WHERE is_open;
     CREATE TABLE history (
         key INTEGER NOT NULL, sequence INTEGER NOT NULL, record BLOB NOT NULL, PRIMARY KEY (key, sequence)
     ) STRICT, WITHOUT ROWID;";
@@ -72,7 +74,8 @@ fn walk(connection: &mut Connection, group: u64, work: Work) -> rusqlite::Result
     let accepted = record(HISTORY_RECORD_BYTES + work.payload);
     let transaction = connection.transaction()?;
     {
-        let mut insert = transaction.prepare_cached("INSERT INTO jobs (key, record) VALUES (?1, ?2)")?;
+        let mut insert =
+            transaction.prepare_cached("INSERT INTO jobs (key, is_open, record) VALUES (?1, 1, ?2)")?;
         let mut append = transaction.prepare_cached(APPEND)?;
         for key in keys.clone() {
             insert.execute(params![key as i64, job])?;
@@ -83,10 +86,11 @@ fn walk(connection: &mut Connection, group: u64, work: Work) -> rusqlite::Result
     for task in 1..=work.tasks {
         let transaction = connection.transaction()?;
         {
-            let mut update = transaction.prepare_cached("UPDATE jobs SET record = ?2 WHERE key = ?1")?;
+            let sql = "UPDATE jobs SET is_open = ?2, record = ?3 WHERE key = ?1";
+            let mut update = transaction.prepare_cached(sql)?;
             let mut append = transaction.prepare_cached(APPEND)?;
             for key in keys.clone() {
-                update.execute(params![key as i64, job])?;
+                update.execute(params![key as i64, task < work.tasks, job])?;
                 append.execute(params![key as i64, task, entry])?;
             }
         }
