@@ -84,6 +84,9 @@ impl Ring {
     /// the caller takes care of them before it appends.
     pub(super) fn open(path: &Path, capacity: u64, applied: u64) -> Result<(Self, Found), StoreError> {
         if files::len(path)?.is_none() {
+            if applied > 0 {
+                tracing::warn!(path = %path.display(), "the journal was removed; what it held and the database did not is lost");
+            }
             create(path)?;
         }
         let file =
