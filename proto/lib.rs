@@ -4,6 +4,7 @@
 //! HTTP, every limit and every rule for names that both ends rely on, and time as people write it and as the protocol
 //! carries it. It refuses to know how either end works.
 
+pub mod codec;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
