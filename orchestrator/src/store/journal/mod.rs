@@ -2,11 +2,11 @@
 //!
 //! The store behind keeps jobs where they can be found: many pages change with every commit, and each costs a write. The
 //! journal keeps what happened in the order in which it happened: one write and one sync of a few blocks, whatever the batch
-//! touches. So a batch is durable when it is in the journal. A thread of its own ([`applier`]) then moves what has gathered
+//! touches. So a batch is durable when it is in the journal. A thread of its own (`applier`) then moves what has gathered
 //! to the store behind, one write for each job however often it changed, in one transaction that also says up to which
 //! frame it reaches. After a crash the frames behind that one are applied again.
 //!
-//! It promises what [`Store`] promises; reads look at what is still on its way ([`pending`]) and then at the store behind.
+//! It promises what [`Store`] promises; reads look at what is still on its way (`pending`) and then at the store behind.
 //! What is rare (sessions, blueprints) or large takes the direct way. It refuses to know how the store behind works.
 
 mod applier;
