@@ -1,6 +1,15 @@
 //! A store behind a journal: what is on its way is read as if it had arrived, and nothing that was acknowledged is lost on it.
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use avtomatika_orchestrator::{
     engine::{Entropy, Job, JobStatus},
@@ -220,6 +229,24 @@ fn without_room_behind_it_the_journal_takes_what_it_can_and_all_of_it_can_be_rea
     assert!(everything(&store, &[], &["acme"]) == everything(&model, &[], &["acme"]));
     store.flush().unwrap();
     assert!(everything(&*behind, &[], &["acme"]) == everything(&model, &[], &["acme"]));
+}
+
+#[test]
+fn a_flush_ends_while_others_go_on_committing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), NEVER);
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for batch in Script::new(1).map(only_jobs).take_while(|_| !enough.load(Ordering::Relaxed)) {
+                store.commit(&batch).unwrap();
+            }
+        });
+        for _ in 0..20 {
+            store.flush().unwrap();
+        }
+        enough.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

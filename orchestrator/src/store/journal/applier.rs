@@ -106,7 +106,7 @@ impl<S: Store> Shared<S> {
             Ok(()) => {
                 state.applying = None;
                 state.is_blocked = false;
-                state.released = pending.last.map_or(state.released, |frame| frame.end);
+                state.applied = pending.last.or(state.applied);
             }
             Err(StoreError::Full { .. }) => {
                 if !state.is_blocked {

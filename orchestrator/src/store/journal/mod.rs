@@ -16,6 +16,7 @@ mod ring;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -94,8 +95,8 @@ struct State {
     gathering: Pending,
     /// On its way to the store behind.
     applying: Option<Arc<Pending>>,
-    /// Where the journal is free again.
-    released: u64,
+    /// The last frame that has been applied: the journal is free up to its end.
+    applied: Option<Appended>,
     /// Somebody waits for everything to be applied.
     hurry: bool,
     /// The store behind has no room; it is tried again.
@@ -204,14 +205,19 @@ impl<S: Store> JournaledStore<S> {
     /// Whether the store behind is sure to take this batch: once it is in the journal, it is acknowledged.
     fn is_lawful(&self, writer: &Writer, batch: &Batch) -> Result<bool, StoreError> {
         let mut last_key = writer.last_job_key;
+        let mut names = HashSet::new();
         // Entries in the histories of the jobs that this batch has touched so far.
         let mut lens: HashMap<JobId, u64> = HashMap::new();
         for write in &batch.writes {
             let (job, entries, before) = match write {
                 Write::InsertJob { job, entries, idempotency } => {
-                    let repeated =
-                        idempotency.as_ref().map(|key| self.find_idempotent(&key.client, &key.key));
-                    if job.id.key() <= last_key || repeated.transpose()?.flatten().is_some() {
+                    if job.id.key() <= last_key {
+                        return Ok(false);
+                    }
+                    if let Some(key) = idempotency
+                        && (!names.insert((&key.client, &key.key))
+                            || self.find_idempotent(&key.client, &key.key)?.is_some())
+                    {
                         return Ok(false);
                     }
                     last_key = job.id.key();
@@ -264,7 +270,7 @@ impl<S> Shared<S> {
         let mut state = self.state();
         loop {
             state.check()?;
-            ring.release(state.released);
+            ring.release(state.applied.map_or(0, |frame| frame.end));
             if ring.has_room_for(body_len) {
                 return Ok(());
             }
@@ -275,10 +281,11 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Waits until everything that has gathered is applied.
+    /// Waits until everything that has gathered so far is applied; what others commit meanwhile is not waited for.
     fn flush(&self) -> Result<(), StoreError> {
         let mut state = self.state();
-        while !state.gathering.is_empty() || state.applying.is_some() {
+        let last = state.newest(|pending| pending.last).map(|frame| frame.sequence);
+        while last > state.applied.map(|frame| frame.sequence) {
             state.check()?;
             if state.is_blocked {
                 return Err(StoreError::Full { path: self.path.clone() });
@@ -363,18 +370,29 @@ impl<S: Store> Store for JournaledStore<S> {
     }
 
     fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
-        let news: HashMap<JobId, Option<Arc<Job>>> = {
+        let news: Vec<(JobId, Option<Option<Arc<Job>>>)> = {
             let state = self.shared.state();
             let newest = |id| state.newest(|pending| pending.job(id).map(|news| news.job().cloned()));
-            ids.iter().filter_map(|&id| newest(id).map(|job| (id, job))).collect()
+            ids.iter().map(|&id| (id, newest(id))).collect()
         };
-        let behind: Vec<JobId> = ids.iter().copied().filter(|id| !news.contains_key(id)).collect();
-        for (id, job) in news {
-            if each(id, job.map(Arc::unwrap_or_clone)).is_break() {
-                return Ok(());
+        // In their order: those with news one by one, those between them in one go.
+        for run in news.chunk_by(|(_, one), (_, next)| one.is_none() && next.is_none()) {
+            let mut flow = ControlFlow::Continue(());
+            match run {
+                [(id, Some(job))] => flow = each(*id, job.clone().map(Arc::unwrap_or_clone)),
+                _ => {
+                    let ids: Vec<JobId> = run.iter().map(|(id, _)| *id).collect();
+                    self.shared.behind.load_many(&ids, &mut |id, job| {
+                        flow = each(id, job);
+                        flow
+                    })?;
+                }
+            }
+            if flow.is_break() {
+                break;
             }
         }
-        self.shared.behind.load_many(&behind, each)
+        Ok(())
     }
 
     fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
