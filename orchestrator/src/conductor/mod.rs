@@ -38,6 +38,7 @@ pub use self::{
 };
 use self::{
     admission::Admissions,
+    batch::Afterwards,
     commit::{Commits, Writer},
     core::Core,
     loader::{Loader, Loads},
@@ -151,20 +152,16 @@ async fn run(
         }
         // One transaction at a time is with the store; whatever was decided meanwhile is the next. It goes first, so that the
         // disk works while the last one is performed.
-        if committing.is_none() && !core.batch.writes.writes.is_empty() {
-            let batch = std::mem::take(&mut core.batch);
-            committing = Some(batch.afterwards);
-            writer.commit(batch.writes)?;
+        if committing.is_none() {
+            committing = hand_over(&mut core, &writer)?;
         }
         core.perform(committed);
         // Answers that rest on nothing undecided need no commit.
         while committing.is_none() && !core.batch.is_empty() {
-            let batch = std::mem::take(&mut core.batch);
-            if batch.writes.writes.is_empty() {
-                core.perform(batch.afterwards);
-            } else {
-                committing = Some(batch.afterwards);
-                writer.commit(batch.writes)?;
+            committing = hand_over(&mut core, &writer)?;
+            if committing.is_none() {
+                let answers = std::mem::take(&mut core.batch).afterwards;
+                core.perform(answers);
             }
         }
         // Tasks whose turn comes soon are read ahead of it.
@@ -176,6 +173,16 @@ async fn run(
             return Ok(());
         }
     }
+}
+
+/// Gives the store what was decided, if that is more than answers; what is to be done afterwards is returned.
+fn hand_over(core: &mut Core, writer: &Writer) -> Result<Option<Vec<Afterwards>>, StoreError> {
+    if core.batch.writes.writes.is_empty() {
+        return Ok(None);
+    }
+    let batch = std::mem::take(&mut core.batch);
+    writer.commit(batch.writes)?;
+    Ok(Some(batch.afterwards))
 }
 
 /// The longest sleep: a bound on how late a deadline is noticed when the machine's own timers misbehave.

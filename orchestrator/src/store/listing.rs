@@ -3,7 +3,10 @@
 //! A store walks its jobs from the newest to the oldest and asks a [`Listing`] about each. It refuses to know
 //! where the jobs come from.
 
-use std::ops::{ControlFlow, Range};
+use std::{
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
 
 use avtomatika_proto::JobId;
 
@@ -81,6 +84,15 @@ impl<'q> Listing<'q> {
         }
         self.bytes += bytes;
         self.page.jobs.push(job);
+        ControlFlow::Continue(())
+    }
+
+    /// For a store that has the job whole: all of the above. `Break` when the page must end before it.
+    pub(super) fn look_at(&mut self, job: Arc<Job>) -> ControlFlow<()> {
+        self.reach(job.id.key())?;
+        if self.wants(job.status, &job.blueprint) && self.wants_origin(job.created_at, &job.submission) {
+            self.take(Arc::unwrap_or_clone(job))?;
+        }
         ControlFlow::Continue(())
     }
 

@@ -5,7 +5,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -281,17 +280,10 @@ impl Store for MemoryStore {
         if keys.is_empty() {
             return Ok(listing.finish());
         }
-        for (&key, job) in state.jobs.range(keys).rev().filter(|(_, job)| job.client == query.client) {
-            if listing.reach(key).is_break() {
-                break;
-            }
-            if listing.wants(job.status, &job.blueprint)
-                && listing.wants_origin(job.created_at, &job.submission)
-                && listing.take(Job::clone(job)) == ControlFlow::Break(())
-            {
-                break;
-            }
-        }
+        let jobs = state.jobs.range(keys).rev().map(|(_, job)| job);
+        // Where it breaks off, the page knows.
+        let _ =
+            jobs.filter(|job| job.client == query.client).try_for_each(|job| listing.look_at(job.clone()));
         Ok(listing.finish())
     }
 

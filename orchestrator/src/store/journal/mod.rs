@@ -274,10 +274,7 @@ impl<S> Shared<S> {
             if ring.has_room_for(body_len) {
                 return Ok(());
             }
-            if state.is_blocked {
-                return Err(StoreError::Full { path: self.path.clone() });
-            }
-            state = self.hurry(state);
+            state = self.hurry(state)?;
         }
     }
 
@@ -287,19 +284,19 @@ impl<S> Shared<S> {
         let last = state.newest(|pending| pending.last).map(|frame| frame.sequence);
         while last > state.applied.map(|frame| frame.sequence) {
             state.check()?;
-            if state.is_blocked {
-                return Err(StoreError::Full { path: self.path.clone() });
-            }
-            state = self.hurry(state);
+            state = self.hurry(state)?;
         }
         state.check()
     }
 
-    /// Waits for something to change, and has the applier not wait for more.
-    fn hurry<'s>(&self, mut state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+    /// Waits for something to change, and has the applier not wait for more. [`StoreError::Full`] when it cannot go on.
+    fn hurry<'s>(&self, mut state: MutexGuard<'s, State>) -> Result<MutexGuard<'s, State>, StoreError> {
+        if state.is_blocked {
+            return Err(StoreError::Full { path: self.path.clone() });
+        }
         state.hurry = true;
         self.changed.notify_all();
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+        Ok(self.changed.wait(state).unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Adds a batch that is durable in the journal.
@@ -333,10 +330,15 @@ impl State {
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        match &self.failed {
-            None => Ok(()),
-            Some(reason) => Err(StoreError::Failed { reason: format!("an earlier commit failed: {reason}") }),
-        }
+        check_failed(self.failed.as_deref())
+    }
+}
+
+/// Refuses to go on after a failure.
+fn check_failed(reason: Option<&str>) -> Result<(), StoreError> {
+    match reason {
+        None => Ok(()),
+        Some(reason) => Err(StoreError::Failed { reason: format!("an earlier commit failed: {reason}") }),
     }
 }
 
@@ -347,9 +349,7 @@ impl<S: Store> Store for JournaledStore<S> {
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         let mut writer = self.writer();
-        if let Some(reason) = &writer.failed {
-            return Err(StoreError::Failed { reason: format!("an earlier commit failed: {reason}") });
-        }
+        check_failed(writer.failed.as_deref())?;
         self.shared.state().check()?;
         if batch.writes.is_empty() {
             return Ok(());
@@ -433,16 +433,8 @@ impl<S: Store> Store for JournaledStore<S> {
                 news.insert(job.id.key(), Arc::new(job));
             }
         }
-        for (key, job) in news.into_iter().rev() {
-            if listing.reach(key).is_break() {
-                return Ok(listing.finish());
-            }
-            if listing.wants(job.status, &job.blueprint)
-                && listing.wants_origin(job.created_at, &job.submission)
-                && listing.take(Arc::unwrap_or_clone(job)).is_break()
-            {
-                return Ok(listing.finish());
-            }
+        if news.into_values().rev().try_for_each(|job| listing.look_at(job)).is_break() {
+            return Ok(listing.finish());
         }
         Ok(ListPage { next_below_key: page.next_below_key, ..listing.finish() })
     }
