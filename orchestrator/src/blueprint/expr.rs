@@ -100,6 +100,14 @@ pub struct Scope<'a> {
     pub state_history: &'a Json,
     /// `result`: the data of the last result; an empty object before there is one.
     pub result: Option<&'a Json>,
+    /// `results`: what the branches of the last map ended with, as the text of a JSON list; an empty list before there is one.
+    pub results: Option<&'a str>,
+    /// `item` and `index`: what a branch of a map is for. Nowhere else.
+    pub item: Option<(&'a Value, u32)>,
+    /// `signal`: the data of a signal, in the condition of an event. Nowhere else.
+    pub signal: Option<&'a Json>,
+    /// `now`, a CEL timestamp: when the engine decided.
+    pub now: Timestamp,
 }
 
 impl Expr {

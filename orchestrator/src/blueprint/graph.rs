@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Blueprint, EndState, State, StateKind};
+use super::{Blueprint, End, EndState, State, StateKind, Transitions};
 
 /// Longest condition on an edge; a longer one is cut, the picture is not the place to read it.
 const LABEL_CHARS_MAX: usize = 60;
@@ -37,19 +37,37 @@ impl Blueprint {
 fn attributes(state: &State) -> String {
     match &state.kind {
         StateKind::Task(task) => {
-            format!("[shape=box, label={}]", quoted(&format!("{}\n{}", state.name, task.task_type)))
+            format!("[shape=box, label={}]", quoted(&format!("{}\n{}", state.name, task.work.task_type)))
         }
         StateKind::Choice(_) => "[shape=diamond]".to_owned(),
         StateKind::Pass(_) => "[shape=box, style=rounded]".to_owned(),
-        StateKind::End(EndState::Finished) => "[shape=ellipse, peripheries=2]".to_owned(),
-        StateKind::End(EndState::Failed) => "[shape=ellipse, peripheries=2, style=dashed]".to_owned(),
+        StateKind::Wait(_) | StateKind::Event(_) => "[shape=box, style=\"rounded,dashed\"]".to_owned(),
+        StateKind::Approval(_) => "[shape=house]".to_owned(),
+        StateKind::Run(run) => {
+            let label = quoted(&format!("{}\nrun {}", state.name, run.work.blueprint));
+            format!("[shape=box, peripheries=2, label={label}]")
+        }
+        StateKind::Map(_) => "[shape=box3d]".to_owned(),
+        StateKind::End(EndState { end: End::Finished, .. }) => "[shape=ellipse, peripheries=2]".to_owned(),
+        StateKind::End(EndState { end: End::Failed, .. }) => {
+            "[shape=ellipse, peripheries=2, style=dashed]".to_owned()
+        }
     }
+}
+
+fn named(on: &Transitions) -> impl Iterator<Item = (Option<&str>, &str)> {
+    on.iter().map(|(outcome, to)| (Some(&**outcome), &**to))
 }
 
 /// The ways out of a state, with what selects them.
 fn edges(state: &State) -> Vec<(Option<&str>, &str)> {
     match &state.kind {
-        StateKind::Task(task) => task.on.iter().map(|(outcome, to)| (Some(&**outcome), &**to)).collect(),
+        StateKind::Task(task) => named(&task.on).chain(named(&task.catch)).collect(),
+        StateKind::Event(event) => named(&event.on).collect(),
+        StateKind::Approval(approval) => named(&approval.on).collect(),
+        StateKind::Run(run) => named(&run.on).collect(),
+        StateKind::Map(map) => named(&map.on).collect(),
+        StateKind::Wait(wait) => vec![(None, &*wait.next)],
         StateKind::Choice(choice) => {
             let when = choice.when.iter().map(|(when, to)| (Some(when.source()), &**to));
             when.chain(choice.otherwise.iter().map(|to| (Some("else"), &**to))).collect()

@@ -97,6 +97,7 @@ impl Definition {
             endpoint: self.endpoint,
             start: self.start,
             max_transitions: self.max_transitions,
+            input_schema: None,
             states: self.states,
             definition: self.canonical,
         }

@@ -7,6 +7,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use indexmap::IndexMap;
 
+use crate::time::Timestamp;
+
 mod check;
 mod directory;
 pub mod expr;
@@ -15,6 +17,7 @@ mod graph;
 mod load;
 mod reader;
 mod registry;
+mod schema;
 mod states;
 mod yaml;
 
@@ -26,6 +29,7 @@ pub use load::{
     load,
 };
 pub use registry::Registry;
+pub use schema::{Schema, SchemaError};
 
 /// A state machine that jobs follow.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub struct Blueprint {
     pub start: Arc<str>,
     /// Moves that one job may make; one more quarantines it.
     pub max_transitions: u32,
+    /// What the initial data of a job must be like.
+    pub input_schema: Option<Schema>,
     /// The states by name, in the order of the definition.
     pub states: IndexMap<Arc<str>, State>,
     /// The definition in its one canonical form (JSON), from which the same blueprint can be made again.
@@ -64,13 +70,39 @@ pub enum StateKind {
     Choice(ChoiceState),
     /// Puts data into the state history and goes on.
     Pass(PassState),
+    /// Waits for a point in time.
+    Wait(WaitState),
+    /// Waits for a signal.
+    Event(EventState),
+    /// Waits for a human's decision.
+    Approval(ApprovalState),
+    /// Runs another blueprint as a child job.
+    Run(RunState),
+    /// Does the same for each of a list, or several things side by side.
+    Map(MapState),
     /// Ends the job.
     End(EndState),
 }
 
+/// The next state, by outcome.
+pub type Transitions = BTreeMap<Arc<str>, Arc<str>>;
+
 /// A state that asks a worker for a piece of work.
 #[derive(Debug)]
 pub struct TaskState {
+    /// The work.
+    pub work: TaskWork,
+    /// What to merge into the state history instead of the worker's data: an object of templates that see it as `result`.
+    pub output: Option<Template>,
+    /// The next state after a failure with this error code, before `on.failure` is looked at.
+    pub catch: Transitions,
+    /// The next state, by outcome.
+    pub on: Transitions,
+}
+
+/// What a worker is asked to do.
+#[derive(Debug)]
+pub struct TaskWork {
     /// What a worker must serve to be given the task.
     pub task_type: Arc<str>,
     /// What the handler is given.
@@ -79,8 +111,8 @@ pub struct TaskState {
     pub timeout: Duration,
     /// What happens after a failed attempt.
     pub retry: RetryPolicy,
-    /// The next state, by outcome.
-    pub on: BTreeMap<Arc<str>, Arc<str>>,
+    /// What the data of a result must be like.
+    pub result_schema: Option<Schema>,
 }
 
 /// How failed attempts are repeated.
@@ -126,9 +158,167 @@ pub struct PassState {
     pub next: Arc<str>,
 }
 
+/// A state that waits for a point in time.
+#[derive(Debug)]
+pub struct WaitState {
+    /// Until when.
+    pub until: WaitUntil,
+    /// The next state.
+    pub next: Arc<str>,
+}
+
+/// How long a [`WaitState`] waits.
+#[derive(Debug)]
+pub enum WaitUntil {
+    /// So long, from the moment at which the state is entered.
+    Span(Duration),
+    /// Until this time; one that has passed is no wait.
+    Time(Timestamp),
+    /// Whatever this gives: a span such as `"10m"`, a number of seconds, or a time in RFC 3339.
+    Computed(Template),
+}
+
+/// A state that waits for a signal.
+#[derive(Debug)]
+pub struct EventState {
+    /// The signal's name.
+    pub name: Template,
+    /// Only a signal for which this holds; it sees the signal's data as `signal`.
+    pub when: Option<Expr>,
+    /// How long to wait. Then the outcome is `timeout`.
+    pub deadline: Option<Duration>,
+    /// The next state, by outcome: `received` or `timeout`.
+    pub on: Transitions,
+}
+
+/// A state that waits for a human's decision.
+#[derive(Debug)]
+pub struct ApprovalState {
+    /// What the human is asked.
+    pub message: Option<Template>,
+    /// How long to wait. Then the outcome is `timeout`.
+    pub deadline: Option<Duration>,
+    /// The next state, by decision; and `timeout`.
+    pub on: Transitions,
+}
+
+/// A state that runs another blueprint as a child job.
+#[derive(Debug)]
+pub struct RunState {
+    /// What is run.
+    pub work: RunWork,
+    /// Whether the job waits for the child's end. A child that is not waited for lives on by itself.
+    pub waits: bool,
+    /// What to merge into the state history instead of the child's result.
+    pub output: Option<Template>,
+    /// The next state, by the child's end: `success`, `failure`, `cancelled`, `quarantined`. Without waiting: `success`.
+    pub on: Transitions,
+}
+
+/// Another blueprint and its input.
+#[derive(Debug)]
+pub struct RunWork {
+    /// The blueprint's name. Its newest version at that moment is run.
+    pub blueprint: Arc<str>,
+    /// The child's initial data.
+    pub input: Template,
+}
+
+/// A state that has several branches, each of them a job of its own.
+#[derive(Debug)]
+pub struct MapState {
+    /// The branches.
+    pub over: Over,
+    /// Branches that may run at once; without it, all.
+    pub max_parallel: Option<u32>,
+    /// Branches that may fail.
+    pub tolerate: Tolerance,
+    /// The next state, by outcome: `success`, or `failure` when more branches failed than are tolerated.
+    pub on: Transitions,
+}
+
+/// The branches of a [`MapState`].
+#[derive(Debug)]
+pub enum Over {
+    /// One for each item of a list. The branch's templates see `item` and `index`.
+    Each {
+        /// The list.
+        list: Expr,
+        /// What is done for each item.
+        branch: Branch,
+    },
+    /// These, by name.
+    Named(Vec<(Arc<str>, Branch)>),
+}
+
+/// What one branch does.
+#[derive(Debug)]
+pub enum Branch {
+    /// Asks a worker.
+    Task(TaskWork),
+    /// Runs another blueprint.
+    Run(RunWork),
+}
+
+/// How many branches may fail before their state fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tolerance {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred, 0 to 100.
+    Percent(f64),
+}
+
+impl Over {
+    /// What is done, each thing once.
+    pub fn branches(&self) -> impl Iterator<Item = &Branch> {
+        let (each, named) = match self {
+            Self::Each { branch, .. } => (Some(branch), [].as_slice()),
+            Self::Named(named) => (None, named.as_slice()),
+        };
+        each.into_iter().chain(named.iter().map(|(_, branch)| branch))
+    }
+
+    /// What branch number `index` does, and its name if it has one.
+    pub fn branch(&self, index: u32) -> Option<(&Branch, Option<&Arc<str>>)> {
+        match self {
+            Self::Each { branch, .. } => Some((branch, None)),
+            Self::Named(named) => named.get(index as usize).map(|(name, branch)| (branch, Some(name))),
+        }
+    }
+}
+
+impl Branch {
+    fn task_type(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Task(work) => Some(&work.task_type),
+            Self::Run(_) => None,
+        }
+    }
+}
+
+impl Tolerance {
+    /// Branches that may fail of so many.
+    pub fn of(self, total: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(percent) => (f64::from(total) * percent / 100.0).floor() as u32,
+        }
+    }
+}
+
 /// A state that ends the job.
+#[derive(Debug)]
+pub struct EndState {
+    /// How it ends.
+    pub end: End,
+    /// The job's result, instead of the data of the last one: an object of templates.
+    pub result: Option<Template>,
+}
+
+/// How a job may end by its blueprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndState {
+pub enum End {
     /// The job is finished.
     Finished,
     /// The job has failed.
@@ -152,10 +342,12 @@ impl Blueprint {
         let mut types: Vec<Arc<str>> = self
             .states
             .values()
-            .filter_map(|state| match &state.kind {
-                StateKind::Task(task) => Some(task.task_type.clone()),
-                _ => None,
+            .flat_map(|state| match &state.kind {
+                StateKind::Task(task) => vec![&task.work.task_type],
+                StateKind::Map(map) => map.over.branches().filter_map(Branch::task_type).collect(),
+                _ => Vec::new(),
             })
+            .cloned()
             .collect();
         types.sort();
         types.dedup();

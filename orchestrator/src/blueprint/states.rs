@@ -9,7 +9,8 @@ use avtomatika_proto::limits::{NAME_BYTES_MAX, OUTCOME_BYTES_MAX};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Blueprint, ChoiceState, EndState, Expr, PassState, RetryPolicy, StateKind, TaskState, Template,
+    Blueprint, ChoiceState, End, EndState, Expr, PassState, RetryPolicy, StateKind, TaskState, TaskWork,
+    Template,
     finding::{Position, did_you_mean, shown},
     load::{MAX_RETRIES_MAX, MULTIPLIER_MAX, STATES_MAX},
     reader::{Members, Reader, duration_text, literal},
@@ -194,19 +195,26 @@ impl Reader {
             Some(node) => self.retry(node),
             None => Some(RetryPolicy::default()),
         };
-        let task =
-            TaskState { task_type: task_type?, params: params?, timeout: timeout?, retry: retry?, on: on? };
+        let work = TaskWork {
+            task_type: task_type?,
+            params: params?,
+            timeout: timeout?,
+            retry: retry?,
+            result_schema: None,
+        };
+        let task = TaskState { work, output: None, catch: BTreeMap::new(), on: on? };
+        let work = &task.work;
         form.insert(
             "task".to_owned(),
             json!({
-                "type": task.task_type,
+                "type": work.task_type,
                 "params": params_form,
-                "timeout": duration_text(task.timeout),
+                "timeout": duration_text(work.timeout),
                 "retry": {
-                    "max_retries": task.retry.max_retries,
-                    "initial_delay": duration_text(task.retry.initial_delay),
-                    "max_delay": duration_text(task.retry.max_delay),
-                    "multiplier": task.retry.multiplier,
+                    "max_retries": work.retry.max_retries,
+                    "initial_delay": duration_text(work.retry.initial_delay),
+                    "max_delay": duration_text(work.retry.max_delay),
+                    "multiplier": work.retry.multiplier,
                 },
             }),
         );
@@ -367,8 +375,8 @@ impl Reader {
 
     fn end(&mut self, node: &Node, form: &mut Map<String, Value>) -> Option<EndState> {
         let (end, word) = match &node.value {
-            Yaml::Text(text) if text == "finished" => (EndState::Finished, "finished"),
-            Yaml::Text(text) if text == "failed" => (EndState::Failed, "failed"),
+            Yaml::Text(text) if text == "finished" => (End::Finished, "finished"),
+            Yaml::Text(text) if text == "failed" => (End::Failed, "failed"),
             _ => {
                 self.findings.error(
                     node.at,
@@ -379,6 +387,6 @@ impl Reader {
             }
         };
         form.insert("end".to_owned(), json!(word));
-        Some(end)
+        Some(EndState { end, result: None })
     }
 }

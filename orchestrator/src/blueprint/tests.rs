@@ -56,11 +56,17 @@ fn the_seed_blueprint_is_read_as_it_is_written() {
     assert_eq!(names, ["init", "completed", "failed"]);
     assert_eq!(blueprint.task_types(), [Arc::from("process_data")]);
     let StateKind::Task(task) = &blueprint.state("init").unwrap().kind else { panic!("init is a task") };
-    assert_eq!(task.timeout, Duration::from_secs(60));
-    assert_eq!(task.retry, RetryPolicy::default());
+    assert_eq!(task.work.timeout, Duration::from_secs(60));
+    assert_eq!(task.work.retry, RetryPolicy::default());
     assert_eq!(task.on.get("failure").map(|to| &**to), Some("failed"));
-    assert!(matches!(blueprint.state("completed").unwrap().kind, StateKind::End(EndState::Finished)));
-    assert!(matches!(blueprint.state("failed").unwrap().kind, StateKind::End(EndState::Failed)));
+    assert!(matches!(
+        blueprint.state("completed").unwrap().kind,
+        StateKind::End(EndState { end: End::Finished, .. })
+    ));
+    assert!(matches!(
+        blueprint.state("failed").unwrap().kind,
+        StateKind::End(EndState { end: End::Failed, .. })
+    ));
 }
 
 fn examples() -> Vec<Loaded> {
@@ -428,7 +434,9 @@ fn a_written_delay_moves_the_default_of_the_other() {
         let text = SEED.replace("timeout: 60s", &format!("retry: {{ {retry} }}"));
         let blueprint = load("f", &text).unwrap().definition.into_blueprint(1);
         match &blueprint.state("init").unwrap().kind {
-            StateKind::Task(task) => (task.retry.initial_delay.as_millis(), task.retry.max_delay.as_millis()),
+            StateKind::Task(task) => {
+                (task.work.retry.initial_delay.as_millis(), task.work.retry.max_delay.as_millis())
+            }
             _ => unreachable!(),
         }
     };

@@ -195,6 +195,10 @@ impl Job {
             initial_data: &self.submission.initial_data,
             state_history: &self.state_history,
             result: self.result.as_ref(),
+            results: None,
+            item: None,
+            signal: None,
+            now: self.updated_at,
         }
     }
 

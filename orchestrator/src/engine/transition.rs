@@ -13,9 +13,7 @@ use super::{
     Refusal, Report, STATE_HISTORY_BYTES_MAX, WORKERS_LOST_MAX,
 };
 use crate::{
-    blueprint::{
-        Blueprint, ChoiceState, Data, EndState, ExprError, PassState, RetryPolicy, StateKind, TaskState,
-    },
+    blueprint::{Blueprint, ChoiceState, Data, End, ExprError, PassState, RetryPolicy, StateKind, TaskState},
     json::Json,
 };
 
@@ -246,9 +244,9 @@ impl<'a, 'b> Draft<'a, 'b> {
         self.job.attempt = None;
         if failure.may_retry
             && let Some(task) = self.task_state()
-            && self.job.retry_count < task.retry.max_retries
+            && self.job.retry_count < task.work.retry.max_retries
         {
-            return self.schedule_retry(&task.retry, failure.error);
+            return self.schedule_retry(&task.work.retry, failure.error);
         }
         let next = self.transition(failure.outcome).or_else(|| self.transition(outcome::FAILURE));
         if let Some(next) = next {
@@ -307,9 +305,11 @@ impl<'a, 'b> Draft<'a, 'b> {
         };
         let next = match &state.kind {
             StateKind::Task(_) => return self.make_ready(1),
-            StateKind::End(end) => return self.reach_end(*end),
+            StateKind::End(end) => return self.reach_end(end.end),
             StateKind::Choice(choice) => self.choose(choice),
             StateKind::Pass(pass) => self.pass(pass),
+            // The loader makes none of the others yet.
+            _ => return Step::Stay,
         };
         match next {
             Ok(next) => Step::Go { outcome: None, next },
@@ -344,10 +344,10 @@ impl<'a, 'b> Draft<'a, 'b> {
         Ok(pass.next.clone())
     }
 
-    fn reach_end(&mut self, end: EndState) -> Step {
+    fn reach_end(&mut self, end: End) -> Step {
         match end {
-            EndState::Finished => self.end(JobStatus::Finished, None),
-            EndState::Failed => {
+            End::Finished => self.end(JobStatus::Finished, None),
+            End::Failed => {
                 let error = self.job.error.take().unwrap_or_else(|| {
                     error(code::END_STATE, format!("The job ended in state {:?}", self.job.state))
                 });
@@ -369,7 +369,7 @@ impl<'a, 'b> Draft<'a, 'b> {
         };
         let attempt = Attempt {
             task_id: TaskId::from_random(self.context.entropy.next_u128()),
-            task_type: task.task_type.clone(),
+            task_type: task.work.task_type.clone(),
             number,
             ready_at: self.context.now,
         };
@@ -455,7 +455,7 @@ fn offer(job: &Job, attempt: &Attempt, task: &TaskState, params: Arc<str>) -> Of
         params,
         attempt: attempt.number,
         priority: job.submission.priority,
-        timeout: task.timeout,
+        timeout: task.work.timeout,
         ready_at: attempt.ready_at,
     }
 }
@@ -471,7 +471,7 @@ fn check_history_size(state_history: &Json) -> Result<(), JobError> {
 }
 
 fn render_params(task: &TaskState, job: &Job) -> Result<Arc<str>, JobError> {
-    let value = task.params.render(&job.scope()).map_err(expression_error)?;
+    let value = task.work.params.render(&job.scope()).map_err(expression_error)?;
     let text = value.to_string();
     if text.len() > PAYLOAD_BYTES_MAX {
         let message =

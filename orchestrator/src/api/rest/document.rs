@@ -271,6 +271,7 @@ mod tests {
 
     fn view() -> JobView {
         let blueprint = Blueprint {
+            input_schema: None,
             name: Arc::from("test_workflow"),
             version: 2,
             endpoint: None,

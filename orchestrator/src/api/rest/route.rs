@@ -189,6 +189,7 @@ mod tests {
     fn registry() -> Registry {
         let mut registry = Registry::default();
         let blueprint = Blueprint {
+            input_schema: None,
             name: Arc::from("test_workflow"),
             version: 1,
             endpoint: Some(Arc::from("/jobs/test")),

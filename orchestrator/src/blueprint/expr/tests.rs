@@ -45,6 +45,10 @@ impl Job {
             initial_data: &self.initial_data,
             state_history: &self.state_history,
             result: self.result.as_ref(),
+            results: None,
+            item: None,
+            signal: None,
+            now: Timestamp::from_micros(0),
         }
     }
 }
