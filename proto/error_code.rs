@@ -80,6 +80,21 @@ error_codes! {
     /// The job has ended, so it cannot be changed.
     JobTerminal = "JOB_TERMINAL", FailedPrecondition, 409, false,
         "Look at the job; it reached its end before this request.";
+    /// The job does not ask anybody to decide.
+    ApprovalNotFound = "APPROVAL_NOT_FOUND", FailedPrecondition, 409, false,
+        "Look at the job: somebody has decided already, or it has not come that far.";
+    /// The state in which the job stands has no transition of that name.
+    OutcomeUnknown = "OUTCOME_UNKNOWN", InvalidArgument, 400, false,
+        "Choose one of the transitions of the job's state: GET /api/blueprints/NAME shows them.";
+    /// The blueprint has no state of that name.
+    StateNotFound = "STATE_NOT_FOUND", InvalidArgument, 400, false,
+        "Choose one of the states of the job's blueprint: GET /api/blueprints/NAME shows them.";
+    /// Only a job that failed or was quarantined can be repaired.
+    NotRepairable = "NOT_REPAIRABLE", FailedPrecondition, 409, false,
+        "Submit a new job, or wait until this one has ended.";
+    /// The job keeps as many signals as a job may.
+    TooManySignals = "TOO_MANY_SIGNALS", ResourceExhausted, 429, true,
+        "Wait until the job has taken some of its signals, or send fewer.";
     /// A body or message is over its limit.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, 413, false,
         "Keep the data under the limit; put large data elsewhere and submit a reference to it.";

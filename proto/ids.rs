@@ -97,6 +97,18 @@ impl JobId {
         ((high >> 16) << Self::COUNTER_BITS | (high & 0x0fff)) as i64
     }
 
+    /// The id whose key is so much larger, with the same randomness: of a job that was reserved together with this one.
+    pub fn sibling(&self, distance: u32) -> Self {
+        let (_, low) = self.0.as_u64_pair();
+        Self::of_key(self.key() + i64::from(distance), low)
+    }
+
+    /// The id with this key; `random` uses its low 62 bits.
+    pub fn of_key(key: i64, random: u64) -> Self {
+        let counter = (key & ((1 << Self::COUNTER_BITS) - 1)) as u16;
+        Self::compose((key >> Self::COUNTER_BITS) as u64, counter, random)
+    }
+
     /// The smallest key that a job of this millisecond can have.
     pub fn first_key_of(unix_ms: u64) -> i64 {
         ((unix_ms & 0xffff_ffff_ffff) << Self::COUNTER_BITS) as i64
@@ -129,6 +141,14 @@ mod tests {
         assert_eq!(id.key(), (1_700_000_000_000_i64 << 12) + 5);
         assert!(JobId::compose(1_700_000_000_001, 0, 0).key() > id.key());
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn siblings_have_keys_in_a_row_across_milliseconds() {
+        let first = JobId::compose(1_700_000_000_000, 4095, 77);
+        assert_eq!(first.sibling(0), first);
+        assert_eq!(first.sibling(1), JobId::compose(1_700_000_000_001, 0, 77));
+        assert_eq!(first.sibling(10_000).key(), first.key() + 10_000);
     }
 
     #[test]

@@ -133,6 +133,7 @@ impl Floor {
             // Of its own, as the engine makes it.
             params: Arc::from(&*self.params),
             attempt: 1,
+            checkpoint: None,
             priority: 0,
             timeout: Duration::from_secs(300),
             ready_at: self.now,

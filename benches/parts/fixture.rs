@@ -69,13 +69,7 @@ impl Jobs {
             client: Arc::from("bench"),
             worker: Arc::from("worker"),
             outcome: Arc::from("success"),
-            submission: Arc::new(Submission {
-                initial_data,
-                labels: Default::default(),
-                priority: 0,
-                dispatch_timeout: None,
-                result_timeout: None,
-            }),
+            submission: Arc::new(Submission::of(initial_data)),
             result: Json::object(RESULT).expect("an object"),
             made: 0,
         }
@@ -95,8 +89,9 @@ impl Jobs {
 
     /// What the engine makes of an event.
     pub fn decide(&mut self, job: &Job, event: &Event) -> Decision {
+        let reserve = &mut |_| unreachable!("the blueprint has no children");
         let mut context =
-            Context { now: job.created_at, blueprint: &self.blueprint, entropy: &mut self.entropy };
+            Context { now: job.created_at, blueprint: &self.blueprint, entropy: &mut self.entropy, reserve };
         decide(job, event, &mut context).expect("the event concerns the job")
     }
 
@@ -110,6 +105,7 @@ impl Jobs {
             data: self.result.clone(),
             error: None,
             held_for: None,
+            checkpoint: None,
         })
     }
 }

@@ -141,6 +141,10 @@ impl Store for Faulty {
         self.inner.last_job_key()
     }
 
+    fn last_key_between(&self, keys: std::ops::Range<i64>) -> Result<Option<i64>, StoreError> {
+        self.inner.last_key_between(keys)
+    }
+
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
         self.inner.prunable(query)
     }
@@ -317,13 +321,7 @@ fn acme() -> Arc<str> {
 fn request() -> SubmitRequest {
     SubmitRequest {
         blueprint: Arc::from("story"),
-        submission: Submission {
-            initial_data: Json::empty(),
-            labels: BTreeMap::new(),
-            priority: 0,
-            dispatch_timeout: None,
-            result_timeout: None,
-        },
+        submission: Submission::of(Json::empty()),
         idempotency_key: None,
         wait: Duration::ZERO,
     }

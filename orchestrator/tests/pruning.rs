@@ -103,6 +103,7 @@ fn request(blueprint: &str) -> SubmitRequest {
         priority: 0,
         dispatch_timeout: None,
         result_timeout: None,
+        ..Submission::of(Json::empty())
     };
     SubmitRequest { blueprint: blueprint.into(), submission, idempotency_key: None, wait: Duration::ZERO }
 }

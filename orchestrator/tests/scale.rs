@@ -89,14 +89,8 @@ async fn submit(conductor: &Conductor, count: usize) {
         let conductor = conductor.clone();
         submitters.spawn(async move {
             for _ in 0..count.div_ceil(SUBMITTERS) {
-                let submission = Submission {
-                    initial_data: Json::object(&format!("{{\"input\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES)))
-                        .unwrap(),
-                    labels: BTreeMap::new(),
-                    priority: 0,
-                    dispatch_timeout: None,
-                    result_timeout: None,
-                };
+                let text = format!("{{\"input\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES));
+                let submission = Submission::of(Json::object(&text).unwrap());
                 let request = SubmitRequest {
                     blueprint: Arc::from("story"),
                     submission,

@@ -349,6 +349,8 @@ mod tests {
             worker_id: None,
             error: Some(JobError { code: Arc::from("TRANSIENT_ERROR"), message: Arc::from(message) }),
             duration: None,
+            by: None,
+            detail: None,
         };
         (0..count).map(entry).collect()
     }

@@ -65,7 +65,7 @@ pub(super) fn error_with_status(error: &ApiError, status: StatusCode) -> Respons
 fn retry_after(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::Overloaded | ErrorCode::ShuttingDown | ErrorCode::WatchLagged => Some("1"),
-        ErrorCode::TooManyOpenJobs | ErrorCode::TooManyWorkers => Some("5"),
+        ErrorCode::TooManyOpenJobs | ErrorCode::TooManyWorkers | ErrorCode::TooManySignals => Some("5"),
         ErrorCode::StorageFull => Some("30"),
         _ => None,
     }

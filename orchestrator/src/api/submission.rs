@@ -73,6 +73,9 @@ impl Draft<'_> {
             priority: priority(self.priority)?,
             dispatch_timeout: timeout("dispatch_timeout", self.dispatch_timeout)?,
             result_timeout: timeout("result_timeout", self.result_timeout)?,
+            start_at: None,
+            webhook_url: None,
+            parent: None,
         };
         let idempotency_key = self.idempotency_key.map(idempotency_key).transpose()?;
         Ok(SubmitRequest { blueprint: self.blueprint, submission, idempotency_key, wait: wait(self.wait)? })

@@ -39,8 +39,8 @@ pub(super) enum Afterwards {
     },
     /// Tell the submitter.
     Submitted { job: Arc<Job>, accepted: Accepted, follow: Follow, reply: Reply<Result<Accepted, ApiError>> },
-    /// Tell the canceller.
-    Cancelled { job: Arc<Job>, reply: Reply<Result<JobView, ApiError>> },
+    /// Tell whoever did something to the job.
+    Acted { job: Arc<Job>, reply: Reply<Result<JobView, ApiError>> },
     /// Start the watch.
     Watched { job: Arc<Job>, sender: mpsc::Sender<JobView>, reply: Reply<Result<(), ApiError>> },
     /// Tell the worker what became of its result.

@@ -117,6 +117,12 @@ impl Book {
         }
     }
 
+    /// The jobs with keys in this range that are not terminal.
+    pub fn open_between(&self, keys: std::ops::Range<i64>) -> Vec<JobId> {
+        let open = self.jobs.range(keys).filter(|(_, entry)| !entry.kept.status().is_terminal());
+        open.map(|(_, entry)| entry.kept.id()).collect()
+    }
+
     /// Jobs that are not terminal.
     pub fn open_total(&self) -> usize {
         self.open_total

@@ -1,4 +1,4 @@
-//! What clients ask for: submit, cancel, watch.
+//! What clients ask for: submit, do something to a job, watch.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{
     view::JobView,
 };
 use crate::{
-    engine::{Event, Job},
+    engine::{Event, Job, Refusal},
     store::IdempotencyKey,
 };
 
@@ -37,7 +37,7 @@ impl Core {
                 let now = self.clock.now();
                 let id = self.new_job_id(now);
                 let job = Job::accepted(id, submit.client, &submit.blueprint, submit.submission, now);
-                match self.decide_first(&job, idempotency.clone()) {
+                match self.decide_first(&job, Event::Submitted, idempotency.clone()) {
                     Ok(job) => {
                         self.remember_key(idempotency, id);
                         self.keep(submit.admission);
@@ -86,26 +86,27 @@ impl Core {
         }
     }
 
-    /// An id whose key is larger than any before it, also when the clock has stepped back.
     fn new_job_id(&mut self, now: crate::time::Timestamp) -> JobId {
-        let key = JobId::first_key_of(now.as_unix_ms()).max(self.last_job_key + 1);
-        self.last_job_key = key;
-        let counter = (key & ((1 << JobId::COUNTER_BITS) - 1)) as u16;
-        JobId::compose((key >> JobId::COUNTER_BITS) as u64, counter, self.entropy.next_u64())
+        JobId::of_key(self.new_job_key(now), self.entropy.next_u64())
     }
 
-    pub(super) fn cancel(
+    pub(super) fn act(
         &mut self,
-        client: &Arc<str>,
+        client: Option<&Arc<str>>,
         job_id: JobId,
-        reason: Option<Arc<str>>,
+        event: Event,
         reply: Reply<Result<JobView, ApiError>>,
     ) {
-        let decided = self.load_own(client, job_id).and_then(|job| {
-            self.decide(&job, Event::CancelRequested { reason }, false).map_err(|_| already_ended(&job))
+        let job = match client {
+            Some(client) => self.load_own(client, job_id),
+            None => self.load(job_id).and_then(|job| job.ok_or_else(job_not_found)),
+        };
+        let decided = job.and_then(|job| {
+            let decided = self.decide(&job, event, false);
+            decided.map_err(|refusal| refused(&job, refusal, client.is_some()))
         });
         match decided {
-            Ok(job) => self.batch.afterwards.push(Afterwards::Cancelled { job, reply }),
+            Ok(job) => self.batch.afterwards.push(Afterwards::Acted { job, reply }),
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -128,6 +129,36 @@ impl Core {
     }
 }
 
-fn already_ended(job: &Job) -> ApiError {
-    ApiError::new(ErrorCode::JobTerminal, format!("The job has ended already: it is {}", job.status))
+/// Why a job does not take what somebody wants to do to it.
+fn refused(job: &Job, refusal: Refusal, is_owner: bool) -> ApiError {
+    let (code, text) = match refusal {
+        // Whoever has no right to the job learns nothing of it.
+        Refusal::NoSuchApproval if !is_owner => return job_not_found(),
+        _ if !is_owner && refusal != Refusal::NoSuchTransition => return job_not_found(),
+        Refusal::JobTerminal => {
+            (ErrorCode::JobTerminal, format!("The job has ended already: it is {}", job.status))
+        }
+        Refusal::NoSuchApproval => {
+            (ErrorCode::ApprovalNotFound, format!("Nobody is asked to decide: the job is {}", job.status))
+        }
+        Refusal::NoSuchTransition => {
+            (ErrorCode::OutcomeUnknown, format!("State {:?} has no such transition", job.state))
+        }
+        Refusal::NoSuchState => {
+            (ErrorCode::StateNotFound, format!("Blueprint {:?} has no such state", job.blueprint))
+        }
+        Refusal::NotRetryable => {
+            let text =
+                format!("Only a failed or quarantined job can be repaired: this one is {}", job.status);
+            (ErrorCode::NotRepairable, text)
+        }
+        Refusal::SignalsFull => {
+            (ErrorCode::TooManySignals, "The job keeps as many signals as a job may".to_owned())
+        }
+        Refusal::DataTooLarge => {
+            (ErrorCode::PayloadTooLarge, "The state_history would be larger than it may be".to_owned())
+        }
+        other => (ErrorCode::Internal, format!("The job does not take this: {other}")),
+    };
+    ApiError::new(code, text)
 }

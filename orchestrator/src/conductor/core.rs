@@ -15,6 +15,7 @@ use super::{
     admission::Admission,
     batch::{Afterwards, Batch},
     book::Book,
+    families::Families,
     handle::{job_not_found, shutting_down},
     mailbox::{Accepted, Follow, Reply, Request},
     view::{JobView, Stats},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     blueprint::Registry,
     dispatch::{Dispatch, Farewell, ToWorker, Verdict},
-    engine::{Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
+    engine::{ChildSpec, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
     metrics::Metrics,
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
@@ -81,6 +82,7 @@ pub(super) struct Core {
     pub book: Book,
     pub dispatch: Dispatch,
     pub watchers: Watchers,
+    pub families: Families,
     /// What has been decided and is not with the store yet.
     pub batch: Batch,
     /// Keys on their way into the store.
@@ -112,7 +114,7 @@ impl Core {
     pub fn handle(&mut self, request: Request) {
         match request {
             Request::Submit(submit, reply) => self.submit(submit, reply),
-            Request::Cancel { client, job_id, reason, reply } => self.cancel(&client, job_id, reason, reply),
+            Request::Act { client, job_id, event, reply } => self.act(client.as_ref(), job_id, *event, reply),
             Request::Watch { client, job_id, sender, reply } => self.watch(&client, job_id, sender, reply),
             Request::Leases(task_ids, reply) => {
                 let lease = |task_id| self.dispatch.lease_view(task_id).map(|lease| (task_id, lease));
@@ -164,9 +166,10 @@ impl Core {
     pub fn decide_first(
         &mut self,
         job: &Job,
+        event: Event,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, Refusal> {
-        let Decision { job, entries, effects } = self.ask_engine(job, &Event::Submitted, job.created_at)?;
+        let Decision { job, entries, effects } = self.ask_engine(job, &event, job.created_at)?;
         let job = Arc::new(job);
         self.batch.writes.writes.push(Write::InsertJob { job: job.clone(), entries, idempotency });
         self.record(job.clone(), effects, None);
@@ -176,12 +179,26 @@ impl Core {
     fn ask_engine(&mut self, job: &Job, event: &Event, now: Timestamp) -> Result<Decision, Refusal> {
         let blueprint = self.blueprints.version(&job.blueprint, job.blueprint_version);
         let blueprint = blueprint.ok_or(Refusal::StateUnknown)?;
-        decide(job, event, &mut Context { now, blueprint, entropy: &mut self.entropy })
+        let last_job_key = &mut self.last_job_key;
+        let reserve = &mut |count| reserve_keys(last_job_key, now, count);
+        decide(job, event, &mut Context { now, blueprint, entropy: &mut self.entropy, reserve })
+    }
+
+    /// The key of a new job, larger than any before it.
+    pub fn new_job_key(&mut self, now: Timestamp) -> i64 {
+        reserve_keys(&mut self.last_job_key, now, 1)
     }
 
     fn record(&mut self, job: Arc<Job>, effects: Vec<Effect>, again: Option<Event>) {
         let before = self.book.put(job.clone());
-        self.batch.afterwards.push(Afterwards::Changed { job, before, effects, again });
+        // What must be stored with the decision.
+        let detached = effects.iter().filter_map(|effect| match effect {
+            Effect::StartDetached(spec) => Some((**spec).clone()),
+            _ => None,
+        });
+        let detached: Vec<ChildSpec> = detached.collect();
+        self.batch.afterwards.push(Afterwards::Changed { job: job.clone(), before, effects, again });
+        detached.into_iter().for_each(|spec| self.start_child(&job, spec));
     }
 
     // ---- Perform ----
@@ -202,8 +219,9 @@ impl Core {
                         self.watchers.await_end(view, sender);
                     }
                 }
-                Afterwards::Cancelled { job, reply } => {
-                    let _ = reply.send(Ok(JobView { job, lease: None }));
+                Afterwards::Acted { job, reply } => {
+                    let view = self.view(job);
+                    let _ = reply.send(Ok(view));
                 }
                 Afterwards::Watched { job, sender, reply } => {
                     let view = self.view(job);
@@ -246,12 +264,17 @@ impl Core {
             match effect {
                 Effect::Offer(offer) => self.dispatch.offer(offer, now),
                 Effect::Withdraw { task_id, reason } => self.dispatch.withdraw(task_id, &reason),
+                Effect::StartChildren => self.start_children(job),
+                Effect::CancelChildren(children) => self.cancel_children(&children),
+                // They were stored with the decision.
+                Effect::StartDetached(_) | Effect::Notify(_) => {}
             }
         }
         if job.status.is_terminal() {
             self.book.close(job);
             *self.ended.entry(job.status).or_default() += 1;
             self.metrics.job_ended(job.status);
+            self.child_ended(job);
         } else {
             self.rest(job);
         }
@@ -322,11 +345,14 @@ impl Core {
         let full = || ApiError::new(ErrorCode::StorageFull, "The orchestrator's disk is full");
         match step {
             Afterwards::Changed { job, before, again, .. } => {
+                if before.is_none() {
+                    self.child_undone(&job);
+                }
                 self.book.roll_back(job.id, before);
                 self.again.extend(again.map(|event| (job.id, event)));
             }
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
-            Afterwards::Cancelled { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Watched { .. } | Afterwards::Admitted(_) => {}
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
@@ -358,9 +384,17 @@ impl Core {
             self.room_again_at,
             self.load_again_at,
             Some(self.broken_check_at),
+            self.families_due(),
         ];
         let now = self.clock.now();
         due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)
+    }
+
+    /// When families are to be tended next: at once while there is something to do and room for it.
+    fn families_due(&self) -> Option<Timestamp> {
+        let has_room = self.again_at.is_none() && self.batch.afterwards.len() < BATCH_MAX;
+        let busy = self.families.is_busy() && has_room && self.draining.is_none();
+        busy.then(|| self.families.paused_until.unwrap_or(Timestamp::from_micros(0)))
     }
 
     /// Decides what is due.
@@ -384,6 +418,9 @@ impl Core {
         }
         self.workers_due(now);
         self.jobs_due(now);
+        if self.families_due().is_some() {
+            self.tend_families(now);
+        }
         if self.broken_check_at <= now {
             self.broken_check_at = now + BROKEN_CHECK_EVERY;
             for session_id in self.dispatch.broken() {
@@ -499,4 +536,11 @@ impl Core {
         let accepted = Accepted { job_id: job.id, deduplicated };
         self.batch.afterwards.push(Afterwards::Submitted { job, accepted, follow, reply });
     }
+}
+
+/// Takes so many keys in a row, each larger than any before it, also when the clock has stepped back. Returns the first.
+fn reserve_keys(last: &mut i64, now: Timestamp, count: u32) -> i64 {
+    let first = JobId::first_key_of(now.as_unix_ms()).max(*last + 1);
+    *last = first + i64::from(count) - 1;
+    first
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     blueprint::Registry,
-    engine::{HistoryEntry, Job, JobStatus, Submission},
+    engine::{Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission},
     store::{ListQuery, Store, StoreError},
 };
 
@@ -194,8 +194,60 @@ impl Conductor {
         job_id: JobId,
         reason: Option<Arc<str>>,
     ) -> Result<JobView, ApiError> {
-        let client = client.clone();
-        self.mailbox.ask(|reply| Request::Cancel { client, job_id, reason, reply }).await?
+        self.act(Some(client), job_id, Event::CancelRequested { reason }).await
+    }
+
+    /// Gives the job news that it waits for, or will. A repeated signal changes nothing.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `JOB_TERMINAL`, `TOO_MANY_SIGNALS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    pub async fn signal(
+        &self,
+        client: &Arc<str>,
+        job_id: JobId,
+        signal: Signal,
+    ) -> Result<JobView, ApiError> {
+        self.act(Some(client), job_id, Event::Signalled(signal)).await
+    }
+
+    /// Decides what a job asks a human. Without a client, the ruling must have the approval's token.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, also for a wrong token; `JOB_TERMINAL`, `APPROVAL_NOT_FOUND`, `OUTCOME_UNKNOWN`, `STORAGE_FULL`,
+    /// `OVERLOADED`, `SHUTTING_DOWN`.
+    pub async fn approve(
+        &self,
+        client: Option<&Arc<str>>,
+        job_id: JobId,
+        ruling: Ruling,
+    ) -> Result<JobView, ApiError> {
+        if client.is_none() && ruling.token.is_none() {
+            return Err(job_not_found());
+        }
+        self.act(client, job_id, Event::Decided(ruling)).await
+    }
+
+    /// Starts a failed or quarantined job again.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `STATE_NOT_FOUND`, `PAYLOAD_TOO_LARGE`, `STORAGE_FULL`, `OVERLOADED`,
+    /// `SHUTTING_DOWN`.
+    pub async fn retry(&self, client: &Arc<str>, job_id: JobId, retry: Retry) -> Result<JobView, ApiError> {
+        self.act(Some(client), job_id, Event::RetryRequested(retry)).await
+    }
+
+    /// Lets a job go on as if its state had ended with an outcome.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `OUTCOME_UNKNOWN`, `PAYLOAD_TOO_LARGE`, `STORAGE_FULL`, `OVERLOADED`,
+    /// `SHUTTING_DOWN`.
+    pub async fn skip(&self, client: &Arc<str>, job_id: JobId, skip: Skip) -> Result<JobView, ApiError> {
+        self.act(Some(client), job_id, Event::SkipRequested(skip)).await
+    }
+
+    async fn act(&self, client: Option<&Arc<str>>, job_id: JobId, event: Event) -> Result<JobView, ApiError> {
+        let (client, event) = (client.cloned(), Box::new(event));
+        self.mailbox.ask(|reply| Request::Act { client, job_id, event, reply }).await?
     }
 
     /// The connected workers, by name.
@@ -303,6 +355,15 @@ fn fingerprint(blueprint: &str, submission: &Submission) -> [u8; 32] {
     field(&submission.priority.to_le_bytes());
     for timeout in [submission.dispatch_timeout, submission.result_timeout] {
         field(&timeout.map_or([0xff; 16], |timeout| timeout.as_micros().to_le_bytes()));
+    }
+    // What requests did not have in earlier releases leaves no trace when it is absent, so that their fingerprints stay.
+    if let Some(start_at) = submission.start_at {
+        field(b"start_at");
+        field(&start_at.as_micros().to_le_bytes());
+    }
+    if let Some(url) = &submission.webhook_url {
+        field(b"webhook_url");
+        field(url.as_bytes());
     }
     hash.finalize().into()
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     blueprint::Blueprint,
     dispatch::Outbox,
-    engine::{JobError, Submission},
+    engine::{Event, JobError, Submission},
     json::Json,
     store::{Removal, WorkerRecord},
 };
@@ -68,11 +68,11 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Request {
     /// Create a job.
     Submit(Submit, Reply<Result<Accepted, ApiError>>),
-    /// End a job.
-    Cancel {
-        client: Arc<str>,
+    /// Do something to a job: cancel it, signal it, decide, repair. Without a client, what it brings must prove its right.
+    Act {
+        client: Option<Arc<str>>,
         job_id: JobId,
-        reason: Option<Arc<str>>,
+        event: Box<Event>,
         reply: Reply<Result<JobView, ApiError>>,
     },
     /// Follow a job.

@@ -12,6 +12,7 @@ mod book;
 mod clients;
 mod commit;
 mod core;
+mod families;
 mod handle;
 mod loader;
 mod mailbox;

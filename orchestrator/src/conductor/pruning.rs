@@ -20,8 +20,8 @@ impl Conductor {
         self.read(move |store| store.prunable(&query)).await
     }
 
-    /// Forgets these jobs, and answers how many when that is durable. A job that is open, or whose end is being made durable,
-    /// stays.
+    /// Forgets these jobs, and answers how many when that is durable. A job that is open, whose end is being made durable, or
+    /// that a parent waits for, stays.
     ///
     /// # Errors
     /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`: nothing was forgotten.
@@ -35,7 +35,8 @@ impl Core {
         if let Err(error) = self.check_serving() {
             return drop(reply.send(Err(error)));
         }
-        removals.retain(|removal| !self.book.contains(removal.job_id));
+        removals
+            .retain(|removal| !self.book.contains(removal.job_id) && !self.families.needs(removal.job_id));
         let count = removals.len();
         self.batch.writes.writes.extend(removals.into_iter().map(Write::RemoveJob));
         self.batch.afterwards.push(Afterwards::Pruned { count, reply });

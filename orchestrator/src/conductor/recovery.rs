@@ -11,6 +11,7 @@ use super::{
     batch::Batch,
     book::Book,
     core::{Core, Settings},
+    families::Families,
     waiting::Waiting,
     watchers::Watchers,
 };
@@ -36,15 +37,21 @@ impl Core {
         let now = clock.now();
         let mut dispatch = Dispatch::default();
         let mut book = Book::default();
+        let mut relatives = Vec::new();
         store.open_jobs(&mut |stub| {
             book.restore(&stub);
             if let Some(task) = &stub.task {
                 dispatch.restore(task, stub.id.key());
             }
+            if stub.children.is_some() || stub.parent.is_some() {
+                relatives.push(stub);
+            }
         })?;
+        let mut families = Families::default();
+        let last_promised = families.restore(&relatives, &*store)?;
         // The window begins when workers can come back, and not when the first job is read.
         dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));
-        let last_job_key = store.last_job_key()?.unwrap_or(0);
+        let last_job_key = store.last_job_key()?.unwrap_or(0).max(last_promised);
         if book.open_total() > 0 {
             tracing::info!("Recovered {} open jobs", book.open_total());
         }
@@ -52,6 +59,7 @@ impl Core {
             entropy: Entropy::from_seed(settings.entropy_seed),
             dispatch,
             book,
+            families,
             last_job_key,
             watchers: Watchers::default(),
             batch: Batch::default(),

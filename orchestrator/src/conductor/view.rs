@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use crate::{
     engine::{Job, JobStatus},
+    json::Json,
     store::WorkerRecord,
     time::Timestamp,
 };
@@ -47,6 +48,8 @@ pub struct Progress {
     pub fraction: f64,
     /// For people.
     pub message: Arc<str>,
+    /// What the next attempt should be given, if this one does not come to its end.
+    pub checkpoint: Option<Json>,
 }
 
 /// A connected worker.

@@ -211,6 +211,7 @@ impl Core {
             data: result.data,
             error,
             held_for: lease.map(|lease| now.saturating_since(lease.dispatched_at)),
+            checkpoint: lease.and_then(|lease| lease.checkpoint()),
         };
         Ok(self.decide(&job, Event::Reported(report), false).map(drop))
     }
@@ -233,18 +234,18 @@ impl Core {
     }
 
     fn lose(&mut self, orphans: Vec<Orphan>) {
-        for Orphan { task_id, job_id, worker_id } in orphans {
+        for Orphan { task_id, job_id, worker_id, checkpoint } in orphans {
             tracing::warn!("Task {task_id} of job {job_id} is lost with worker '{worker_id}'");
-            self.notice(job_id, Event::WorkerLost { task_id, worker_id });
+            self.notice(job_id, Event::WorkerLost { task_id, worker_id, checkpoint });
         }
     }
 
     /// What time has done to workers: attempts that took too long, sessions that never opened their stream, and the end of
     /// the adoption window.
     pub(super) fn workers_due(&mut self, now: Timestamp) {
-        for Orphan { task_id, job_id, worker_id } in self.dispatch.expired(now, BATCH_MAX) {
+        for Orphan { task_id, job_id, worker_id, checkpoint } in self.dispatch.expired(now, BATCH_MAX) {
             tracing::warn!("Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
-            self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id });
+            self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id, checkpoint });
         }
         for session_id in self.waiting.expired(now) {
             self.remove_session(session_id);

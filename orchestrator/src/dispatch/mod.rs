@@ -31,6 +31,7 @@ use self::{placement::Placement, ready_queue::ReadyQueue};
 use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
+    json::Json,
     store::{SessionRecord, StubTask},
     time::Timestamp,
 };
@@ -59,6 +60,13 @@ pub struct Lease {
     pub progress: Option<Progress>,
 }
 
+impl Lease {
+    /// How far the attempt came, as its worker last said.
+    pub fn checkpoint(&self) -> Option<Json> {
+        self.progress.as_ref().and_then(|progress| progress.checkpoint.clone())
+    }
+}
+
 /// An attempt that its worker can no longer be expected to finish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
@@ -68,6 +76,8 @@ pub struct Orphan {
     pub job_id: JobId,
     /// Who held it.
     pub worker_id: Arc<str>,
+    /// How far it came, as far as is known.
+    pub checkpoint: Option<Json>,
 }
 
 /// A task came into a worker's hands.
@@ -192,7 +202,8 @@ impl Dispatch {
         {
             self.deadlines.pop_first();
             if let Some(lease) = self.leases.get(&task_id) {
-                expired.push(Orphan { task_id, job_id: lease.job_id, worker_id: lease.worker_id.clone() });
+                let (job_id, worker_id) = (lease.job_id, lease.worker_id.clone());
+                expired.push(Orphan { task_id, job_id, worker_id, checkpoint: lease.checkpoint() });
             }
         }
         expired
@@ -480,7 +491,12 @@ impl Dispatch {
     fn orphan(&mut self, session_id: SessionId, task_id: TaskId) -> Option<Orphan> {
         self.leases.get(&task_id).filter(|lease| lease.session_id == session_id)?;
         let lease = self.drop_lease(task_id)?;
-        Some(Orphan { task_id, job_id: lease.job_id, worker_id: lease.worker_id })
+        Some(Orphan {
+            task_id,
+            job_id: lease.job_id,
+            checkpoint: lease.checkpoint(),
+            worker_id: lease.worker_id,
+        })
     }
 
     /// Puts the session where its free slots now belong.

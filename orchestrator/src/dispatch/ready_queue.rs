@@ -258,6 +258,7 @@ mod tests {
             priority,
             timeout: Duration::from_secs(1),
             ready_at: Timestamp::from_micros(ready_at),
+            checkpoint: None,
         }
     }
 

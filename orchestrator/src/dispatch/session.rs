@@ -180,7 +180,7 @@ fn word(message: Up) -> Option<FromWorker> {
             let task_id = progress.task_id.parse().ok()?;
             let fraction = if progress.fraction.is_nan() { 0.0 } else { progress.fraction.clamp(0.0, 1.0) };
             let message = Arc::from(cut(&progress.message, PROGRESS_MESSAGE_BYTES_MAX));
-            Some(FromWorker::Progress(task_id, Progress { fraction, message }))
+            Some(FromWorker::Progress(task_id, Progress { fraction, message, checkpoint: None }))
         }
         Up::WorkerState(state) => {
             let hot_cache = state.hot_cache.into_iter().filter(|name| is_name(name)).take(HOT_CACHE_MAX);

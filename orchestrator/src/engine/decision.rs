@@ -4,7 +4,6 @@ use super::{Effect, Entropy, HistoryEntry, Job};
 use crate::{blueprint::Blueprint, time::Timestamp};
 
 /// What the engine may know beside the job and the event.
-#[derive(Debug)]
 pub struct Context<'a> {
     /// The present time.
     pub now: Timestamp,
@@ -12,6 +11,8 @@ pub struct Context<'a> {
     pub blueprint: &'a Blueprint,
     /// Where new task ids and jitter come from.
     pub entropy: &'a mut Entropy,
+    /// The key of the first of as many job ids as are asked for, which nobody else gets.
+    pub reserve: &'a mut dyn FnMut(u32) -> i64,
 }
 
 /// What follows from an event: to be made durable as a whole, and only then performed.

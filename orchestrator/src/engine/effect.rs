@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
-use crate::time::Timestamp;
+use super::{ChildSpec, Children};
+use crate::{json::Json, time::Timestamp};
 
-/// Something to do after the commit. Each can be derived again from the stored job, so a crash loses none.
+/// Something to do. Each can be derived again from the stored job, or is stored with it, so a crash loses none.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Give this attempt to a worker.
@@ -18,6 +19,31 @@ pub enum Effect {
         /// Why, for the worker.
         reason: Arc<str>,
     },
+    /// Start the children that the job waits for, as many at once as its state allows.
+    StartChildren,
+    /// These children are no longer waited for: cancel those that run.
+    CancelChildren(Children),
+    /// Start this child, in the same transaction; nobody waits for it.
+    StartDetached(Box<ChildSpec>),
+    /// Tell the webhook, from a record in the same transaction.
+    Notify(Notice),
+}
+
+/// What a webhook is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Notice {
+    /// The job has ended.
+    JobEnded = 1,
+    /// A human is asked.
+    ApprovalRequested = 2,
+}
+
+impl Notice {
+    /// The notice with this number, as stored.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::JobEnded, Self::ApprovalRequested].into_iter().find(|notice| *notice as u8 == number)
+    }
 }
 
 /// An attempt that is ready for a worker.
@@ -39,4 +65,6 @@ pub struct Offer {
     pub timeout: Duration,
     /// Since when it has been ready.
     pub ready_at: Timestamp,
+    /// How far the attempt before it came: JSON text.
+    pub checkpoint: Option<Json>,
 }

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use avtomatika_proto::TaskId;
+use avtomatika_proto::{JobId, TaskId};
 
-use super::JobError;
+use super::{JobError, Signal};
 use crate::json::Json;
 
 /// Something that happened. Any of them may come twice, late, or for a job that has moved on.
@@ -20,6 +20,8 @@ pub enum Event {
         task_id: TaskId,
         /// Its name.
         worker_id: Arc<str>,
+        /// How far it came, as far as is known.
+        checkpoint: Option<Json>,
     },
     /// The worker that holds this attempt has not answered within the attempt's time.
     AttemptTimedOut {
@@ -27,6 +29,8 @@ pub enum Event {
         task_id: TaskId,
         /// Who holds it.
         worker_id: Arc<str>,
+        /// How far it came, as far as is known.
+        checkpoint: Option<Json>,
     },
     /// The attempt cannot be offered to workers: its params no longer compute, though they did when it was made.
     NotOfferable {
@@ -37,6 +41,25 @@ pub enum Event {
     Due {
         /// Whether a worker holds the current attempt.
         task_is_held: bool,
+    },
+    /// The child cannot be started: its first and last news.
+    Stillborn(JobError),
+    /// News from outside.
+    Signalled(Signal),
+    /// A human has decided.
+    Decided(Ruling),
+    /// All children have ended that the job waits for.
+    ChildrenEnded(Harvest),
+    /// A human wants the job to try again.
+    RetryRequested(Retry),
+    /// A human says what the present state shall have ended with.
+    SkipRequested(Skip),
+    /// A human moves the job to another version of its blueprint, which is the one that the engine is given.
+    MigrateRequested {
+        /// The state to stand in, when the present one has another name there.
+        state: Option<Arc<str>>,
+        /// Who.
+        by: Arc<str>,
     },
     /// The client wants the job to end.
     CancelRequested {
@@ -62,4 +85,71 @@ pub struct Report {
     pub error: Option<JobError>,
     /// How long the worker held it.
     pub held_for: Option<Duration>,
+    /// How far it came, as far as is known.
+    pub checkpoint: Option<Json>,
+}
+
+/// What a human decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ruling {
+    /// The approval's token; without it the client that owns the job has decided.
+    pub token: Option<Arc<str>>,
+    /// One of the state's transitions.
+    pub decision: Arc<str>,
+    /// Who, in their own words or by the client's name.
+    pub by: Arc<str>,
+    /// Why.
+    pub comment: Option<Arc<str>>,
+    /// What to merge into the state history.
+    pub data: Json,
+}
+
+/// What the children of a job ended with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Harvest {
+    /// The first of the children: tells these from those of an earlier state.
+    pub first: JobId,
+    /// One for each child, in order.
+    pub results: Result<Vec<ChildResult>, JobError>,
+}
+
+/// What one child ended with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildResult {
+    /// `success`, `failure`, `cancelled`, `quarantined`, or a branch's own word.
+    pub outcome: Arc<str>,
+    /// Whether it counts as failed.
+    pub failed: bool,
+    /// Its result.
+    pub data: Option<Json>,
+    /// Why it failed.
+    pub error: Option<JobError>,
+}
+
+/// How to try a job again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Where; the state in which it ended when nobody says.
+    pub state: Option<Arc<str>>,
+    /// The input from now on, when it is to be another.
+    pub initial_data: Option<Json>,
+    /// What to merge into the state history.
+    pub state_history: Option<Json>,
+    /// Who.
+    pub by: Arc<str>,
+    /// Why.
+    pub reason: Option<Arc<str>>,
+}
+
+/// What the present state shall have ended with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Skip {
+    /// Selects the transition.
+    pub outcome: Arc<str>,
+    /// What to merge into the state history.
+    pub data: Json,
+    /// Who.
+    pub by: Arc<str>,
+    /// Why.
+    pub reason: Option<Arc<str>>,
 }

@@ -30,8 +30,12 @@ pub struct HistoryEntry {
     pub worker_id: Option<Arc<str>>,
     /// What went wrong.
     pub error: Option<JobError>,
-    /// How long the worker held the task.
+    /// How long the worker held the task, or how long the job is to wait.
     pub duration: Option<Duration>,
+    /// Which human or client it was.
+    pub by: Option<Arc<str>>,
+    /// What it was about, or why: a signal's name, a reason, a comment.
+    pub detail: Option<Arc<str>>,
 }
 
 macro_rules! history_events {
@@ -87,4 +91,26 @@ history_events! {
     JobQuarantined = 13 "job_quarantined";
     /// The worker that held the attempt stops, and gave it back.
     TaskReturned = 14 "task_returned";
+    /// The job waits for a point in time.
+    WaitStarted = 15 "wait_started";
+    /// What the job waited for did not come in time, or its wait is over.
+    WaitEnded = 16 "wait_ended";
+    /// A signal came that nobody waits for yet; it is kept.
+    SignalKept = 17 "signal_kept";
+    /// A signal came that the job waited for, or one that was kept was taken.
+    SignalReceived = 18 "signal_received";
+    /// A human is asked.
+    ApprovalRequested = 19 "approval_requested";
+    /// A human has decided.
+    ApprovalDecided = 20 "approval_decided";
+    /// Children were started.
+    ChildrenStarted = 21 "children_started";
+    /// All children have ended.
+    ChildrenEnded = 22 "children_ended";
+    /// A human started the job again.
+    JobRetried = 23 "job_retried";
+    /// A human said what the state shall have ended with.
+    StateSkipped = 24 "state_skipped";
+    /// The job moved to another version of its blueprint.
+    JobMigrated = 25 "job_migrated";
 }

@@ -16,8 +16,10 @@ pub struct Job {
     pub client: Arc<str>,
     /// The blueprint it follows.
     pub blueprint: Arc<str>,
-    /// The version it started with and keeps.
+    /// The version it started with and keeps, unless a human moves it to another.
     pub blueprint_version: u32,
+    /// Whether a human has moved it to another version than it started with.
+    pub migrated: bool,
     /// What it was submitted with. Never changes.
     pub submission: Arc<Submission>,
     /// The state in which it stands or ended.
@@ -28,8 +30,24 @@ pub struct Job {
     pub state_history: Json,
     /// The data of the last result that was applied.
     pub result: Option<Json>,
+    /// What the branches of the last map ended with: the text of a JSON list.
+    pub results: Option<Arc<str>>,
+    /// What the last attempt that ended told with its outcome, or how a human decided.
+    pub outcome: Option<Arc<str>>,
     /// Why it failed, was quarantined, or waits to try again.
     pub error: Option<JobError>,
+    /// The state that failed last: where a retry begins.
+    pub failed_state: Option<Arc<str>>,
+    /// How far the last attempt at the present task came, for the next one.
+    pub checkpoint: Option<Json>,
+    /// Signals that came before anybody waited for them, oldest first.
+    pub signals: Vec<Signal>,
+    /// Names of the signals that came last, so that a repeated one is noticed.
+    pub signal_ids: Vec<Arc<str>>,
+    /// The input as it was edited by a retry, instead of the submission's.
+    pub edited_data: Option<Json>,
+    /// When it was last started again by a retry: its time begins anew.
+    pub restarted_at: Option<Timestamp>,
     /// Failed tries of the current state's task that were followed by another.
     pub retry_count: u32,
     /// Moves from state to state so far.
@@ -38,7 +56,9 @@ pub struct Job {
     pub workers_lost: u32,
     /// The attempt that the job waits for.
     pub attempt: Option<Attempt>,
-    /// When it goes on by itself, while it waits for a retry.
+    /// What it waits for, when that is neither a task nor the next try of one.
+    pub wait: Option<Wait>,
+    /// When it goes on by itself: the next try, the end of a wait, or the deadline of what it waits for.
     pub resumes_at: Option<Timestamp>,
     /// The attempt whose result was applied last: tells a repeated result from a late one.
     pub settled_task: Option<TaskId>,
@@ -65,6 +85,119 @@ pub struct Submission {
     pub dispatch_timeout: Option<Duration>,
     /// Longest that the job may take.
     pub result_timeout: Option<Duration>,
+    /// Not before this time.
+    pub start_at: Option<Timestamp>,
+    /// Who is told of its end and of its approvals.
+    pub webhook_url: Option<Arc<str>>,
+    /// The job that made it.
+    pub parent: Option<Parent>,
+}
+
+impl Submission {
+    /// With this input, and nothing else asked for.
+    pub fn of(initial_data: Json) -> Self {
+        Self {
+            initial_data,
+            labels: BTreeMap::new(),
+            priority: 0,
+            dispatch_timeout: None,
+            result_timeout: None,
+            start_at: None,
+            webhook_url: None,
+            parent: None,
+        }
+    }
+}
+
+/// How a child belongs to the job that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parent {
+    /// That job.
+    pub job_id: JobId,
+    /// Which of its children this is, from 0.
+    pub index: u32,
+    /// Parents above it: 1 for the child of a job that a client submitted.
+    pub depth: u32,
+    /// What kind of child.
+    pub kind: ChildKind,
+}
+
+/// What kind of child a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ChildKind {
+    /// A task of its parent's map: it stands in its parent's blueprint and does this one task.
+    Branch = 1,
+    /// A job of a blueprint that its parent waits for.
+    Run = 2,
+    /// A job of a blueprint that lives on by itself.
+    Detached = 3,
+}
+
+impl ChildKind {
+    /// The kind with this number, as stored.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Branch, Self::Run, Self::Detached].into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// What a job waits for beside tasks and retries. Its deadline, if there is one, is the job's `resumes_at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// Its start.
+    Start,
+    /// A point in time.
+    Timer,
+    /// A signal.
+    Signal {
+        /// Its name.
+        name: Arc<str>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// A human's decision.
+    Approval {
+        /// Whoever has it may decide, once.
+        token: Arc<str>,
+        /// What the human is asked.
+        message: Option<Arc<str>>,
+        /// Since when.
+        since: Timestamp,
+    },
+    /// The end of its children.
+    Children(Children),
+}
+
+/// The children that a job waits for. Their ids follow from the first one's, so that a parent of ten thousand is no larger
+/// than a parent of one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Children {
+    /// The first one.
+    pub first: JobId,
+    /// How many.
+    pub total: u32,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+impl Children {
+    /// The child with this number, from 0.
+    pub fn child(&self, index: u32) -> JobId {
+        self.first.sibling(index)
+    }
+}
+
+/// News from outside for a job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signal {
+    /// What kind of news.
+    pub name: Arc<str>,
+    /// Its own name, if the sender may repeat it.
+    pub id: Option<Arc<str>>,
+    /// The news.
+    pub data: Json,
+    /// When it came.
+    pub at: Timestamp,
 }
 
 /// One try at a task.
@@ -115,6 +248,11 @@ macro_rules! statuses {
                 match number { $($number => Some(Self::$variant),)* _ => None }
             }
 
+            /// Whether a human can start the job again: it ended, and not as somebody wanted.
+            pub fn is_repairable(self) -> bool {
+                matches!(self, Self::Failed | Self::Quarantined)
+            }
+
             /// Whether the job has ended.
             pub fn is_terminal(self) -> bool {
                 match self { $(Self::$variant => $terminal,)* }
@@ -130,6 +268,14 @@ statuses! {
     Running = 2 "running" false;
     /// The task is ready for a worker.
     WaitingForWorker = 3 "waiting_for_worker" false;
+    /// Its branches run.
+    WaitingForParallel = 4 "waiting_for_parallel" false;
+    /// Its child runs.
+    WaitingForChild = 5 "waiting_for_child" false;
+    /// A human has to decide.
+    WaitingForHuman = 6 "waiting_for_human" false;
+    /// Waits for a signal.
+    WaitingForEvent = 7 "waiting_for_event" false;
     /// Waits for a point in time.
     WaitingForTimer = 8 "waiting_for_timer" false;
     /// Ended well.
@@ -162,16 +308,26 @@ impl Job {
             client,
             blueprint: blueprint.name.clone(),
             blueprint_version: blueprint.version,
+            migrated: false,
             submission,
             state: blueprint.start.clone(),
             status: JobStatus::Pending,
             state_history: Json::empty(),
             result: None,
+            results: None,
+            outcome: None,
             error: None,
+            failed_state: None,
+            checkpoint: None,
+            signals: Vec::new(),
+            signal_ids: Vec::new(),
+            edited_data: None,
+            restarted_at: None,
             retry_count: 0,
             transitions: 0,
             workers_lost: 0,
             attempt: None,
+            wait: None,
             resumes_at: None,
             settled_task: None,
             history_len: 0,
@@ -181,8 +337,37 @@ impl Job {
         }
     }
 
-    /// What the expressions of its blueprint may look at.
-    pub fn scope(&self) -> Scope<'_> {
+    /// Its input: as submitted, or as edited since.
+    pub fn initial_data(&self) -> &Json {
+        self.edited_data.as_ref().unwrap_or(&self.submission.initial_data)
+    }
+
+    /// Parents above it.
+    pub fn depth(&self) -> u32 {
+        self.submission.parent.as_ref().map_or(0, |parent| parent.depth)
+    }
+
+    /// Whether it is one task of its parent's map.
+    pub fn is_branch(&self) -> bool {
+        self.submission.parent.as_ref().is_some_and(|parent| parent.kind == ChildKind::Branch)
+    }
+
+    /// The parent that waits for it. A child that a human has started again is on its own: its parent has gone on.
+    pub fn waiting_parent(&self) -> Option<&Parent> {
+        let parent = self.submission.parent.as_ref();
+        parent.filter(|parent| parent.kind != ChildKind::Detached && self.restarted_at.is_none())
+    }
+
+    /// The children that it waits for.
+    pub fn children(&self) -> Option<&Children> {
+        match &self.wait {
+            Some(Wait::Children(children)) => Some(children),
+            _ => None,
+        }
+    }
+
+    /// What the expressions of its blueprint may look at, at this time.
+    pub fn scope(&self, now: Timestamp) -> Scope<'_> {
         Scope {
             job_id: self.id,
             blueprint_name: &self.blueprint,
@@ -192,19 +377,22 @@ impl Job {
             priority: self.submission.priority,
             created_at: self.created_at,
             client: &self.client,
-            initial_data: &self.submission.initial_data,
+            initial_data: self.initial_data(),
             state_history: &self.state_history,
             result: self.result.as_ref(),
-            results: None,
+            results: self.results.as_deref(),
             item: None,
             signal: None,
-            now: self.updated_at,
+            now,
         }
     }
 
     /// When the job must have ended, if its client said so.
     pub fn result_deadline(&self) -> Option<Timestamp> {
-        self.submission.result_timeout.map(|timeout| self.created_at + timeout)
+        let from = self.restarted_at.unwrap_or(self.created_at);
+        // What starts later is given its time from then on.
+        let from = self.submission.start_at.map_or(from, |start_at| start_at.max(from));
+        self.submission.result_timeout.map(|timeout| from + timeout)
     }
 
     /// When the current attempt must be with a worker, if the client said so.

@@ -24,6 +24,30 @@ pub enum Refusal {
     /// Nothing that the job waits for is due.
     #[error("nothing_due")]
     NothingDue,
+    /// The children are not those that the job waits for.
+    #[error("stale_children")]
+    StaleChildren,
+    /// Nobody is asked to decide, or the token is not the one of this approval.
+    #[error("no_such_approval")]
+    NoSuchApproval,
+    /// The state has no transition for this outcome or decision.
+    #[error("no_such_transition")]
+    NoSuchTransition,
+    /// This signal came before.
+    #[error("signal_repeated")]
+    SignalRepeated,
+    /// As many signals are kept as a job may keep.
+    #[error("signals_full")]
+    SignalsFull,
+    /// Only a job that failed or was quarantined can be tried again.
+    #[error("not_retryable")]
+    NotRetryable,
+    /// The blueprint has no state with this name.
+    #[error("no_such_state")]
+    NoSuchState,
+    /// The edited data is larger than data may be.
+    #[error("data_too_large")]
+    DataTooLarge,
     /// The job stands in a state that its blueprint does not have.
     #[error("state_unknown")]
     StateUnknown,
@@ -40,6 +64,14 @@ impl Refusal {
             Self::UnknownJob => "unknown_job",
             Self::AlreadyStarted => "already_started",
             Self::NothingDue => "nothing_due",
+            Self::StaleChildren => "stale_children",
+            Self::NoSuchApproval => "no_such_approval",
+            Self::NoSuchTransition => "no_such_transition",
+            Self::SignalRepeated => "signal_repeated",
+            Self::SignalsFull => "signals_full",
+            Self::NotRetryable => "not_retryable",
+            Self::NoSuchState => "no_such_state",
+            Self::DataTooLarge => "data_too_large",
             Self::StateUnknown => "state_unknown",
         }
     }

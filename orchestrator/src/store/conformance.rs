@@ -13,7 +13,10 @@ use super::{
     WorkerRecord, Write,
 };
 use crate::{
-    engine::{Attempt, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
+    engine::{
+        Attempt, ChildKind, Children, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Parent,
+        Signal, Submission, Wait,
+    },
     json::Json,
     time::Timestamp,
 };
@@ -32,6 +35,8 @@ pub const CASES: &[(&str, Case)] = &[
     ("history is read from any entry on", history_is_read_from_any_entry_on),
     ("open jobs are the unfinished ones", open_jobs_are_the_unfinished_ones),
     ("stubs say what was last committed", stubs_say_what_was_last_committed),
+    ("the newest of a family is found", the_newest_of_a_family_is_found),
+    ("a job that ended can be opened again", a_job_that_ended_can_be_opened_again),
     ("many jobs are loaded in one go", many_jobs_are_loaded_in_one_go),
     ("idempotency keys belong to their client", idempotency_keys_belong_to_their_client),
     ("a removed job leaves nothing", a_removed_job_leaves_nothing),
@@ -81,6 +86,9 @@ impl Samples {
             priority: (self.made % 5) as i32 - 2,
             dispatch_timeout: self.made.is_multiple_of(3).then_some(Duration::new(30, 1)),
             result_timeout: self.made.is_multiple_of(4).then_some(Duration::from_micros(7)),
+            start_at: self.made.is_multiple_of(6).then_some(created_at),
+            webhook_url: self.made.is_multiple_of(5).then(|| "https://example.com/hook".into()),
+            parent: self.made.is_multiple_of(7).then(|| self.parent(unix_ms)),
         };
         Job {
             id: JobId::compose(unix_ms, 0, self.entropy.next_u64()),
@@ -92,7 +100,16 @@ impl Samples {
             status: JobStatus::WaitingForWorker,
             state_history: Json::empty(),
             result: None,
+            results: None,
+            outcome: None,
             error: None,
+            failed_state: None,
+            migrated: false,
+            checkpoint: None,
+            signals: Vec::new(),
+            signal_ids: Vec::new(),
+            edited_data: None,
+            restarted_at: None,
             retry_count: 0,
             transitions: 0,
             workers_lost: 0,
@@ -102,6 +119,7 @@ impl Samples {
                 number: 1,
                 ready_at: created_at,
             }),
+            wait: None,
             resumes_at: None,
             settled_task: None,
             history_len: 2,
@@ -125,11 +143,48 @@ impl Samples {
             workers_lost: 2,
             settled_task: job.attempt.as_ref().map(|attempt| attempt.task_id),
             attempt: None,
+            results: Some(r#"[{"outcome":"success"}]"#.into()),
+            outcome: Some("success".into()),
+            failed_state: Some("init".into()),
+            migrated: true,
+            checkpoint: Some(Json::from_stored(r#"{"page":7}"#)),
+            signals: vec![signal(now)],
+            signal_ids: vec!["one".into(), "".into()],
+            edited_data: Some(Json::from_stored(r#"{"input":"edited"}"#)),
+            restarted_at: Some(now),
+            wait: self.wait(job, status, now),
             resumes_at: (status == JobStatus::WaitingForTimer).then_some(now + Duration::from_secs(1)),
             history_len: job.history_len + 1,
             updated_at: now,
             finished_at: status.is_terminal().then_some(now),
             ..job.clone()
+        }
+    }
+
+    fn parent(&mut self, unix_ms: u64) -> Parent {
+        let kinds = [ChildKind::Branch, ChildKind::Run, ChildKind::Detached];
+        Parent {
+            job_id: JobId::compose(unix_ms - 1, 7, self.entropy.next_u64()),
+            index: self.made as u32,
+            depth: 3,
+            kind: kinds[(self.made % 3) as usize],
+        }
+    }
+
+    /// What a job of this status waits for.
+    fn wait(&mut self, job: &Job, status: JobStatus, since: Timestamp) -> Option<Wait> {
+        match status {
+            JobStatus::WaitingForTimer => Some(Wait::Timer),
+            JobStatus::WaitingForEvent => Some(Wait::Signal { name: "payment".into(), since }),
+            JobStatus::WaitingForHuman => {
+                Some(Wait::Approval {
+                    token: "0123456789abcdef".into(), message: Some("Да?".into()), since
+                })
+            }
+            JobStatus::WaitingForParallel | JobStatus::WaitingForChild => {
+                Some(Wait::Children(Children { first: job.id.sibling(1), total: 3, since }))
+            }
+            _ => None,
         }
     }
 
@@ -148,6 +203,8 @@ impl Samples {
                 worker_id: sequence.is_multiple_of(5).then(|| "w-1".into()),
                 error: job.error.clone(),
                 duration: (sequence % 2 == 1).then_some(Duration::new(1, 999)),
+                by: sequence.is_multiple_of(4).then(|| "anna".into()),
+                detail: sequence.is_multiple_of(3).then(|| "because".into()),
             })
             .collect()
     }
@@ -201,6 +258,11 @@ impl Samples {
     }
 }
 
+fn signal(at: Timestamp) -> Signal {
+    let data = Json::from_stored(r#"{"amount":3}"#);
+    Signal { name: "payment".into(), id: Some("evt-1".into()), data, at }
+}
+
 /// What the store answered, or the end of the test.
 fn ok<T>(answer: Result<T, StoreError>) -> T {
     match answer {
@@ -241,6 +303,45 @@ fn open_ids(store: &dyn Store) -> Vec<JobId> {
 
 fn listed(store: &dyn Store, query: &ListQuery) -> Vec<JobId> {
     ok(store.list(query)).jobs.iter().map(|job| job.id).collect()
+}
+
+fn the_newest_of_a_family_is_found(open: Open<'_>) {
+    let mut samples = Samples::new(11);
+    let store = open();
+    let parent = samples.job("acme");
+    commit(&*store, [samples.insert(&parent)]);
+    let first = parent.id.sibling(10);
+    let keys = first.key()..first.key() + 4;
+    assert_eq!(ok(store.last_key_between(keys.clone())), None);
+    // A later job does not keep earlier keys from being used.
+    let later = samples.job("acme");
+    commit(&*store, [samples.insert(&later)]);
+    for index in 0..2 {
+        let child = Job { id: first.sibling(index), ..samples.job("acme") };
+        commit(&*store, [samples.insert(&child)]);
+        assert_eq!(ok(store.load(child.id)), Some(child.clone()));
+        assert_eq!(ok(store.last_key_between(keys.clone())), Some(child.id.key()));
+    }
+    drop(store);
+    assert_eq!(ok(open().last_key_between(keys.clone())), Some(first.sibling(1).key()));
+    assert_eq!(ok(open().last_key_between(keys.end..keys.end + 1)), None);
+}
+
+fn a_job_that_ended_can_be_opened_again(open: Open<'_>) {
+    let mut samples = Samples::new(12);
+    let store = open();
+    let job = samples.job("acme");
+    let ended = samples.moved(&job, JobStatus::Failed);
+    let again = samples.moved(&ended, JobStatus::WaitingForHuman);
+    commit(&*store, [samples.insert(&job)]);
+    commit(&*store, [samples.update(&ended)]);
+    assert_eq!(open_ids(&*store), []);
+    commit(&*store, [samples.update(&again)]);
+    assert_eq!(open_ids(&*store), [job.id]);
+    drop(store);
+    let store = open();
+    assert_eq!(open_ids(&*store), [job.id]);
+    assert_eq!(ok(store.load(job.id)), Some(again));
 }
 
 fn an_empty_store_answers(open: Open<'_>) {

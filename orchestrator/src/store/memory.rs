@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -256,6 +257,10 @@ impl Store for MemoryStore {
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         Ok(self.state().jobs.keys().next_back().copied())
+    }
+
+    fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError> {
+        Ok(self.state().jobs.range(keys).next_back().map(|(key, _)| *key))
     }
 
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {

@@ -15,7 +15,12 @@ mod record;
 pub mod sqlite;
 mod stub;
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::{ControlFlow, Range},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use avtomatika_proto::{JobId, SessionId};
 
@@ -275,6 +280,9 @@ pub trait Store: Send + Sync + 'static {
     /// The largest [key](JobId::key) of any job, so that new ids stay unique when the clock has stepped back.
     fn last_job_key(&self) -> Result<Option<i64>, StoreError>;
 
+    /// The largest [key](JobId::key) of any job in this range.
+    fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError>;
+
     /// Jobs that have ended and may be forgotten, oldest first: a slice of them, since there may be very many. To be read again
     /// from the oldest on now and then: a job that was open when the walk passed it ends later.
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError>;
@@ -325,6 +333,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         (**self).last_job_key()
+    }
+
+    fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError> {
+        (**self).last_key_between(keys)
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {

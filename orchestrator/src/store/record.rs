@@ -15,7 +15,10 @@ use super::{
     BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubTask, WorkerRecord, checksum::Crc32,
 };
 use crate::{
-    engine::{Attempt, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Submission},
+    engine::{
+        Attempt, ChildKind, Children, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Parent, Signal,
+        Submission, Wait,
+    },
     json::Json,
     time::Timestamp,
 };
@@ -107,6 +110,24 @@ struct StoredSubmission {
     result_timeout_ns: Option<u64>,
     #[prost(string, optional, tag = "10")]
     idempotency_key: Option<String>,
+    #[prost(int64, optional, tag = "11")]
+    start_at_us: Option<i64>,
+    #[prost(string, optional, tag = "12")]
+    webhook_url: Option<String>,
+    #[prost(message, optional, tag = "13")]
+    parent: Option<StoredParent>,
+}
+
+#[derive(Message)]
+struct StoredParent {
+    #[prost(bytes = "vec", tag = "1")]
+    job_id: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    index: u32,
+    #[prost(uint32, tag = "3")]
+    depth: u32,
+    #[prost(uint32, tag = "4")]
+    kind: u32,
 }
 
 /// Written with every change of a job.
@@ -140,6 +161,68 @@ struct StoredJob {
     updated_at_us: i64,
     #[prost(int64, optional, tag = "14")]
     finished_at_us: Option<i64>,
+    #[prost(message, optional, tag = "15")]
+    wait: Option<StoredWait>,
+    #[prost(string, optional, tag = "16")]
+    results: Option<String>,
+    #[prost(string, optional, tag = "17")]
+    outcome: Option<String>,
+    #[prost(string, optional, tag = "18")]
+    failed_state: Option<String>,
+    #[prost(string, optional, tag = "19")]
+    checkpoint: Option<String>,
+    #[prost(message, repeated, tag = "20")]
+    signals: Vec<StoredSignal>,
+    #[prost(string, repeated, tag = "21")]
+    signal_ids: Vec<String>,
+    #[prost(string, optional, tag = "22")]
+    edited_data: Option<String>,
+    #[prost(int64, optional, tag = "23")]
+    restarted_at_us: Option<i64>,
+    /// Of a job that was moved to another version than its first, which is with the submission.
+    #[prost(uint32, optional, tag = "24")]
+    blueprint_version: Option<u32>,
+}
+
+/// What a job waits for. The numbers of `kind` are for ever.
+#[derive(Message)]
+struct StoredWait {
+    /// 1 start, 2 timer, 3 signal, 4 approval, 5 children.
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    /// Since when.
+    #[prost(int64, tag = "2")]
+    since_us: i64,
+    /// The signal's name, or the approval's token.
+    #[prost(string, tag = "3")]
+    text: String,
+    /// What a human is asked.
+    #[prost(string, optional, tag = "4")]
+    message: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    children: Option<StoredChildren>,
+}
+
+#[derive(Message)]
+struct StoredChildren {
+    #[prost(bytes = "vec", tag = "1")]
+    first: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    total: u32,
+    #[prost(int64, tag = "3")]
+    since_us: i64,
+}
+
+#[derive(Message)]
+struct StoredSignal {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(string, optional, tag = "2")]
+    id: Option<String>,
+    #[prost(string, tag = "3")]
+    data: String,
+    #[prost(int64, tag = "4")]
+    at_us: i64,
 }
 
 /// What it takes of a [`StoredJob`] to see whether and when it ended.
@@ -204,6 +287,10 @@ struct StoredEntry {
     error: Option<StoredError>,
     #[prost(uint64, optional, tag = "11")]
     duration_ns: Option<u64>,
+    #[prost(string, optional, tag = "12")]
+    by: Option<String>,
+    #[prost(string, optional, tag = "13")]
+    detail: Option<String>,
 }
 
 /// Written with every change of an open job.
@@ -219,6 +306,10 @@ struct StoredStub {
     next_due_us: Option<i64>,
     #[prost(message, optional, tag = "5")]
     task: Option<StoredStubTask>,
+    #[prost(message, optional, tag = "6")]
+    children: Option<StoredChildren>,
+    #[prost(bytes = "vec", optional, tag = "7")]
+    parent: Option<Vec<u8>>,
 }
 
 #[derive(Message)]
@@ -313,6 +404,14 @@ pub(super) fn encode_submission(job: &Job, idempotency_key: Option<&str>, buffer
         dispatch_timeout_ns: submission.dispatch_timeout.map(to_nanos),
         result_timeout_ns: submission.result_timeout.map(to_nanos),
         idempotency_key: idempotency_key.map(str::to_owned),
+        start_at_us: submission.start_at.map(Timestamp::as_micros),
+        webhook_url: submission.webhook_url.as_deref().map(str::to_owned),
+        parent: submission.parent.as_ref().map(|parent| StoredParent {
+            job_id: parent.job_id.as_bytes().to_vec(),
+            index: parent.index,
+            depth: parent.depth,
+            kind: parent.kind as u32,
+        }),
     };
     seal(Kind::Submission, job.id.as_bytes(), &message, buffer);
 }
@@ -326,6 +425,9 @@ pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Dama
         priority: message.priority,
         dispatch_timeout: message.dispatch_timeout_ns.map(Duration::from_nanos),
         result_timeout: message.result_timeout_ns.map(Duration::from_nanos),
+        start_at: message.start_at_us.map(Timestamp::from_micros),
+        webhook_url: message.webhook_url.map(Into::into),
+        parent: message.parent.map(parent_from_stored).transpose()?,
     };
     Ok(Origin {
         client: message.client.into(),
@@ -354,6 +456,16 @@ pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
         history_len: job.history_len,
         updated_at_us: job.updated_at.as_micros(),
         finished_at_us: job.finished_at.map(Timestamp::as_micros),
+        wait: job.wait.as_ref().map(wait_to_stored),
+        results: job.results.as_deref().map(str::to_owned),
+        outcome: job.outcome.as_deref().map(str::to_owned),
+        failed_state: job.failed_state.as_deref().map(str::to_owned),
+        checkpoint: job.checkpoint.as_ref().map(|json| json.as_str().to_owned()),
+        signals: job.signals.iter().map(signal_to_stored).collect(),
+        signal_ids: job.signal_ids.iter().map(ToString::to_string).collect(),
+        edited_data: job.edited_data.as_ref().map(|json| json.as_str().to_owned()),
+        restarted_at_us: job.restarted_at.map(Timestamp::as_micros),
+        blueprint_version: job.migrated.then_some(job.blueprint_version),
     };
     seal(Kind::Job, job.id.as_bytes(), &message, buffer);
 }
@@ -366,12 +478,22 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
         id,
         client: origin.client,
         blueprint: origin.blueprint,
-        blueprint_version: origin.blueprint_version,
+        blueprint_version: message.blueprint_version.unwrap_or(origin.blueprint_version),
+        migrated: message.blueprint_version.is_some(),
         submission: origin.submission,
         state: message.state.into(),
         status,
         state_history: Json::from_stored(&message.state_history),
         result: message.result.as_deref().map(Json::from_stored),
+        results: message.results.map(Into::into),
+        outcome: message.outcome.map(Into::into),
+        failed_state: message.failed_state.map(Into::into),
+        checkpoint: message.checkpoint.as_deref().map(Json::from_stored),
+        signals: message.signals.into_iter().map(signal_from_stored).collect(),
+        signal_ids: message.signal_ids.into_iter().map(Into::into).collect(),
+        edited_data: message.edited_data.as_deref().map(Json::from_stored),
+        restarted_at: message.restarted_at_us.map(Timestamp::from_micros),
+        wait: message.wait.map(wait_from_stored).transpose()?,
         error: message.error.map(error_from_stored),
         retry_count: message.retry_count,
         transitions: message.transitions,
@@ -406,6 +528,8 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
             priority: task.priority,
             ready_at_us: task.ready_at.as_micros(),
         }),
+        children: stub.children.as_ref().map(children_to_stored),
+        parent: stub.parent.map(|parent| parent.as_bytes().to_vec()),
     };
     seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
 }
@@ -426,11 +550,13 @@ pub(super) fn decode_stub(
         })
     };
     Ok(Stub {
-        id: JobId::from_bytes(exactly(&message.job_id)?),
+        id: job_id(&message.job_id)?,
         status: job_status(message.status)?,
         history_len: message.history_len,
         next_due: message.next_due_us.map(Timestamp::from_micros),
         task: message.task.map(task).transpose()?,
+        children: message.children.map(children_from_stored).transpose()?,
+        parent: message.parent.as_deref().map(job_id).transpose()?,
     })
 }
 
@@ -537,6 +663,8 @@ fn entry_to_stored(entry: &HistoryEntry) -> StoredEntry {
         worker_id: text(&entry.worker_id),
         error: entry.error.as_ref().map(error_to_stored),
         duration_ns: entry.duration.map(to_nanos),
+        by: text(&entry.by),
+        detail: text(&entry.detail),
     }
 }
 
@@ -557,6 +685,8 @@ fn entry_from_stored(stored: StoredEntry) -> Result<HistoryEntry, Damaged> {
         worker_id: stored.worker_id.map(Into::into),
         error: stored.error.map(error_from_stored),
         duration: stored.duration_ns.map(Duration::from_nanos),
+        by: stored.by.map(Into::into),
+        detail: stored.detail.map(Into::into),
     })
 }
 
@@ -586,6 +716,87 @@ fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
     })
 }
 
+fn parent_from_stored(stored: StoredParent) -> Result<Parent, Damaged> {
+    let kind = u8::try_from(stored.kind).ok().and_then(ChildKind::from_number);
+    Ok(Parent {
+        job_id: job_id(&stored.job_id)?,
+        index: stored.index,
+        depth: stored.depth,
+        kind: kind.ok_or_else(|| Damaged(format!("{} is not the number of a kind of child", stored.kind)))?,
+    })
+}
+
+fn wait_to_stored(wait: &Wait) -> StoredWait {
+    let mut stored = StoredWait::default();
+    match wait {
+        Wait::Start => stored.kind = 1,
+        Wait::Timer => stored.kind = 2,
+        Wait::Signal { name, since } => {
+            (stored.kind, stored.since_us, stored.text) = (3, since.as_micros(), name.to_string());
+        }
+        Wait::Approval { token, message, since } => {
+            (stored.kind, stored.since_us, stored.text) = (4, since.as_micros(), token.to_string());
+            stored.message = message.as_deref().map(str::to_owned);
+        }
+        Wait::Children(children) => {
+            (stored.kind, stored.children) = (5, Some(children_to_stored(children)));
+        }
+    }
+    stored
+}
+
+fn wait_from_stored(stored: StoredWait) -> Result<Wait, Damaged> {
+    let since = Timestamp::from_micros(stored.since_us);
+    Ok(match (stored.kind, stored.children) {
+        (1, _) => Wait::Start,
+        (2, _) => Wait::Timer,
+        (3, _) => Wait::Signal { name: stored.text.into(), since },
+        (4, _) => {
+            Wait::Approval { token: stored.text.into(), message: stored.message.map(Into::into), since }
+        }
+        (5, Some(children)) => Wait::Children(children_from_stored(children)?),
+        (kind, _) => return Err(Damaged(format!("{kind} is not the number of something to wait for"))),
+    })
+}
+
+fn children_to_stored(children: &Children) -> StoredChildren {
+    StoredChildren {
+        first: children.first.as_bytes().to_vec(),
+        total: children.total,
+        since_us: children.since.as_micros(),
+    }
+}
+
+fn children_from_stored(stored: StoredChildren) -> Result<Children, Damaged> {
+    Ok(Children {
+        first: job_id(&stored.first)?,
+        total: stored.total,
+        since: Timestamp::from_micros(stored.since_us),
+    })
+}
+
+fn signal_to_stored(signal: &Signal) -> StoredSignal {
+    StoredSignal {
+        name: signal.name.to_string(),
+        id: signal.id.as_deref().map(str::to_owned),
+        data: signal.data.as_str().to_owned(),
+        at_us: signal.at.as_micros(),
+    }
+}
+
+fn signal_from_stored(stored: StoredSignal) -> Signal {
+    Signal {
+        name: stored.name.into(),
+        id: stored.id.map(Into::into),
+        data: Json::from_stored(&stored.data),
+        at: Timestamp::from_micros(stored.at_us),
+    }
+}
+
+fn job_id(bytes: &[u8]) -> Result<JobId, Damaged> {
+    exactly(bytes).map(JobId::from_bytes)
+}
+
 fn job_status(number: u32) -> Result<JobStatus, Damaged> {
     let status = u8::try_from(number).ok().and_then(JobStatus::from_number);
     status.ok_or_else(|| Damaged(format!("{number} is not the number of a job status")))
@@ -606,7 +817,11 @@ fn to_nanos(span: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::{collection::btree_map, option, prelude::*};
+    use proptest::{
+        collection::{btree_map, vec},
+        option,
+        prelude::*,
+    };
 
     use super::*;
     use crate::store::conformance::Samples;
@@ -640,15 +855,57 @@ mod tests {
     }
 
     fn submission() -> impl Strategy<Value = Submission> {
-        (json(), labels(), any::<i32>(), option::of(span()), option::of(span())).prop_map(
-            |(initial_data, labels, priority, dispatch_timeout, result_timeout)| Submission {
-                initial_data,
-                labels,
-                priority,
-                dispatch_timeout,
-                result_timeout,
-            },
-        )
+        let asked = (labels(), any::<i32>(), option::of(span()), option::of(span()));
+        let more = (option::of(time()), option::of(text()), option::of(parent()));
+        (json(), asked, more).prop_map(|(initial_data, asked, more)| Submission {
+            initial_data,
+            labels: asked.0,
+            priority: asked.1,
+            dispatch_timeout: asked.2,
+            result_timeout: asked.3,
+            start_at: more.0,
+            webhook_url: more.1,
+            parent: more.2,
+        })
+    }
+
+    fn id() -> impl Strategy<Value = JobId> {
+        any::<[u8; 16]>().prop_map(JobId::from_bytes)
+    }
+
+    fn parent() -> impl Strategy<Value = Parent> {
+        let kind = proptest::sample::select(&[ChildKind::Branch, ChildKind::Run, ChildKind::Detached][..]);
+        (id(), any::<u32>(), any::<u32>(), kind).prop_map(|(job_id, index, depth, kind)| Parent {
+            job_id,
+            index,
+            depth,
+            kind,
+        })
+    }
+
+    fn wait() -> impl Strategy<Value = Wait> {
+        let children = (id(), any::<u32>(), time())
+            .prop_map(|(first, total, since)| Wait::Children(Children { first, total, since }));
+        prop_oneof![
+            Just(Wait::Start),
+            Just(Wait::Timer),
+            (text(), time()).prop_map(|(name, since)| Wait::Signal { name, since }),
+            (text(), option::of(text()), time()).prop_map(|(token, message, since)| Wait::Approval {
+                token,
+                message,
+                since
+            }),
+            children,
+        ]
+    }
+
+    fn signal() -> impl Strategy<Value = Signal> {
+        (text(), option::of(text()), json(), time()).prop_map(|(name, id, data, at)| Signal {
+            name,
+            id,
+            data,
+            at,
+        })
     }
 
     fn attempt() -> impl Strategy<Value = Attempt> {
@@ -666,35 +923,51 @@ mod tests {
         let counts = (any::<u32>(), any::<u32>(), any::<u32>(), any::<u64>());
         let times = (option::of(time()), time(), option::of(time()));
         let tasks = (option::of(error()), option::of(attempt()), option::of(task()));
-        (fixed, standing, counts, times, tasks).prop_map(|(fixed, standing, counts, times, tasks)| Job {
-            id: JobId::from_bytes(fixed.0),
-            client: fixed.1,
-            blueprint: fixed.2,
-            blueprint_version: fixed.3,
-            submission: Arc::new(fixed.4),
-            created_at: fixed.5,
-            state: standing.0,
-            status: standing.1,
-            state_history: standing.2,
-            result: standing.3,
-            retry_count: counts.0,
-            transitions: counts.1,
-            workers_lost: counts.2,
-            history_len: counts.3,
-            resumes_at: times.0,
-            updated_at: times.1,
-            finished_at: times.2,
-            error: tasks.0,
-            attempt: tasks.1,
-            settled_task: tasks.2,
-        })
+        let waits = (option::of(wait()), option::of(text()), option::of(text()), option::of(text()));
+        let kept = (option::of(json()), vec(signal(), 0..3), vec(text(), 0..3), option::of(json()));
+        let rest = (waits, kept, option::of(time()));
+        (fixed, standing, counts, times, tasks, rest).prop_map(
+            |(fixed, standing, counts, times, tasks, rest)| Job {
+                id: JobId::from_bytes(fixed.0),
+                client: fixed.1,
+                blueprint: fixed.2,
+                blueprint_version: fixed.3,
+                migrated: counts.0 % 2 == 0,
+                submission: Arc::new(fixed.4),
+                created_at: fixed.5,
+                state: standing.0,
+                status: standing.1,
+                state_history: standing.2,
+                result: standing.3,
+                retry_count: counts.0,
+                transitions: counts.1,
+                workers_lost: counts.2,
+                history_len: counts.3,
+                resumes_at: times.0,
+                updated_at: times.1,
+                finished_at: times.2,
+                error: tasks.0,
+                attempt: tasks.1,
+                settled_task: tasks.2,
+                wait: rest.0.0,
+                results: rest.0.1,
+                outcome: rest.0.2,
+                failed_state: rest.0.3,
+                checkpoint: rest.1.0,
+                signals: rest.1.1,
+                signal_ids: rest.1.2,
+                edited_data: rest.1.3,
+                restarted_at: rest.2,
+            },
+        )
     }
 
     fn entry() -> impl Strategy<Value = HistoryEntry> {
         let place = (any::<u64>(), time(), proptest::sample::select(HistoryEvent::ALL), text());
         let words = (option::of(text()), option::of(text()), option::of(text()));
         let task = (option::of(task()), option::of(any::<u32>()), option::of(error()), option::of(span()));
-        (place, words, task).prop_map(|(place, words, task)| HistoryEntry {
+        let who = (option::of(text()), option::of(text()));
+        (place, words, task, who).prop_map(|(place, words, task, who)| HistoryEntry {
             sequence: place.0,
             at: place.1,
             event: place.2,
@@ -706,22 +979,16 @@ mod tests {
             attempt: task.1,
             error: task.2,
             duration: task.3,
+            by: who.0,
+            detail: who.1,
         })
     }
 
     fn session() -> impl Strategy<Value = SessionRecord> {
         let resources = btree_map(".{0,9}", -1e300..1e300_f64, 0..4);
         let words = (text(), text(), text(), text());
-        (
-            any::<u128>(),
-            words,
-            proptest::collection::vec(text(), 0..4),
-            any::<u32>(),
-            labels(),
-            resources,
-            time(),
-        )
-            .prop_map(|(id, words, task_types, slots, labels, resources, opened_at)| SessionRecord {
+        (any::<u128>(), words, vec(text(), 0..4), any::<u32>(), labels(), resources, time()).prop_map(
+            |(id, words, task_types, slots, labels, resources, opened_at)| SessionRecord {
                 session_id: SessionId::from_random(id),
                 worker: Arc::new(WorkerRecord {
                     worker_id: words.0,
@@ -735,7 +1002,8 @@ mod tests {
                 }),
                 credential: [9; 32],
                 opened_at,
-            })
+            },
+        )
     }
 
     fn job_records(job: &Job) -> (Vec<u8>, Vec<u8>) {
@@ -890,10 +1158,26 @@ mod tests {
             }),
             ..samples.moved(&job, JobStatus::WaitingForTimer)
         };
-        let (submission, state) = job_records(&full);
+        // What came later leaves no trace in a job that has nothing of it.
+        let early = Job {
+            results: None,
+            outcome: None,
+            failed_state: None,
+            migrated: false,
+            checkpoint: None,
+            signals: Vec::new(),
+            signal_ids: Vec::new(),
+            edited_data: None,
+            restarted_at: None,
+            wait: None,
+            ..full.clone()
+        };
+        let (submission, state) = job_records(&early);
         let mut buffer = Vec::new();
         let mut lines = vec![hex(&submission), hex(&state)];
-        encode_history(full.id, &samples.entries(&full, 15..17), &mut buffer);
+        let entries = samples.entries(&full, 15..17);
+        let early = |entry| HistoryEntry { by: None, detail: None, ..entry };
+        encode_history(full.id, &entries.into_iter().map(early).collect::<Vec<_>>(), &mut buffer);
         lines.push(hex(&buffer));
         encode_session(&samples.session(Duration::ZERO), &mut buffer);
         lines.push(hex(&buffer));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use avtomatika_proto::{JobId, TaskId};
 
 use crate::{
-    engine::{Job, JobStatus},
+    engine::{Children, Job, JobStatus},
     time::Timestamp,
 };
 
@@ -26,6 +26,10 @@ pub struct Stub {
     pub next_due: Option<Timestamp>,
     /// The task that waits for a worker.
     pub task: Option<StubTask>,
+    /// The children that it waits for.
+    pub children: Option<Children>,
+    /// The parent that waits for it.
+    pub parent: Option<JobId>,
 }
 
 /// A ready task, as far as a queue must know it.
@@ -59,6 +63,8 @@ impl Stub {
             history_len: job.history_len,
             next_due: job.first_due(),
             task,
+            children: job.children().cloned(),
+            parent: job.waiting_parent().map(|parent| parent.job_id),
         })
     }
 }

@@ -62,15 +62,29 @@ impl Story {
                 Event::Submitted
             }
             "report" => self.report(&words),
-            "lost" => Event::WorkerLost { task_id: self.task(words[1]), worker_id: Arc::from("w1") },
-            "overdue" => Event::AttemptTimedOut { task_id: self.task(words[1]), worker_id: Arc::from("w1") },
+            "lost" => Event::WorkerLost {
+                task_id: self.task(words[1]),
+                worker_id: Arc::from("w1"),
+                checkpoint: None,
+            },
+            "overdue" => Event::AttemptTimedOut {
+                task_id: self.task(words[1]),
+                worker_id: Arc::from("w1"),
+                checkpoint: None,
+            },
             "not_offerable" => Event::NotOfferable { task_id: self.task(words[1]) },
             "due" => Event::Due { task_is_held: words.get(1) == Some(&"held") },
             "cancel" => Event::CancelRequested { reason: words.get(1).map(|reason| Arc::from(*reason)) },
             other => panic!("a story has no word {other:?}"),
         };
         let job = self.job.clone().expect("a story begins with submit");
-        let mut context = Context { now: self.now, blueprint: &self.blueprint, entropy: &mut self.entropy };
+        let mut reserve = |_| 1;
+        let mut context = Context {
+            now: self.now,
+            blueprint: &self.blueprint,
+            entropy: &mut self.entropy,
+            reserve: &mut reserve,
+        };
         match decide(&job, &event, &mut context) {
             Ok(decision) => self.decided(decision),
             Err(refusal) => self.told.push_str(&format!("  refused: {refusal}\n")),
@@ -81,13 +95,7 @@ impl Story {
     fn submit(&mut self, rest: &str) {
         let mut words = rest.split(' ');
         let initial_data = Json::object(words.next().expect("data")).expect("an object without spaces");
-        let mut submission = Submission {
-            initial_data,
-            labels: Default::default(),
-            priority: 0,
-            dispatch_timeout: None,
-            result_timeout: None,
-        };
+        let mut submission = Submission::of(initial_data);
         for word in words {
             let (key, seconds) = word.split_once('=').expect("key=seconds");
             let timeout = Some(Duration::from_secs(seconds.parse().expect("seconds")));
@@ -121,6 +129,7 @@ impl Story {
             data,
             error,
             held_for: Some(Duration::from_millis(10)),
+            checkpoint: None,
         })
     }
 
@@ -135,6 +144,13 @@ impl Story {
                 Effect::Withdraw { task_id, reason } => {
                     format!("withdraw {}: {reason}", self.name(*task_id))
                 }
+                Effect::StartChildren => "start children".to_owned(),
+                Effect::CancelChildren(children) => format!("cancel {} children", children.total),
+                Effect::StartDetached(spec) => {
+                    let blueprint = spec.blueprint.as_deref().unwrap_or("none");
+                    format!("start {blueprint} on its own with {}", spec.submission.initial_data)
+                }
+                Effect::Notify(notice) => format!("notify: {notice:?}"),
             };
             self.told.push_str(&format!("  {effect}\n"));
         }

@@ -286,6 +286,9 @@ mod tests {
             priority: 5,
             dispatch_timeout: None,
             result_timeout: None,
+            start_at: None,
+            webhook_url: None,
+            parent: None,
         };
         let now = Timestamp::from_micros(1_700_000_000_123_456);
         let id = JobId::compose(1_700_000_000_123, 0, 0);
@@ -300,7 +303,7 @@ mod tests {
             worker_id: Arc::from("w1"),
             dispatched_at: now,
             deadline: now,
-            progress: Some(Progress { fraction: 0.5, message: Arc::from("half way") }),
+            progress: Some(Progress { fraction: 0.5, message: Arc::from("half way"), checkpoint: None }),
         };
         JobView { job: Arc::new(job), lease: Some(lease) }
     }

@@ -16,7 +16,7 @@ mod ring;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -211,7 +211,11 @@ impl<S: Store> JournaledStore<S> {
         for write in &batch.writes {
             let (job, entries, before) = match write {
                 Write::InsertJob { job, entries, idempotency } => {
-                    if job.id.key() <= last_key {
+                    // A child's key was promised before those of jobs that came earlier than it.
+                    let key = job.id.key();
+                    if key <= last_key
+                        && (lens.contains_key(&job.id) || self.last_key_between(key..key + 1)?.is_some())
+                    {
                         return Ok(false);
                     }
                     if let Some(key) = idempotency
@@ -220,7 +224,7 @@ impl<S: Store> JournaledStore<S> {
                     {
                         return Ok(false);
                     }
-                    last_key = job.id.key();
+                    last_key = last_key.max(key);
                     (job, entries, Some(0))
                 }
                 Write::UpdateJob { job, entries } => {
@@ -417,6 +421,13 @@ impl<S: Store> Store for JournaledStore<S> {
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         let on_its_way = self.shared.on_its_way(|pending| pending.jobs().keys().next_back().copied());
         Ok(self.shared.behind.last_job_key()?.into_iter().chain(on_its_way).max())
+    }
+
+    fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError> {
+        let on_its_way = self
+            .shared
+            .on_its_way(|pending| pending.jobs().range(keys.clone()).next_back().map(|(key, _)| *key));
+        Ok(self.shared.behind.last_key_between(keys)?.into_iter().chain(on_its_way).max())
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {

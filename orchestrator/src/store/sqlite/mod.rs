@@ -15,6 +15,7 @@ mod wal;
 mod write;
 
 use std::{
+    ops::Range,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -115,6 +116,10 @@ impl Store for SqliteStore {
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         self.lookups.get()?.last_job_key()
+    }
+
+    fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError> {
+        self.lookups.get()?.last_key_between(keys)
     }
 
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {

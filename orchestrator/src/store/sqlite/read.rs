@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    ops::{ControlFlow, Deref},
+    ops::{ControlFlow, Deref, Range},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
@@ -183,6 +183,12 @@ impl Reader<'_> {
 
     pub(super) fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
         self.query_row("SELECT max(key) FROM jobs", (), |row| row.get(0)).at(&self.readers.path)
+    }
+
+    pub(super) fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT max(key) FROM jobs WHERE key >= ?1 AND key < ?2";
+        let mut statement = self.prepare_cached(sql).at(&self.readers.path)?;
+        statement.query_row((keys.start, keys.end), |row| row.get(0)).at(&self.readers.path)
     }
 
     pub(super) fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {

@@ -1,0 +1,381 @@
+//! Families: parents and the children that they wait for.
+//!
+//! A parent's children are started a slice at a time, as many at once as its state allows, and when all have ended the parent is
+//! told once. What is here follows from the stored jobs: which children there are from their keys, which run from the book, how
+//! they ended from the store; so a crash between any two steps loses nothing, and [`Families::restore`] makes it again. It promises
+//! never to hold up the conductor for more than a slice, and that a child whose parent no longer waits for it is cancelled.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::{ControlFlow, Range},
+    sync::Arc,
+};
+
+use avtomatika_proto::JobId;
+
+use super::{
+    BATCH_MAX,
+    core::{AGAIN_AFTER, Core},
+};
+use crate::{
+    engine::{
+        ChildResult, ChildSpec, Children, Event, Harvest, Job, JobError, Plan, RESULTS_BYTES_MAX,
+        child_result, children_of, code, plan,
+    },
+    store::{Store, StoreError, Stub},
+    time::Timestamp,
+};
+
+/// Children that are started, or read, in one go: about a millisecond.
+const SLICE: u32 = 128;
+
+/// Bytes of results of children that are kept until their parents have them all. What is not kept is read again.
+const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Every family with a parent that waits.
+#[derive(Default)]
+pub(super) struct Families {
+    /// By the key of the first child.
+    by_first: BTreeMap<i64, Family>,
+    /// Families with something to do.
+    todo: VecDeque<i64>,
+    /// Children that nobody waits for.
+    orphans: VecDeque<JobId>,
+    kept_bytes: usize,
+    /// When to go on, while there is no room or the store cannot be read.
+    pub paused_until: Option<Timestamp>,
+}
+
+/// One parent and its children.
+struct Family {
+    parent: JobId,
+    children: Children,
+    /// `None` until the parent has been looked at.
+    plan: Option<Plan>,
+    /// Children 0 to this exist.
+    started: u32,
+    /// Of these, children that have not ended.
+    running: u32,
+    /// Children that are known to have failed.
+    failed: u32,
+    /// What those ended with that ended while this process watched, or that were read since.
+    results: BTreeMap<u32, ChildResult>,
+    queued: bool,
+}
+
+impl Family {
+    fn of(parent: JobId, children: Children) -> Self {
+        Self {
+            parent,
+            children,
+            plan: None,
+            started: 0,
+            running: 0,
+            failed: 0,
+            results: BTreeMap::new(),
+            queued: false,
+        }
+    }
+
+    fn keys(&self) -> Range<i64> {
+        keys_of(&self.children)
+    }
+
+    /// More failed than is tolerated: the others need not run.
+    fn has_failed(&self) -> bool {
+        self.plan.is_some_and(|plan| self.failed > plan.tolerated)
+    }
+
+    /// Children that may be started now.
+    fn wanted(&self) -> u32 {
+        let room = self.plan.map_or(0, |plan| plan.max_parallel.saturating_sub(self.running));
+        if self.has_failed() { 0 } else { room.min(self.children.total - self.started) }
+    }
+
+    fn is_over(&self) -> bool {
+        self.running == 0 && (self.started == self.children.total || self.has_failed())
+    }
+}
+
+fn keys_of(children: &Children) -> Range<i64> {
+    let first = children.first.key();
+    first..first + i64::from(children.total)
+}
+
+fn bytes_of(result: &ChildResult) -> usize {
+    size_of::<ChildResult>() + result.data.as_ref().map_or(0, |data| data.as_str().len())
+}
+
+impl Families {
+    /// Whether there is something to do.
+    pub fn is_busy(&self) -> bool {
+        !self.todo.is_empty() || !self.orphans.is_empty()
+    }
+
+    /// Makes the families again from the stubs of all open jobs. Returns the largest key that is promised to a child.
+    pub fn restore(&mut self, stubs: &[Stub], store: &dyn Store) -> Result<i64, StoreError> {
+        let mut last = 0;
+        for stub in stubs {
+            let Some(children) = &stub.children else { continue };
+            let mut family = Family::of(stub.id, children.clone());
+            let keys = family.keys();
+            last = last.max(keys.end - 1);
+            let newest = store.last_key_between(keys.clone())?;
+            family.started = newest.map_or(0, |newest| (newest - keys.start + 1) as u32);
+            self.insert(family);
+        }
+        for stub in stubs {
+            let Some(parent) = stub.parent else { continue };
+            match self.family_of(stub.id).filter(|family| family.parent == parent) {
+                Some(family) => family.running += 1,
+                None => self.orphans.push_back(stub.id),
+            }
+        }
+        Ok(last)
+    }
+
+    fn insert(&mut self, family: Family) {
+        let key = family.children.first.key();
+        self.by_first.insert(key, family);
+        self.enqueue(key);
+    }
+
+    fn enqueue(&mut self, key: i64) {
+        if let Some(family) = self.by_first.get_mut(&key).filter(|family| !family.queued) {
+            family.queued = true;
+            self.todo.push_back(key);
+        }
+    }
+
+    /// The family to which a child belongs.
+    fn family_of(&mut self, child: JobId) -> Option<&mut Family> {
+        let (_, family) = self.by_first.range_mut(..=child.key()).next_back()?;
+        family.keys().contains(&child.key()).then_some(family)
+    }
+
+    /// Whether somebody waits for this job, so that it must not be forgotten.
+    pub fn needs(&self, child: JobId) -> bool {
+        let nearest = self.by_first.range(..=child.key()).next_back();
+        nearest.is_some_and(|(_, family)| family.keys().contains(&child.key()))
+    }
+
+    /// How far the children are that a job waits for: started, ended, failed.
+    pub fn counts(&self, children: &Children) -> Option<(u32, u32, u32)> {
+        let family = self.by_first.get(&children.first.key())?;
+        Some((family.started, family.started - family.running, family.failed))
+    }
+
+    fn remove(&mut self, key: i64) {
+        if let Some(family) = self.by_first.remove(&key) {
+            self.kept_bytes -= family.results.values().map(bytes_of).sum::<usize>();
+        }
+    }
+
+    /// A child's end is durable.
+    fn ended(&mut self, child: &Job) {
+        let kept_bytes = self.kept_bytes;
+        let Some(family) = self.family_of(child.id) else { return };
+        let key = family.children.first.key();
+        let index = (child.id.key() - key) as u32;
+        family.running = family.running.saturating_sub(1);
+        let result = child_result(child);
+        family.failed += u32::from(result.failed);
+        let bytes = bytes_of(&result);
+        if kept_bytes + bytes <= KEPT_BYTES_MAX {
+            family.results.insert(index, result);
+            self.kept_bytes += bytes;
+        }
+        self.enqueue(key);
+    }
+}
+
+impl Core {
+    /// A job begins to wait for its children; that is durable.
+    pub fn start_children(&mut self, job: &Job) {
+        if let Some(children) = job.children() {
+            self.families.insert(Family::of(job.id, children.clone()));
+        }
+    }
+
+    /// A job no longer waits for these; that is durable.
+    pub fn cancel_children(&mut self, children: &Children) {
+        self.families.remove(children.first.key());
+        self.families.orphans.extend(self.book.open_between(keys_of(children)));
+    }
+
+    /// A job's end is durable: whoever waits for it is told.
+    pub fn child_ended(&mut self, job: &Job) {
+        if job.waiting_parent().is_some() {
+            self.families.ended(job);
+        }
+    }
+
+    /// A child that was to be started could not be stored.
+    pub fn child_undone(&mut self, job: &Job) {
+        let Some(family) = self.families.family_of(job.id) else { return };
+        let key = family.children.first.key();
+        family.started = family.started.min((job.id.key() - key) as u32);
+        family.running = family.running.saturating_sub(1);
+        self.families.enqueue(key);
+    }
+
+    /// Starts, cancels and gathers children for as long as there is something to do and room in the batch.
+    pub fn tend_families(&mut self, now: Timestamp) {
+        if self.families.paused_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.families.paused_until = None;
+        while self.batch.afterwards.len() < BATCH_MAX
+            && let Some(orphan) = self.families.orphans.pop_front()
+        {
+            let reason = Some(Arc::from("nobody waits for it any more"));
+            self.notice(orphan, Event::CancelRequested { reason });
+        }
+        // Each family has its turn, so that a large one does not hold up the others.
+        for _ in 0..self.families.todo.len() {
+            if self.batch.afterwards.len() >= BATCH_MAX {
+                return;
+            }
+            let Some(key) = self.families.todo.pop_front() else { return };
+            if let Some(family) = self.families.by_first.get_mut(&key) {
+                family.queued = false;
+            }
+            if let Err(error) = self.tend_family(key) {
+                tracing::error!(%error, hint = error.hint(), "the children of a job cannot be read");
+                self.families.enqueue(key);
+                self.families.paused_until = Some(now + AGAIN_AFTER);
+                return;
+            }
+        }
+    }
+
+    fn tend_family(&mut self, key: i64) -> Result<(), StoreError> {
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        if family.plan.is_none() || family.wanted() > 0 {
+            self.start_some(key)?;
+        }
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        if family.has_failed() && family.running > 0 {
+            let running = self.book.open_between(family.keys());
+            self.families.orphans.extend(running);
+        } else if family.is_over() {
+            self.harvest(key)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the next children of a family.
+    fn start_some(&mut self, key: i64) -> Result<(), StoreError> {
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        let parent = match self.book.resident(family.parent) {
+            Some(job) => Some(job.clone()),
+            None => self.store.load(family.parent)?.map(Arc::new),
+        };
+        let parent = parent.filter(|job| job.children() == Some(&family.children));
+        let blueprints = self.blueprints.clone();
+        let blueprint =
+            parent.as_ref().and_then(|job| blueprints.version(&job.blueprint, job.blueprint_version));
+        let (Some(parent), Some(blueprint)) = (parent, blueprint) else {
+            // It has gone on, and its children were cancelled.
+            self.families.remove(key);
+            return Ok(());
+        };
+        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
+        family.plan = plan(&parent, blueprint);
+        let mut wanted = family.wanted().min(SLICE);
+        // A full house takes the children of those who are in it, one for each, so that all get on.
+        if self.book.open_total() >= self.settings.max_open_jobs {
+            wanted = wanted.min(u32::from(family.running == 0));
+        }
+        let from = family.started;
+        family.started += wanted;
+        family.running += wanted;
+        let more = family.wanted() > 0;
+        for spec in children_of(&parent, blueprint, from, wanted) {
+            self.start_child(&parent, spec);
+        }
+        if more && wanted > 0 {
+            self.families.enqueue(key);
+        }
+        Ok(())
+    }
+
+    /// Puts a child's first step into the batch.
+    pub fn start_child(&mut self, parent: &Job, spec: ChildSpec) {
+        let ChildSpec { id, blueprint: name, state, submission, mut error } = spec;
+        let own = self.blueprints.version(&parent.blueprint, parent.blueprint_version).cloned();
+        let blueprint = match &name {
+            None => own,
+            Some(name) => self.blueprints.newest(name).cloned().or_else(|| {
+                let message = format!("There is no blueprint {name:?} to run");
+                error.get_or_insert(JobError {
+                    code: code::BLUEPRINT_UNKNOWN.into(),
+                    message: message.into(),
+                });
+                own
+            }),
+        };
+        // The parent's own blueprint is there: the parent has just been decided with it.
+        let Some(blueprint) = blueprint else { return };
+        let mut job =
+            Job::accepted(id, parent.client.clone(), &blueprint, Arc::new(submission), self.clock.now());
+        if name.is_none() {
+            job.state = state;
+        }
+        let event = error.map_or(Event::Submitted, Event::Stillborn);
+        if let Err(refusal) = self.decide_first(&job, event, None) {
+            // A new job refuses nothing.
+            tracing::error!("Child {id} of job {} could not be started: {refusal}", parent.id);
+        }
+    }
+
+    /// All children have ended: reads how, a slice at a time, and tells the parent.
+    fn harvest(&mut self, key: i64) -> Result<(), StoreError> {
+        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
+        let missing: Vec<u32> = (0..family.started)
+            .filter(|index| !family.results.contains_key(index))
+            .take(SLICE as usize)
+            .collect();
+        let ids: Vec<JobId> = missing.iter().map(|index| family.children.child(*index)).collect();
+        let (mut at, mut kept_bytes) = (0, 0);
+        self.store.load_many(&ids, &mut |_, job| {
+            let result = job.as_ref().map_or_else(lost_child, child_result);
+            kept_bytes += bytes_of(&result);
+            family.results.insert(missing[at], result);
+            at += 1;
+            ControlFlow::Continue(())
+        })?;
+        self.families.kept_bytes += kept_bytes;
+        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
+        let bytes: usize = family.results.values().map(bytes_of).sum();
+        let too_large = bytes > RESULTS_BYTES_MAX + family.results.len() * size_of::<ChildResult>();
+        if !too_large && family.results.len() < family.started as usize {
+            self.families.enqueue(key);
+            return Ok(());
+        }
+        let total = family.children.total;
+        let results = if too_large {
+            let message = format!("The results of the branches have more than {RESULTS_BYTES_MAX} bytes");
+            Err(JobError { code: code::DATA_TOO_LARGE.into(), message: message.into() })
+        } else {
+            let mut gathered = family.results.clone();
+            Ok((0..total).map(|index| gathered.remove(&index).unwrap_or_else(not_started)).collect())
+        };
+        let event = Event::ChildrenEnded(Harvest { first: family.children.first, results });
+        let parent = family.parent;
+        self.families.remove(key);
+        self.notice(parent, event);
+        Ok(())
+    }
+}
+
+/// A child that the store does not have. Nothing removes one that is waited for.
+fn lost_child() -> ChildResult {
+    let error = JobError { code: code::CHILD_FAILED.into(), message: "The child is not in the store".into() };
+    ChildResult { outcome: "failure".into(), failed: true, data: None, error: Some(error) }
+}
+
+/// A child that was not needed any more when its turn came.
+fn not_started() -> ChildResult {
+    ChildResult { outcome: "cancelled".into(), failed: true, data: None, error: None }
+}

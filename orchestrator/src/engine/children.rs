@@ -1,0 +1,343 @@
+//! Children: the branches of a map, and the jobs of other blueprints that a job runs.
+//!
+//! Each is a job of its own, so that ten thousand branches cost what ten thousand jobs cost and the parent stays small. The parent
+//! knows how many there are and the id of the first; what each of them is given follows from the parent, which does not change
+//! while it waits. It promises that the parent goes on once, and only for the children of its present state.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use avtomatika_proto::{JobId, limits::PAYLOAD_BYTES_MAX, outcome};
+use serde_json::{Value, value::RawValue};
+
+use super::{
+    CHILD_DEPTH_MAX, ChildKind, ChildResult, Children, Effect, Harvest, HistoryEvent, Job, JobError,
+    JobStatus, MAP_BRANCHES_MAX, Parent, RESULTS_BYTES_MAX, Refusal, Submission, Wait, code,
+    draft::{Draft, Step, error, no_value},
+};
+use crate::{
+    blueprint::{Blueprint, Branch, MapState, Over, RunState, RunWork, Scope, StateKind, Template},
+    json::Json,
+};
+
+/// A child that is to be started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildSpec {
+    /// Its id.
+    pub id: JobId,
+    /// The blueprint that it runs, in its newest version; none for a branch, which stands in its parent's.
+    pub blueprint: Option<Arc<str>>,
+    /// The state in which a branch stands.
+    pub state: Arc<str>,
+    /// What it is submitted with.
+    pub submission: Submission,
+    /// Why it cannot run: then it fails at once.
+    pub error: Option<JobError>,
+}
+
+/// How many children may run, and how many may fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// At once.
+    pub max_parallel: u32,
+    /// In all.
+    pub tolerated: u32,
+}
+
+impl Draft<'_, '_> {
+    pub fn start_child(&mut self, run: &RunState) -> Step {
+        if self.job.depth() >= CHILD_DEPTH_MAX {
+            let message = format!("Jobs nest at most {CHILD_DEPTH_MAX} deep, and this one is that deep");
+            return self.fail(outcome::FAILURE, error(code::DEPTH_LIMIT, message), JobStatus::Failed);
+        }
+        let first = self.reserve(1);
+        if run.waits {
+            self.await_children(first, 1, JobStatus::WaitingForChild, Some(run.work.blueprint.clone()));
+            return Step::Stay;
+        }
+        let scope = self.job.scope(self.context.now);
+        let input = object_of(&run.work.input, &scope, &self.job.state);
+        let spec = child_of(&self.job, (first, 0), ChildKind::Detached, Some(&run.work), input);
+        if let Some(error) = spec.error {
+            return self.fail(outcome::FAILURE, error, JobStatus::Failed);
+        }
+        self.note(HistoryEvent::ChildrenStarted).detail = Some(Arc::from(first.to_string()));
+        self.effects.push(Effect::StartDetached(Box::new(spec)));
+        self.go(outcome::SUCCESS)
+    }
+
+    pub fn start_branches(&mut self, map: &MapState) -> Step {
+        let total = match self.count(map) {
+            Ok(total) => total,
+            Err(error) => return self.fail(outcome::FAILURE, error, JobStatus::Failed),
+        };
+        if total == 0 {
+            self.job.results = Some(Arc::from("[]"));
+            return self.go(outcome::SUCCESS);
+        }
+        let first = self.reserve(total);
+        self.await_children(first, total, JobStatus::WaitingForParallel, None);
+        Step::Stay
+    }
+
+    fn count(&self, map: &MapState) -> Result<u32, JobError> {
+        let runs = map.over.branches().any(|branch| matches!(branch, Branch::Run(_)));
+        if runs && self.job.depth() >= CHILD_DEPTH_MAX {
+            let message = format!("Jobs nest at most {CHILD_DEPTH_MAX} deep, and this one is that deep");
+            return Err(error(code::DEPTH_LIMIT, message));
+        }
+        let total = match &map.over {
+            Over::Named(named) => named.len(),
+            Over::Each { list, .. } => {
+                let value =
+                    list.eval(&self.job.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
+                let Value::Array(items) = value else {
+                    let message = format!("What state {:?} maps over is no list", self.job.state);
+                    return Err(error(code::EXPRESSION, message));
+                };
+                items.len()
+            }
+        };
+        u32::try_from(total).ok().filter(|total| *total <= MAP_BRANCHES_MAX).ok_or_else(|| {
+            let message = format!(
+                "State {:?} would have {total} branches; the limit is {MAP_BRANCHES_MAX}",
+                self.job.state
+            );
+            error(code::DATA_TOO_LARGE, message)
+        })
+    }
+
+    fn reserve(&mut self, count: u32) -> JobId {
+        let key = (self.context.reserve)(count);
+        JobId::of_key(key, self.context.entropy.next_u64())
+    }
+
+    fn await_children(&mut self, first: JobId, total: u32, status: JobStatus, what: Option<Arc<str>>) {
+        let since = self.context.now;
+        self.job.status = status;
+        self.job.resumes_at = None;
+        self.job.wait = Some(Wait::Children(Children { first, total, since }));
+        let what = what.unwrap_or_else(|| Arc::from(format!("{total} branches")));
+        self.note(HistoryEvent::ChildrenStarted).detail = Some(what);
+        self.effects.push(Effect::StartChildren);
+    }
+
+    pub fn children_ended(&mut self, harvest: &Harvest) -> Result<Step, Refusal> {
+        let children = self.job.children().filter(|children| children.first == harvest.first);
+        let Some(total) = children.map(|children| children.total) else {
+            return Err(Refusal::StaleChildren);
+        };
+        self.job.wait = None;
+        let results = match &harvest.results {
+            Ok(results) => results,
+            Err(error) => return Ok(self.fail(outcome::FAILURE, error.clone(), JobStatus::Failed)),
+        };
+        let failed = results.iter().filter(|result| result.failed).count();
+        self.note(HistoryEvent::ChildrenEnded).detail =
+            Some(Arc::from(format!("{failed} of {total} failed")));
+        Ok(match self.state().map(|state| &state.kind) {
+            Some(StateKind::Map(map)) => self.gather(map, results),
+            Some(StateKind::Run(run)) => self.take_child(run.output.as_ref(), results.first()),
+            _ => Step::Stay,
+        })
+    }
+
+    fn gather(&mut self, map: &MapState, results: &[ChildResult]) -> Step {
+        match text_of(map, results) {
+            Ok(text) => self.job.results = Some(text),
+            Err(error) => return self.fail(outcome::FAILURE, error, JobStatus::Failed),
+        }
+        let total = results.len() as u32;
+        let failed = results.iter().filter(|result| result.failed).count() as u32;
+        if failed <= map.tolerate.of(total) {
+            self.job.error = None;
+            return self.go(outcome::SUCCESS);
+        }
+        let first = results.iter().position(|result| result.failed && result.error.is_some());
+        let example = first.and_then(|place| Some((place, results.get(place)?.error.as_ref()?)));
+        let mut message = format!("{failed} of {total} branches failed");
+        if let Some((place, error)) = example {
+            message.push_str(&format!("; branch {place}: {}: {}", error.code, error.message));
+        }
+        self.fail(outcome::FAILURE, error(code::BRANCHES_FAILED, message), JobStatus::Failed)
+    }
+
+    fn take_child(&mut self, output: Option<&Template>, result: Option<&ChildResult>) -> Step {
+        let Some(result) = result else { return Step::Stay };
+        self.job.outcome = Some(result.outcome.clone());
+        if result.failed {
+            let error = result.error.clone().unwrap_or_else(|| {
+                error(code::CHILD_FAILED, format!("The child ended with {}", result.outcome))
+            });
+            return self.fail(&result.outcome, error, JobStatus::Failed);
+        }
+        let data = result.data.clone().unwrap_or_else(Json::empty);
+        if let Err(error) = self.take_data(&data, output) {
+            return self.fail(outcome::FAILURE, error, JobStatus::Failed);
+        }
+        self.job.error = None;
+        self.go(&result.outcome)
+    }
+}
+
+/// How the children that a job waits for are to be run; `None` when it waits for none.
+pub fn plan(job: &Job, blueprint: &Blueprint) -> Option<Plan> {
+    let total = job.children()?.total;
+    match &blueprint.state(&job.state)?.kind {
+        StateKind::Map(map) => Some(Plan {
+            max_parallel: map.max_parallel.unwrap_or(total).max(1),
+            tolerated: map.tolerate.of(total),
+        }),
+        StateKind::Run(_) => Some(Plan { max_parallel: 1, tolerated: 0 }),
+        _ => None,
+    }
+}
+
+/// The children from number `from` on, at most `count`; none when the job waits for none.
+pub fn children_of(job: &Job, blueprint: &Blueprint, from: u32, count: u32) -> Vec<ChildSpec> {
+    let (Some(children), Some(state)) = (job.children(), blueprint.state(&job.state)) else {
+        return Vec::new();
+    };
+    let numbers = from..from.saturating_add(count).min(children.total);
+    let scope = job.scope(children.since);
+    match &state.kind {
+        StateKind::Run(run) => {
+            let spec = |index| {
+                let input = object_of(&run.work.input, &scope, &job.state);
+                child_of(job, (children.child(index), index), ChildKind::Run, Some(&run.work), input)
+            };
+            numbers.map(spec).collect()
+        }
+        StateKind::Map(map) => {
+            // It was a list when the state was entered, and nothing has changed since.
+            let items = match &map.over {
+                Over::Each { list, .. } => list.eval(&scope).ok(),
+                Over::Named(_) => None,
+            };
+            let item = |index: u32| items.as_ref().and_then(|items| items.get(index as usize));
+            numbers.filter_map(|index| branch_of(job, (children, index), map, &scope, item(index))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn branch_of(
+    job: &Job,
+    (children, index): (&Children, u32),
+    map: &MapState,
+    scope: &Scope<'_>,
+    item: Option<&Value>,
+) -> Option<ChildSpec> {
+    let scope = Scope { item: item.map(|item| (item, index)), ..*scope };
+    let id = (children.child(index), index);
+    Some(match map.over.branch(index)?.0 {
+        Branch::Task(work) => {
+            child_of(job, id, ChildKind::Branch, None, object_of(&work.params, &scope, &job.state))
+        }
+        Branch::Run(work) => {
+            child_of(job, id, ChildKind::Run, Some(work), object_of(&work.input, &scope, &job.state))
+        }
+    })
+}
+
+fn child_of(
+    job: &Job,
+    (id, index): (JobId, u32),
+    kind: ChildKind,
+    work: Option<&RunWork>,
+    input: Result<Json, JobError>,
+) -> ChildSpec {
+    let (initial_data, error) = match input {
+        Ok(input) => (input, None),
+        Err(error) => (Json::empty(), Some(error)),
+    };
+    let submission = Submission {
+        initial_data,
+        labels: job.submission.labels.clone(),
+        priority: job.submission.priority,
+        dispatch_timeout: job.submission.dispatch_timeout,
+        result_timeout: None,
+        start_at: None,
+        webhook_url: None,
+        parent: Some(Parent { job_id: job.id, index, depth: job.depth() + 1, kind }),
+    };
+    ChildSpec {
+        id,
+        blueprint: work.map(|work| work.blueprint.clone()),
+        state: job.state.clone(),
+        submission,
+        error,
+    }
+}
+
+/// What a child is given.
+fn object_of(template: &Template, scope: &Scope<'_>, state: &str) -> Result<Json, JobError> {
+    let value = template.render(scope).map_err(|cause| no_value(state, &cause))?;
+    let Value::Object(members) = value else {
+        return Err(error(
+            code::EXPRESSION,
+            format!("State {state:?}: what a child is given must be an object"),
+        ));
+    };
+    let input = Json::from_map(&members);
+    let bytes = input.as_str().len();
+    if bytes > PAYLOAD_BYTES_MAX {
+        let message =
+            format!("State {state:?}: a child is given {bytes} bytes; the limit is {PAYLOAD_BYTES_MAX}");
+        return Err(error(code::DATA_TOO_LARGE, message));
+    }
+    Ok(input)
+}
+
+/// What a child that has ended ended with.
+pub fn child_result(child: &Job) -> ChildResult {
+    let own_word = child.outcome.clone().filter(|_| child.is_branch());
+    let outcome = match child.status {
+        JobStatus::Finished => own_word.unwrap_or_else(|| Arc::from(outcome::SUCCESS)),
+        JobStatus::Cancelled => Arc::from(outcome::CANCELLED),
+        JobStatus::Quarantined => Arc::from("quarantined"),
+        _ => Arc::from(outcome::FAILURE),
+    };
+    ChildResult {
+        outcome,
+        failed: child.status != JobStatus::Finished,
+        data: child.result.clone(),
+        error: child.error.clone(),
+    }
+}
+
+/// The results as the next states see them: a list of `outcome`, `data`, `error`, and `name` if the branches have names.
+fn text_of(map: &MapState, results: &[ChildResult]) -> Result<Arc<str>, JobError> {
+    let mut text = String::from("[");
+    for (index, result) in results.iter().enumerate() {
+        let name = map.over.branch(index as u32).and_then(|(_, name)| name);
+        let mut members: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
+        let mut put = |key, value: String| {
+            members.extend(RawValue::from_string(value).ok().map(|value| (key, value)));
+        };
+        put("data", result.data.as_ref().map_or("null", Json::as_str).to_owned());
+        put(
+            "error",
+            match &result.error {
+                Some(error) => {
+                    serde_json::json!({ "code": &*error.code, "message": &*error.message }).to_string()
+                }
+                None => "null".to_owned(),
+            },
+        );
+        if let Some(name) = name {
+            put("name", Value::from(&**name).to_string());
+        }
+        put("outcome", Value::from(&*result.outcome).to_string());
+        if index > 0 {
+            text.push(',');
+        }
+        // Only a map whose keys are no text cannot be written.
+        text.push_str(&serde_json::to_string(&members).unwrap_or_default());
+        if text.len() > RESULTS_BYTES_MAX {
+            let message = format!("The results of the branches have more than {RESULTS_BYTES_MAX} bytes");
+            return Err(error(code::DATA_TOO_LARGE, message));
+        }
+    }
+    text.push(']');
+    Ok(Arc::from(text))
+}
