@@ -245,7 +245,7 @@ pub enum Over {
         /// The list.
         list: Expr,
         /// What is done for each item.
-        branch: Branch,
+        branch: Box<Branch>,
     },
     /// These, by name.
     Named(Vec<(Arc<str>, Branch)>),
@@ -273,7 +273,7 @@ impl Over {
     /// What is done, each thing once.
     pub fn branches(&self) -> impl Iterator<Item = &Branch> {
         let (each, named) = match self {
-            Self::Each { branch, .. } => (Some(branch), [].as_slice()),
+            Self::Each { branch, .. } => (Some(&**branch), [].as_slice()),
             Self::Named(named) => (None, named.as_slice()),
         };
         each.into_iter().chain(named.iter().map(|(_, branch)| branch))

@@ -159,12 +159,6 @@ impl Families {
         nearest.is_some_and(|(_, family)| family.keys().contains(&child.key()))
     }
 
-    /// How far the children are that a job waits for: started, ended, failed.
-    pub fn counts(&self, children: &Children) -> Option<(u32, u32, u32)> {
-        let family = self.by_first.get(&children.first.key())?;
-        Some((family.started, family.started - family.running, family.failed))
-    }
-
     fn remove(&mut self, key: i64) {
         if let Some(family) = self.by_first.remove(&key) {
             self.kept_bytes -= family.results.values().map(bytes_of).sum::<usize>();
@@ -212,7 +206,9 @@ impl Core {
 
     /// A child that was to be started could not be stored.
     pub fn child_undone(&mut self, job: &Job) {
-        let Some(family) = self.families.family_of(job.id) else { return };
+        let Some(family) = self.families.family_of(job.id).filter(|_| job.waiting_parent().is_some()) else {
+            return;
+        };
         let key = family.children.first.key();
         family.started = family.started.min((job.id.key() - key) as u32);
         family.running = family.running.saturating_sub(1);
@@ -228,6 +224,10 @@ impl Core {
         while self.batch.afterwards.len() < BATCH_MAX
             && let Some(orphan) = self.families.orphans.pop_front()
         {
+            // One that a human has started again is on its own.
+            if self.load(orphan).is_ok_and(|job| job.is_some_and(|job| job.waiting_parent().is_none())) {
+                continue;
+            }
             let reason = Some(Arc::from("nobody waits for it any more"));
             self.notice(orphan, Event::CancelRequested { reason });
         }

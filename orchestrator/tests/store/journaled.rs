@@ -261,7 +261,7 @@ fn large_batches_and_sessions_take_the_direct_way_in_their_order() {
     let mut samples = Samples::new(9);
     let mut job = samples.job("acme");
     job.status = JobStatus::Finished;
-    let large = "x".repeat(3 * 1024 * 1024);
+    let large = "x".repeat(5 * 1024 * 1024);
     let json = avtomatika_orchestrator::json::Json::object(&format!("{{\"a\":\"{large}\"}}")).unwrap();
     job.result = Some(json);
     let update = Write::UpdateJob { entries: samples.entries(&job, 2..3), job: Arc::new(job.clone()) };
