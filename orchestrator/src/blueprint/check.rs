@@ -62,8 +62,10 @@ fn check_start(draft: &Draft, findings: &mut Findings) -> Option<usize> {
         findings.error(
             at,
             format!(
-                "state `{}` is a second start beside `{}` (line {})",
-                state.name, first.name, first_at.line
+                "state `{}` is a second start beside `{}`{}",
+                state.name,
+                first.name,
+                first_at.in_brackets()
             ),
             "keep `start: true` in one of them",
         );

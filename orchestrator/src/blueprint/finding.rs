@@ -22,6 +22,13 @@ pub struct Position {
     pub column: usize,
 }
 
+impl Position {
+    /// ` (line 7)`, to go behind a name; nothing for what stands in no line.
+    pub(super) fn in_brackets(self) -> String {
+        if self.line == 0 { String::new() } else { format!(" (line {})", self.line) }
+    }
+}
+
 /// One thing wrong with a file. Shown as `file:line:column: error: what; cure`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {

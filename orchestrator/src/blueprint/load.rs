@@ -118,13 +118,13 @@ pub fn load(file: &str, text: &str) -> Result<Loaded, Vec<Finding>> {
     }
 }
 
-const CURE_TOO_LARGE: &str = "split the blueprint";
+pub(super) const CURE_TOO_LARGE: &str = "split the blueprint";
 
 pub(super) fn too_large(bytes: u64) -> String {
     format!("the file has {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")
 }
 
-fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
+pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
     let mut reader = Reader { findings };
     let Some(top) =
         reader.members(tree, "a blueprint", &["blueprint", "endpoint", "max_transitions", "states"])

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 
 use crate::time::Timestamp;
 
+pub mod builder;
 mod check;
 mod directory;
 pub mod expr;

@@ -16,6 +16,8 @@ const DEPTH_MAX: usize = 64;
 /// Nodes of one file, those that aliases repeat included, so that no few lines can grow into gigabytes.
 const NODES_MAX: usize = 200_000;
 
+const CURE_TWICE: &str = "remove or rename one of them";
+
 /// A value with its place.
 #[derive(Debug, Clone)]
 pub struct Node {
@@ -62,6 +64,36 @@ impl Node {
             ),
         };
         Node { at, value, verbatim: None }
+    }
+
+    /// A map that was made by a program, and has no place.
+    pub fn of_entries(entries: Vec<Entry>) -> Self {
+        Node { at: Position::default(), value: Yaml::Map(entries), verbatim: None }
+    }
+
+    /// Whether a tree that was made by a program keeps what is promised of those from files: no key twice, few nodes, little
+    /// depth. What it does not keep is noted.
+    pub fn check_made(&self, findings: &mut Findings) {
+        let (size, depth) = self.size_and_depth();
+        if let Err(fault) = check_nodes(self.at, size).and_then(|()| check_depth(self.at, depth)) {
+            findings.error(fault.at, fault.what, fault.cure);
+            return;
+        }
+        let mut open = vec![self];
+        while let Some(node) = open.pop() {
+            match &node.value {
+                Yaml::List(items) => open.extend(items),
+                Yaml::Map(entries) => {
+                    let mut seen = HashSet::new();
+                    for twice in entries.iter().filter(|entry| !seen.insert(&entry.key)) {
+                        let what = format!("the key `{}` stands twice", shown(&twice.key));
+                        findings.error(twice.key_at, what, CURE_TWICE);
+                    }
+                    open.extend(entries.iter().map(|entry| &entry.value));
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The value without its places.
@@ -261,7 +293,7 @@ impl Tree<'_> {
                         findings.error(
                             key_at,
                             format!("the key `{}` stands twice, first at line {}", shown(&key), first.line),
-                            "remove or rename one of them",
+                            CURE_TWICE,
                         );
                     }
                 }
@@ -272,10 +304,7 @@ impl Tree<'_> {
 
     fn count(&mut self, at: Position, nodes: usize) -> Result<(), Fault> {
         self.nodes += nodes;
-        if self.nodes <= NODES_MAX {
-            return Ok(());
-        }
-        Err(Fault { at, what: format!("the file has more than {NODES_MAX} values"), cure: "split it" })
+        check_nodes(at, self.nodes)
     }
 
     fn scalar(&self, text: &str, style: ScalarStyle, span: &Span) -> Result<Node, Fault> {
@@ -299,6 +328,13 @@ impl Tree<'_> {
         };
         Ok(Node { at, value, verbatim: verbatim.filter(|_| !text.contains('\n')) })
     }
+}
+
+fn check_nodes(at: Position, nodes: usize) -> Result<(), Fault> {
+    if nodes <= NODES_MAX {
+        return Ok(());
+    }
+    Err(Fault { at, what: format!("the file has more than {NODES_MAX} values"), cure: "split it" })
 }
 
 fn check_depth(at: Position, depth: usize) -> Result<(), Fault> {

@@ -1,0 +1,150 @@
+//! A blueprint in Rust: the same data as a file, typed while it is written.
+//!
+//! The builder puts together what a file would say, and the loader reads it: so a blueprint that was built and one that was
+//! written are the same version when they mean the same, and a mistake gets the same finding. It has no rules of its own.
+//!
+//! ```
+//! use std::time::Duration;
+//! use avtomatika_orchestrator::blueprint::{Blueprint, builder::{choice, failed, finished, task}};
+//!
+//! let definition = Blueprint::builder("order_review")
+//!     .endpoint("/jobs/orders")
+//!     .start(
+//!         "price",
+//!         task("price_order")
+//!             .param("order_id", "${initial_data.order.id}")
+//!             .timeout(Duration::from_secs(30))
+//!             .on("success", "decide")
+//!             .on("failure", "refused"),
+//!     )
+//!     .state("decide", choice().when("state_history.total > 1000", "refused").otherwise("completed"))
+//!     .state("completed", finished())
+//!     .state("refused", failed())
+//!     .build()?;
+//! assert_eq!(&**definition.name(), "order_review");
+//! # Ok::<(), avtomatika_orchestrator::blueprint::builder::Unsound>(())
+//! ```
+
+mod form;
+mod place;
+mod states;
+
+use std::fmt;
+
+use self::{form::Form, place::Ways};
+pub use self::{
+    form::StateForm,
+    states::{Choice, EndForm, Pass, Task, choice, failed, finished, pass, task},
+};
+use super::{
+    Blueprint, Definition, Finding, Severity,
+    finding::{Findings, Position},
+    load::{CURE_TOO_LARGE, FILE_BYTES_MAX, Loaded, load_tree, too_large},
+};
+
+/// A blueprint in the making. See the [module](self).
+#[derive(Debug, Clone)]
+#[must_use = "nothing is checked before `build`"]
+pub struct BlueprintBuilder {
+    name: String,
+    top: Form,
+    states: Form,
+}
+
+/// What is wrong with a blueprint that was built: all of it, as the loader says it of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsound {
+    /// What was found. At least one is an error.
+    pub findings: Vec<Finding>,
+}
+
+impl fmt::Display for Unsound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the blueprint cannot be used")?;
+        self.findings.iter().try_for_each(|finding| write!(f, "\n{finding}"))
+    }
+}
+
+impl std::error::Error for Unsound {}
+
+impl Blueprint {
+    /// Begins a blueprint of this name. See [`builder`](self).
+    pub fn builder(name: impl Into<String>) -> BlueprintBuilder {
+        let name = name.into();
+        let top = Form::default().with("blueprint", name.clone());
+        BlueprintBuilder { name, top, states: Form::default() }
+    }
+}
+
+impl BlueprintBuilder {
+    /// The path under `/api` at which `POST` creates a job, with its leading slash.
+    pub fn endpoint(mut self, path: impl Into<String>) -> Self {
+        self.top = self.top.with("endpoint", path.into());
+        self
+    }
+
+    /// Moves that one job may make; without it [`Blueprint::MAX_TRANSITIONS_DEFAULT`].
+    pub fn max_transitions(mut self, max_transitions: u32) -> Self {
+        self.top = self.top.with("max_transitions", max_transitions);
+        self
+    }
+
+    /// Adds the state that a job enters first.
+    pub fn start(self, name: impl Into<String>, state: impl Into<StateForm>) -> Self {
+        let state: StateForm = state.into();
+        self.state(name, StateForm(state.0.with("start", true)))
+    }
+
+    /// Adds a state.
+    pub fn state(mut self, name: impl Into<String>, state: impl Into<StateForm>) -> Self {
+        let state: StateForm = state.into();
+        self.states = self.states.with_node(name, state.0.into_node());
+        self
+    }
+
+    /// The definition, ready to be served. What is probably not meant so goes to the log.
+    ///
+    /// # Errors
+    /// All that a file which says the same would be refused for.
+    pub fn build(self) -> Result<Definition, Unsound> {
+        let Loaded { definition, warnings, .. } = self.check()?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        Ok(definition)
+    }
+
+    /// The definition, with what is probably not meant so.
+    ///
+    /// # Errors
+    /// All that a file which says the same would be refused for.
+    pub fn check(self) -> Result<Loaded, Unsound> {
+        let mut tree = self.top.with_node("states", self.states.into_node()).into_node();
+        let file = format!("blueprint {}", self.name);
+        let ways = Ways::through(&mut tree);
+        let told = |findings: Vec<Finding>| findings.into_iter().map(|finding| ways.tell(finding)).collect();
+        let mut findings = Findings::new(&file);
+        tree.check_made(&mut findings);
+        if findings.any_error() {
+            return Err(Unsound { findings: told(findings.into_sorted()) });
+        }
+        let mut loaded =
+            load_tree(&tree, findings).map_err(|findings| Unsound { findings: told(findings) })?;
+        loaded.warnings = told(loaded.warnings);
+        small_enough(&file, loaded)
+    }
+}
+
+/// The store keeps the canonical form, so it obeys the limit of a text that is read.
+fn small_enough(file: &str, loaded: Loaded) -> Result<Loaded, Unsound> {
+    let bytes = loaded.definition.canonical().len();
+    if bytes <= FILE_BYTES_MAX {
+        return Ok(loaded);
+    }
+    let (severity, file, at) = (Severity::Error, file.to_owned(), Position::default());
+    let (what, cure) = (too_large(bytes as u64), CURE_TOO_LARGE.to_owned());
+    Err(Unsound { findings: vec![Finding { severity, file, at, what, cure }] })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,240 @@
+//! What is built is what would have been written, and what is wrong is found in the same words.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::json;
+
+use super::*;
+use crate::blueprint::{RetryPolicy, load};
+
+/// Blueprints of `examples/blueprints`, as one would build them.
+fn built() -> Vec<(&'static str, BlueprintBuilder)> {
+    vec![
+        ("fetch_with_retries.yaml", fetch_with_retries()),
+        ("order_review.yaml", order_review()),
+        ("picture.yaml", picture()),
+        ("test_workflow.yaml", test_workflow()),
+    ]
+}
+
+fn fetch_with_retries() -> BlueprintBuilder {
+    let patient = RetryPolicy {
+        max_retries: 5,
+        initial_delay: Duration::from_secs(5),
+        max_delay: Duration::from_mins(5),
+        multiplier: 3.0,
+    };
+    let fetch = || task("fetch").timeout(Duration::from_mins(2));
+    Blueprint::builder("fetch_with_retries")
+        .endpoint("/jobs/fetch")
+        .max_transitions(20)
+        .start(
+            "fetch",
+            fetch()
+                .param("url", "${initial_data.url}")
+                .retry(patient)
+                .on("success", "completed")
+                .on("failure", "has_mirror"),
+        )
+        .state("has_mirror", choice().when("has(initial_data.mirror)", "fetch_mirror").otherwise("failed"))
+        .state(
+            "fetch_mirror",
+            fetch()
+                .param("url", "${initial_data.mirror}")
+                .param("note", "instead of ${initial_data.url}")
+                .on("success", "completed")
+                .on("failure", "failed"),
+        )
+        .state("completed", finished())
+        .state("failed", failed())
+}
+
+fn order_review() -> BlueprintBuilder {
+    let heavy = "state_history.total > 1000 || job.labels.exists(key, key == 'review')";
+    Blueprint::builder("order_review")
+        .endpoint("/jobs/orders")
+        .start(
+            "price",
+            task("price_order")
+                .param("order_id", "${initial_data.order.id}")
+                .param("lines", "${initial_data.order.items.map(item, item.price * item.count)}")
+                .timeout(Duration::from_secs(30))
+                .on("success", "decide")
+                .on("failure", "failed"),
+        )
+        .state(
+            "decide",
+            choice().when("state_history.total == 0", "note_free").when(heavy, "review").otherwise("ship"),
+        )
+        .state(
+            "note_free",
+            pass()
+                .set("note", "nothing to pay for ${initial_data.order.id}")
+                .set("asked_by", "${client.name}")
+                .then("ship"),
+        )
+        .state(
+            "review",
+            task("review_order")
+                .param("order_id", "${initial_data.order.id}")
+                .param("total", "${state_history.total}")
+                .timeout(Duration::from_hours(48))
+                .no_retry()
+                .on("success", "ship")
+                .on("rejected", "refused")
+                .on("timeout", "refused")
+                .on("failure", "failed"),
+        )
+        .state(
+            "ship",
+            task("ship_order")
+                .param("order_id", "${initial_data.order.id}")
+                .on("success", "completed")
+                .on("failure", "failed"),
+        )
+        .state("completed", finished())
+        .state("refused", failed())
+        .state("failed", failed())
+}
+
+fn picture() -> BlueprintBuilder {
+    Blueprint::builder("picture")
+        .endpoint("/jobs/picture")
+        .start(
+            "scale",
+            task("scale_picture")
+                .param("width", "${initial_data.width}")
+                .param("height", "${initial_data.height}")
+                .param("longest_side", 256)
+                .timeout(Duration::from_secs(30))
+                .on("success", "caption")
+                .on("failure", "failed"),
+        )
+        .state(
+            "caption",
+            task("count_words")
+                .param("text", "${initial_data.caption}")
+                .on("success", "completed")
+                .on("failure", "failed"),
+        )
+        .state("completed", finished())
+        .state("failed", failed())
+}
+
+fn test_workflow() -> BlueprintBuilder {
+    Blueprint::builder("test_workflow")
+        .endpoint("/jobs/test")
+        .start(
+            "init",
+            task("process_data")
+                .param("job_id", "${job.id}")
+                .param("payload", "${initial_data.input}")
+                .timeout(Duration::from_mins(1))
+                .on("success", "completed")
+                .on("failure", "failed"),
+        )
+        .state("completed", finished())
+        .state("failed", failed())
+}
+
+#[test]
+fn a_shipped_example_can_be_built_and_is_the_same_version() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/blueprints");
+    for (file, builder) in built() {
+        let written = load(file, &fs::read_to_string(dir.join(file)).unwrap()).unwrap().definition;
+        let built = builder.check().unwrap();
+        assert_eq!(built.warnings, [], "{file}");
+        assert_eq!(built.definition.canonical(), written.canonical(), "{file}");
+        assert_eq!(
+            format!("{:?}", built.definition.into_blueprint(1)),
+            format!("{:?}", written.into_blueprint(1))
+        );
+    }
+}
+
+/// Checks what is found in a blueprint `b`, one finding a line.
+#[track_caller]
+fn check(builder: BlueprintBuilder, expected: &str) {
+    let found = match builder.check() {
+        Ok(loaded) => loaded.warnings,
+        Err(unsound) => unsound.findings,
+    };
+    let lines = expected.lines().map(str::trim).filter(|line| !line.is_empty());
+    let expected: Vec<String> = lines.map(|line| format!("blueprint b{line}")).collect();
+    assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+}
+
+/// Checks a blueprint that starts with this state and has the end `done` beside it.
+#[track_caller]
+fn check_start(start: impl Into<StateForm>, expected: &str) {
+    check(Blueprint::builder("b").start("init", start).state("done", finished()), expected);
+}
+
+#[test]
+fn a_mistake_is_found_as_in_a_file_and_told_by_the_way_to_it() {
+    check_start(
+        task("work").param("x", "${initial_dta.x}").on("success", "dome"),
+        "
+        , states.init.task.params.x: error: unknown variable `initial_dta`; did you mean `initial_data`?
+        , states.init.on.success: error: there is no state `dome`; did you mean `done`?
+        ",
+    );
+    check_start(
+        choice().when("initial_data.a", "done").when("initial_data.b", "dome").otherwise("done"),
+        ", states.init.choice[1].next: error: there is no state `dome`; did you mean `done`?",
+    );
+    check_start(
+        pass(),
+        ", states.init: error: state `init` has no `next`; say where it leads, as in `next: some_state`",
+    );
+    check(
+        Blueprint::builder("b").start("a", finished()).start("c", finished()),
+        ", states.c.start: error: state `c` is a second start beside `a`; keep `start: true` in one of them",
+    );
+    check(
+        Blueprint::builder("b"),
+        ", states: error: the blueprint has no states; add a start and an end, see docs/blueprints.md",
+    );
+    check_start(
+        choice().when("initial_data.a", "done"),
+        ", states.init: warning: state `init` has no `else`: a job for which no condition holds fails; add `else: some_state`",
+    );
+}
+
+#[test]
+fn what_is_given_twice_is_found_and_not_overwritten() {
+    check_start(
+        task("work").param("x", 1).param("x", 2).on("success", "done").on("success", "done"),
+        "
+        , states.init.task.params.x: error: the key `x` stands twice; remove or rename one of them
+        , states.init.on.success: error: the key `success` stands twice; remove or rename one of them
+        ",
+    );
+    check(
+        Blueprint::builder("b").start("a", finished()).state("a", failed()),
+        ", states.a: error: the key `a` stands twice; remove or rename one of them",
+    );
+}
+
+#[test]
+fn what_a_file_cannot_say_cannot_be_built() {
+    let work = || task("work").on("success", "done");
+    check_start(
+        work().timeout(Duration::from_micros(1500)),
+        ", states.init.task.timeout: error: `timeout` must be a duration, not `1.5ms`; write for example 500ms, 30s, 5m or 1h; from 1ms to 8784h",
+    );
+    check_start(
+        work().retry(RetryPolicy { multiplier: f64::NAN, ..RetryPolicy::default() }),
+        ", states.init.task.retry.multiplier: error: `multiplier` must be a number, not nothing; write one from 1 to 100",
+    );
+    let deep = (0..100).fold(json!(1), |inner, _| json!([inner]));
+    check_start(
+        work().param("deep", deep),
+        ": error: lists and maps are nested deeper than 64 levels; flatten the data",
+    );
+    let long = Blueprint::builder("b")
+        .start("init", work().param("long", "x".repeat(FILE_BYTES_MAX)))
+        .state("done", finished());
+    let unsound = long.build().unwrap_err();
+    assert!(unsound.to_string().contains("at most 1048576 are allowed; split the blueprint"), "{unsound}");
+}
