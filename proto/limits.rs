@@ -59,6 +59,9 @@ pub const WAIT_MAX: Duration = Duration::from_secs(300);
 /// Longest timeout that a job or a state may ask for: a year, beyond which a plain typo is more likely than a plan.
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// How far ahead the start of a job may lie: a year, beyond which a plain typo is more likely than a plan.
+pub const START_AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Largest page of a listing.
 pub const PAGE_SIZE_MAX: u32 = 1000;
 

@@ -25,7 +25,7 @@ use avtomatika_orchestrator::{
     },
     time::{Clock, SystemClock, Timestamp},
 };
-use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId};
+use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId, limits::START_AHEAD_MAX};
 use tokio::sync::mpsc;
 
 const CREDENTIAL: [u8; 32] = [1; 32];
@@ -323,6 +323,7 @@ fn request() -> SubmitRequest {
         blueprint: Arc::from("story"),
         submission: Submission::of(Json::empty()),
         idempotency_key: None,
+        delay: None,
         wait: Duration::ZERO,
     }
 }
@@ -988,4 +989,82 @@ async fn a_task_whose_params_no_longer_compute_stops_for_a_human() {
     let _worker = Worker::join(&after, "w1", 5).await;
     assert_eq!(end_of(&after, job_id).await, JobStatus::Quarantined);
     assert!(after.stats().await.unwrap().ready_tasks.is_empty());
+}
+
+// ---- Jobs that start later ----
+
+fn starting_in(delay: Duration) -> SubmitRequest {
+    SubmitRequest { delay: Some(delay), ..request() }
+}
+
+#[tokio::test]
+async fn a_job_with_a_start_ahead_waits_for_it_through_a_restart_and_not_a_moment_longer() {
+    const HOUR: Duration = Duration::from_secs(3600);
+    let (store, clock) = (Arc::new(MemoryStore::default()), ManualClock::new());
+    let before = start_at(Faulty::over(store.clone()), Arc::new(clock.clone())).conductor;
+    let mut timed = starting_in(HOUR);
+    timed.submission.result_timeout = Some(Duration::from_secs(60));
+    let start = clock.now() + HOUR;
+    let job_id = before.submit(&acme(), timed).await.unwrap().job_id;
+    let job = before.get(&acme(), job_id).await.unwrap().job;
+    assert_eq!((job.status, job.resumes_at), (JobStatus::WaitingForTimer, Some(start)));
+    assert_eq!(job.submission.start_at, Some(start));
+
+    let after = start_at(Faulty::over(store), Arc::new(clock.clone())).conductor;
+    let mut worker = Worker::join(&after, "w1", 1).await;
+    clock.advance(HOUR - Duration::from_micros(1));
+    after.stats().await.unwrap();
+    let job = after.get(&acme(), job_id).await.unwrap().job;
+    assert_eq!(job.status, JobStatus::WaitingForTimer, "its result_timeout counts from the start");
+    clock.advance(Duration::from_micros(1));
+    let task = worker.task().await;
+    assert_eq!(task.offer.job_id, job_id);
+    worker.report(&task).await;
+    assert_eq!(end_of(&after, job_id).await, JobStatus::Finished);
+}
+
+#[tokio::test]
+async fn a_job_can_be_cancelled_before_its_start_and_does_not_come_back() {
+    let clock = ManualClock::new();
+    let conductor = start_at(Faulty::new(), Arc::new(clock.clone())).conductor;
+    let job_id = conductor.submit(&acme(), starting_in(Duration::from_secs(60))).await.unwrap().job_id;
+    conductor.cancel(&acme(), job_id, None).await.unwrap();
+    clock.advance(Duration::from_secs(120));
+    assert_eq!(end_of(&conductor, job_id).await, JobStatus::Cancelled);
+    let history = conductor.history(&acme(), job_id, 0, 10).await.unwrap();
+    let events: Vec<&str> = history.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(events, ["job_accepted", "wait_started", "job_cancelled"]);
+}
+
+#[tokio::test]
+async fn a_start_that_has_passed_is_now_and_one_too_far_ahead_is_refused() {
+    let clock = ManualClock::new();
+    let conductor = start_at(Faulty::new(), Arc::new(clock.clone())).conductor;
+    let at = |start_at| {
+        let mut request = request();
+        request.submission.start_at = Some(start_at);
+        request
+    };
+    let past = at(clock.now() - Duration::from_secs(60));
+    let job_id = conductor.submit(&acme(), past).await.unwrap().job_id;
+    assert_eq!(conductor.get(&acme(), job_id).await.unwrap().status(), JobStatus::WaitingForWorker);
+    assert!(conductor.submit(&acme(), at(clock.now() + START_AHEAD_MAX)).await.is_ok());
+    let beyond = at(clock.now() + START_AHEAD_MAX + Duration::from_micros(1));
+    let refused = conductor.submit(&acme(), beyond).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidArgument);
+    assert_eq!(refused.message, "start_at is further ahead than the limit of 366 days");
+}
+
+#[tokio::test]
+async fn a_repeated_delay_is_the_same_request_although_time_has_passed() {
+    let clock = ManualClock::new();
+    let conductor = start_at(Faulty::new(), Arc::new(clock.clone())).conductor;
+    let keyed = |delay| SubmitRequest { idempotency_key: Some(Arc::from("order-7")), ..starting_in(delay) };
+    let minute = Duration::from_secs(60);
+    let first = conductor.submit(&acme(), keyed(minute)).await.unwrap();
+    clock.advance(Duration::from_secs(10));
+    let second = conductor.submit(&acme(), keyed(minute)).await.unwrap();
+    assert_eq!((second.job_id, second.deduplicated), (first.job_id, true));
+    let other = conductor.submit(&acme(), keyed(2 * minute)).await.unwrap_err();
+    assert_eq!(other.code, ErrorCode::IdempotencyConflict);
 }

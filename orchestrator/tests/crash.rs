@@ -24,8 +24,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use avtomatika_proto::v1::{
-    GetJobHistoryRequest, JobStatus, ListJobsRequest, SubmitJobRequest, job_service_client::JobServiceClient,
+use avtomatika_proto::{
+    v1::{
+        GetJobHistoryRequest, JobStatus, ListJobsRequest, SubmitJobRequest,
+        job_service_client::JobServiceClient,
+    },
+    wire_time,
 };
 use avtomatika_worker::{TaskContext, TaskError, Worker};
 use serde::{Deserialize, Serialize};
@@ -212,6 +216,8 @@ async fn submit(url: String, number: usize, load: Arc<Load>) {
             blueprint: "crash_test".into(),
             initial_data: serde_json::to_string(&Params { number: request_number }).unwrap(),
             idempotency_key: format!("request-{request_number}"),
+            // Some begin later, and are killed before their start.
+            delay: request_number.is_multiple_of(4).then(|| wire_time::duration(Duration::from_millis(50))),
             ..Default::default()
         };
         loop {

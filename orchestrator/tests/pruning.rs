@@ -105,7 +105,13 @@ fn request(blueprint: &str) -> SubmitRequest {
         result_timeout: None,
         ..Submission::of(Json::empty())
     };
-    SubmitRequest { blueprint: blueprint.into(), submission, idempotency_key: None, wait: Duration::ZERO }
+    SubmitRequest {
+        blueprint: blueprint.into(),
+        submission,
+        idempotency_key: None,
+        delay: None,
+        wait: Duration::ZERO,
+    }
 }
 
 impl World {

@@ -95,6 +95,7 @@ async fn submit(conductor: &Conductor, count: usize) {
                     blueprint: Arc::from("story"),
                     submission,
                     idempotency_key: None,
+                    delay: None,
                     wait: Duration::ZERO,
                 };
                 conductor.submit(&Arc::from("acme"), request).await.unwrap();

@@ -3,12 +3,14 @@
 use std::{
     io::Write,
     sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use avtomatika_proto::{
     ApiError, ErrorCode,
     v1::{
-        GetJobRequest, JobStatus, ListJobsRequest, SubmitJobRequest, WatchJobRequest, submit_jobs_response,
+        CancelJobRequest, GetJobRequest, JobStatus, ListJobsRequest, SubmitJobRequest, WatchJobRequest,
+        submit_jobs_response,
     },
 };
 use avtomatika_worker::builtin;
@@ -70,6 +72,62 @@ async fn a_waiting_submission_is_answered_with_the_end() {
     assert_eq!((job.id, job.status), (response.job_id, JobStatus::Finished.into()));
     let result: Value = serde_json::from_str(&job.result).unwrap();
     assert_eq!(result["processed_payload"], "GRPC");
+}
+
+#[tokio::test]
+async fn a_job_with_a_start_ahead_outlives_a_restart_and_begins_when_it_is_time() {
+    let mut stack = Stack::start().await;
+    let (status, accepted) = stack
+        .post(
+            "/api/v1/jobs",
+            r#"{"blueprint": "test_workflow", "initial_data": {"input": "later"}, "delay": "1s"}"#,
+        )
+        .await;
+    assert_eq!(status, 202);
+    let job_id = accepted["job_id"].as_str().unwrap();
+    let (_, job) = stack.get(&format!("/api/jobs/{job_id}")).await;
+    assert_eq!(job["status"], "waiting_for_timer");
+    let starts_at = job["resumes_at"].as_str().unwrap().to_owned();
+    stack.stop().await;
+    stack.start_again().await;
+
+    let worker = stack.worker("demo").handler("process_data", builtin::process_data());
+    let _worker = RunningWorker::start(worker).await;
+    stack.grpc().await.until(job_id, |job| job.status() == JobStatus::Finished).await;
+    let (_, history) = stack.get(&format!("/api/jobs/{job_id}/history")).await;
+    let entries = history["history"].as_array().unwrap();
+    let events: Vec<&str> = entries.iter().map(|entry| entry["event"].as_str().unwrap()).collect();
+    assert_eq!(events[..3], ["job_accepted", "wait_started", "state_entered"]);
+    assert!(entries[2]["at"].as_str().unwrap() >= starts_at.as_str(), "{history:?}");
+}
+
+#[tokio::test]
+async fn a_job_can_be_cancelled_before_its_start() {
+    let stack = Stack::start().await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let start_at = Some(prost_types::Timestamp { seconds: now.as_secs() as i64 + 3600, nanos: 0 });
+    let mut client = stack.grpc().await;
+    let request = SubmitJobRequest { start_at, ..test_job("never") };
+    let job_id = in_time(client.jobs.submit_job(request)).await.unwrap().into_inner().job_id;
+    let job = client.until(&job_id, |_| true).await;
+    assert_eq!((job.status(), job.resumes_at), (JobStatus::WaitingForTimer, start_at));
+    let cancelled = in_time(client.jobs.cancel_job(CancelJobRequest { job_id, reason: String::new() })).await;
+    assert_eq!(cancelled.unwrap().into_inner().job.unwrap().status(), JobStatus::Cancelled);
+}
+
+#[tokio::test]
+async fn a_start_that_makes_no_sense_is_refused_with_the_cure() {
+    let stack = Stack::start().await;
+    for (start, text) in [
+        (r#""start_at": "18:00""#, "start_at is \"18:00\"; expected a time such as \"2026-12-24T18:00:00Z\""),
+        (r#""start_at": "9999-01-01T00:00:00Z""#, "start_at is further ahead than the limit of 366 days"),
+        (r#""delay": "400d""#, "delay is longer than the limit of 366 days"),
+        (r#""delay": 1, "start_at": "2026-01-01T00:00:00Z""#, "start_at and delay say the same thing twice"),
+    ] {
+        let body = format!(r#"{{"blueprint": "test_workflow", {start}}}"#);
+        let (status, error) = stack.post("/api/v1/jobs", &body).await;
+        assert_eq!((status, &error["error"]), (400, &json!(text)));
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use avtomatika_proto::{
     v1::{GetJobRequest, Job, SubmitJobRequest},
     wire_time,
 };
+use jiff::Timestamp;
 
 use super::{Label, labels};
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     follow::{Followed, News, follow},
-    render::{job, json, progress::ProgressLine, text::clean},
+    render::{job, json, progress::ProgressLine, text::clean, time},
     span::Span,
 };
 
@@ -29,6 +30,8 @@ Examples:
   avtomatika submit test_workflow --data '{\"input\": 42}'
   avtomatika submit test_workflow --data @order.json --label team=billing --wait
   avtomatika submit test_workflow --wait=5m && echo finished
+  avtomatika submit test_workflow --delay 10m
+  avtomatika submit test_workflow --start-at 2026-12-24T18:00:00+01:00
   id=$(avtomatika submit test_workflow --idempotency-key order-4711)
   generate | avtomatika submit test_workflow --data - -o json";
 
@@ -60,9 +63,17 @@ pub struct Args {
     #[arg(long, value_name = "DURATION")]
     dispatch_timeout: Option<Span>,
 
-    /// Longest that the job may take to its end
+    /// Longest that the job may take to its end, from its start when that is later
     #[arg(long, value_name = "DURATION")]
     result_timeout: Option<Span>,
+
+    /// Start the job at this time, at most 366 days ahead; until then it can be cancelled
+    #[arg(long, value_name = "TIME", value_parser = start_at)]
+    start_at: Option<Timestamp>,
+
+    /// Start the job this much later
+    #[arg(long, value_name = "DURATION", conflicts_with = "start_at")]
+    delay: Option<Span>,
 
     /// Wait for the job's end, at most this long when a duration is given
     #[arg(short, long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
@@ -82,6 +93,8 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
         priority: args.priority,
         dispatch_timeout: args.dispatch_timeout.map(to_wire),
         result_timeout: args.result_timeout.map(to_wire),
+        start_at: args.start_at.map(time::to_wire),
+        delay: args.delay.map(to_wire),
         ..SubmitJobRequest::default()
     };
     let response = server
@@ -107,6 +120,14 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
             Ok(Exit::Ok)
         }
     }
+}
+
+/// A time with its offset: a time of day alone would mean another one on another machine.
+fn start_at(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| {
+        "expected a time with its offset, such as 2026-12-24T18:00:00Z or 2026-12-24T18:00:00+01:00"
+            .to_owned()
+    })
 }
 
 /// When the answer to a submission is lost, nobody here knows whether there is a job.

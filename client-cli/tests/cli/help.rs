@@ -51,6 +51,11 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_a_suggestion() {
         (&["list", "--label", "team"], "expected KEY=VALUE"),
         (&["get", "4711"], "expected 36 characters such as"),
         (&["submit", "test_workflow", "--wait=soon"], "such as 500ms, 30s, 5m, 2h or 1d"),
+        (&["submit", "test_workflow", "--start-at", "18:00"], "such as 2026-12-24T18:00:00Z"),
+        (
+            &["submit", "test_workflow", "--delay", "1h", "--start-at", "2026-12-24T18:00:00Z"],
+            "cannot be used",
+        ),
         (&["submit", "test_workflow", "--priority", "101"], "101 is not in -100..=100"),
         (&["--url", "localhost:8000", "list"], "does not begin with http://"),
     ] {

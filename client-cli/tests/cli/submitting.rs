@@ -33,6 +33,8 @@ fn submit_sends_all_that_it_was_given() {
         "1500ms",
         "--result-timeout",
         "2h",
+        "--start-at",
+        "2023-11-14T23:13:20+01:00",
     ]);
     let sent = server.heard(|heard| heard.submitted[0].clone());
     assert_eq!(
@@ -47,8 +49,18 @@ fn submit_sends_all_that_it_was_given() {
             result_timeout: Some(prost_types::Duration { seconds: 7200, nanos: 0 }),
             webhook_url: String::new(),
             wait: None,
+            start_at: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            delay: None,
         }
     );
+}
+
+#[test]
+fn a_delay_is_sent_as_it_was_given() {
+    let server = Server::start(Script::default());
+    assert_eq!(server.run(&["submit", "test_workflow", "--delay", "10m"]).code, 0);
+    let sent = server.heard(|heard| heard.submitted[0].delay);
+    assert_eq!(sent, Some(prost_types::Duration { seconds: 600, nanos: 0 }));
 }
 
 #[test]

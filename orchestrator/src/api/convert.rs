@@ -41,6 +41,8 @@ pub(super) fn submit_request(wire: v1::SubmitJobRequest) -> Result<SubmitRequest
         priority: i64::from(wire.priority),
         dispatch_timeout: span("dispatch_timeout", wire.dispatch_timeout)?,
         result_timeout: span("result_timeout", wire.result_timeout)?,
+        start_at: wire.start_at.map(|time| timestamp_in("start_at", time)).transpose()?,
+        delay: span("delay", wire.delay)?,
         webhook_url: Some(&wire.webhook_url),
         idempotency_key: Some(wire.idempotency_key.as_str()).filter(|key| !key.is_empty()),
         wait: span("wait", wire.wait)?.unwrap_or_default(),

@@ -7,12 +7,13 @@ use avtomatika_proto::{
     ApiError, ErrorCode,
     limits::{
         IDEMPOTENCY_KEY_BYTES_MAX, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, PAGE_SIZE_DEFAULT,
-        PAGE_SIZE_MAX, PAYLOAD_BYTES_MAX, PRIORITY_MAX, REASON_CHARS_MAX, TIMEOUT_MAX, WAIT_MAX,
+        PAGE_SIZE_MAX, PAYLOAD_BYTES_MAX, PRIORITY_MAX, REASON_CHARS_MAX, START_AHEAD_MAX, TIMEOUT_MAX,
+        WAIT_MAX,
     },
 };
 
 use super::limits::BODY_READ_TIMEOUT;
-use crate::{conductor::SubmitRequest, engine::Submission, json::Json};
+use crate::{conductor::SubmitRequest, engine::Submission, json::Json, time::Timestamp};
 
 /// A submission as it was read, not yet checked. `initial_data` has passed its own gate: see [`initial_data`].
 #[derive(Debug)]
@@ -29,6 +30,10 @@ pub struct Draft<'a> {
     pub dispatch_timeout: Option<Duration>,
     /// Longest that the job may take.
     pub result_timeout: Option<Duration>,
+    /// Not before this time.
+    pub start_at: Option<Timestamp>,
+    /// Not before this much later.
+    pub delay: Option<Duration>,
     /// Where to send news of the job.
     pub webhook_url: Option<&'a str>,
     /// Makes the request safe to repeat.
@@ -47,6 +52,8 @@ impl Draft<'_> {
             priority: 0,
             dispatch_timeout: None,
             result_timeout: None,
+            start_at: None,
+            delay: None,
             webhook_url: None,
             idempotency_key: None,
             wait: Duration::ZERO,
@@ -73,12 +80,14 @@ impl Draft<'_> {
             priority: priority(self.priority)?,
             dispatch_timeout: timeout("dispatch_timeout", self.dispatch_timeout)?,
             result_timeout: timeout("result_timeout", self.result_timeout)?,
-            start_at: None,
+            start_at: self.start_at,
             webhook_url: None,
             parent: None,
         };
         let idempotency_key = self.idempotency_key.map(idempotency_key).transpose()?;
-        Ok(SubmitRequest { blueprint: self.blueprint, submission, idempotency_key, wait: wait(self.wait)? })
+        let delay = delay(self.delay, self.start_at)?;
+        let wait = wait(self.wait)?;
+        Ok(SubmitRequest { blueprint: self.blueprint, submission, idempotency_key, delay, wait })
     }
 }
 
@@ -208,6 +217,21 @@ fn timeout(field: &str, asked: Option<Duration>) -> Result<Option<Duration>, Api
     }
 }
 
+/// How far ahead `start_at` lies is known to whoever has the time: the conductor checks it.
+fn delay(asked: Option<Duration>, start_at: Option<Timestamp>) -> Result<Option<Duration>, ApiError> {
+    match asked {
+        Some(_) if start_at.is_some() => {
+            Err(invalid("start_at and delay say the same thing twice".to_owned())
+                .with_hint("Give the time or the delay, not both."))
+        }
+        Some(asked) if asked > START_AHEAD_MAX => Err(invalid(format!(
+            "delay is longer than the limit of {} days",
+            START_AHEAD_MAX.as_secs() / 86_400
+        ))),
+        other => Ok(other),
+    }
+}
+
 fn wait(asked: Duration) -> Result<Duration, ApiError> {
     match asked <= WAIT_MAX {
         true => Ok(asked),
@@ -263,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_beyond_a_limit_is_refused_by_name() {
         type Change = fn(&mut Draft<'static>);
-        let rows: [(Change, &str); 13] = [
+        let rows: [(Change, &str); 15] = [
             (|draft| draft.blueprint = Arc::from(""), "blueprint is missing"),
             (|draft| draft.priority = 101, "priority is 101; it may be -100 to 100"),
             (|draft| draft.priority = i64::MIN, "priority is -9223372036854775808; it may be -100 to 100"),
@@ -280,6 +304,11 @@ mod tests {
             (|draft| draft.idempotency_key = Some(""), "the idempotency key is not"),
             (|draft| draft.idempotency_key = Some("schlüssel"), "the idempotency key is not"),
             (|draft| draft.webhook_url = Some("http://x"), "This version sends no webhooks"),
+            (|draft| draft.delay = Some(Duration::MAX), "delay is longer than the limit of 366 days"),
+            (
+                |draft| (draft.delay, draft.start_at) = (Some(Duration::ZERO), Some(Timestamp::default())),
+                "start_at and delay say the same thing twice",
+            ),
         ];
         for (change, text) in rows {
             let found = refused(change);

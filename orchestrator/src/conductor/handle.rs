@@ -3,9 +3,9 @@
 //!
 //! Clients' verbs take the client and show it nothing of anybody else's: a foreign job reads as not found.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId};
+use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId, limits::START_AHEAD_MAX};
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,6 +18,7 @@ use crate::{
     blueprint::Registry,
     engine::{Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission},
     store::{ListQuery, Store, StoreError},
+    time::{Clock, Timestamp},
 };
 
 /// The way into the conductor, for everything that serves clients.
@@ -25,6 +26,7 @@ use crate::{
 pub struct Conductor {
     pub(super) mailbox: Mailbox,
     pub(super) store: Arc<dyn Store>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) blueprints: Arc<Registry>,
     pub(super) admissions: Admissions,
 }
@@ -83,7 +85,7 @@ impl Conductor {
     /// Creates a job, and waits for its end for as long as the request says.
     ///
     /// # Errors
-    /// `BLUEPRINT_NOT_FOUND`, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    /// `BLUEPRINT_NOT_FOUND`, `INVALID_ARGUMENT` for a start too far ahead, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
     /// Nothing was stored when any of them is returned.
     pub async fn submit(&self, client: &Arc<str>, request: SubmitRequest) -> Result<Submitted, ApiError> {
         let admission = self.admit(request.submission.initial_data.as_str().len()).await;
@@ -106,9 +108,10 @@ impl Conductor {
         request: SubmitRequest,
         admission: Admission,
     ) -> Result<Submitted, ApiError> {
-        let SubmitRequest { blueprint: name, submission, idempotency_key, wait } = request;
+        let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
         let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
-        let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission)));
+        let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
+        submission.start_at = start_at(submission.start_at, delay, self.clock.now())?;
         let submission = Arc::new(submission);
         let submit =
             |follow| Submit { client: client.clone(), blueprint, submission, idempotency, follow, admission };
@@ -339,8 +342,23 @@ pub(super) fn storage_error(error: StoreError) -> ApiError {
     }
 }
 
+/// When the job is to start, as it is now.
+fn start_at(
+    start_at: Option<Timestamp>,
+    delay: Option<Duration>,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ApiError> {
+    let start_at = delay.map(|delay| now + delay).or(start_at);
+    if start_at.is_some_and(|start_at| start_at > now + START_AHEAD_MAX) {
+        let days = START_AHEAD_MAX.as_secs() / 86_400;
+        let text = format!("start_at is further ahead than the limit of {days} days");
+        return Err(ApiError::new(ErrorCode::InvalidArgument, text));
+    }
+    Ok(start_at)
+}
+
 /// Tells a repeated request from another one under the same key.
-fn fingerprint(blueprint: &str, submission: &Submission) -> [u8; 32] {
+fn fingerprint(blueprint: &str, submission: &Submission, delay: Option<Duration>) -> [u8; 32] {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
@@ -360,6 +378,10 @@ fn fingerprint(blueprint: &str, submission: &Submission) -> [u8; 32] {
     if let Some(start_at) = submission.start_at {
         field(b"start_at");
         field(&start_at.as_micros().to_le_bytes());
+    }
+    if let Some(delay) = delay {
+        field(b"delay");
+        field(&delay.as_micros().to_le_bytes());
     }
     if let Some(url) = &submission.webhook_url {
         field(b"webhook_url");

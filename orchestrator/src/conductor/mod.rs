@@ -89,7 +89,13 @@ pub fn start(
 ) -> Result<Running, StoreError> {
     let (mailbox, requests) = Mailbox::new();
     let admissions = Admissions::new();
-    let conductor = Conductor { mailbox, store: store.clone(), blueprints: blueprints.clone(), admissions };
+    let conductor = Conductor {
+        mailbox,
+        store: store.clone(),
+        clock: clock.clone(),
+        blueprints: blueprints.clone(),
+        admissions,
+    };
     let core = Core::recover(store.clone(), clock, blueprints.clone(), settings, metrics.clone())?;
     let (loader, loads, loading) = loader::start(store.clone(), blueprints)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;

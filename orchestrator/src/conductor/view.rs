@@ -129,6 +129,8 @@ pub struct SubmitRequest {
     pub submission: crate::engine::Submission,
     /// Makes the request safe to repeat.
     pub idempotency_key: Option<Arc<str>>,
+    /// Start the job this much later than it is accepted. Whoever repeats a request means the same delay, and not the same time.
+    pub delay: Option<Duration>,
     /// How long to hold the answer for the end of the job; zero answers when it is accepted.
     pub wait: Duration,
 }

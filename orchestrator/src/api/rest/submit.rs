@@ -22,6 +22,7 @@ use crate::{
     conductor::{Admission, Submitted},
     json::Json,
     spelling::did_you_mean,
+    time::Timestamp,
 };
 
 /// At a blueprint's own endpoint.
@@ -99,8 +100,17 @@ async fn create(
 
 // ---- the wrapped form ----
 
-const KEYS: [&str; 7] =
-    ["blueprint", "initial_data", "webhook_url", "dispatch_timeout", "result_timeout", "priority", "labels"];
+const KEYS: [&str; 9] = [
+    "blueprint",
+    "initial_data",
+    "webhook_url",
+    "dispatch_timeout",
+    "result_timeout",
+    "start_at",
+    "delay",
+    "priority",
+    "labels",
+];
 
 /// The members of the body's one object, each still as it was written.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
@@ -161,6 +171,8 @@ fn envelope(bytes: &[u8], blueprint: Arc<str>) -> Result<(Draft<'static>, bool),
             }
             "dispatch_timeout" => draft.dispatch_timeout = Some(timeout("dispatch_timeout", value)?),
             "result_timeout" => draft.result_timeout = Some(timeout("result_timeout", value)?),
+            "start_at" => draft.start_at = Some(start_at(value)?),
+            "delay" => draft.delay = Some(timeout("delay", value)?),
             "priority" => draft.priority = member("priority", value, "a whole number")?,
             // The last of KEYS.
             _ => draft.labels = labels(value)?,
@@ -178,6 +190,13 @@ fn labels(value: &RawValue) -> Result<BTreeMap<String, String>, ApiError> {
     // Through the gate first: it knows a key that stands twice.
     Json::object(value.get()).map_err(|error| invalid(format!("labels: {error}")))?;
     member("labels", value, "an object of texts")
+}
+
+fn start_at(value: &RawValue) -> Result<Timestamp, ApiError> {
+    const EXPECTED: &str = "a time such as \"2026-12-24T18:00:00Z\"";
+    let text: String = member("start_at", value, EXPECTED)?;
+    Timestamp::from_rfc3339(&text)
+        .ok_or_else(|| invalid(format!("start_at is {}; expected {EXPECTED}", quote(&text))))
 }
 
 /// A number of seconds, or a text such as `30s`.
@@ -218,6 +237,9 @@ mod tests {
         assert_eq!(draft.result_timeout, Some(Duration::from_millis(1500)));
         assert_eq!((draft.priority, &*draft.blueprint), (-3, "b"));
         assert_eq!(draft.labels["team"], "a");
+        let draft = read(r#"{"start_at": "2023-11-14T23:13:20+01:00"}"#).unwrap();
+        assert_eq!(draft.start_at, Some(Timestamp::from_micros(1_700_000_000_000_000)));
+        assert_eq!(read(r#"{"delay": "10m"}"#).unwrap().delay, Some(Duration::from_secs(600)));
         let draft = read("{}").unwrap();
         assert_eq!((draft.initial_data.as_str(), &*draft.blueprint), ("{}", "given"));
     }
@@ -251,6 +273,10 @@ mod tests {
             ),
             ("{\"result_timeout\": -1}", "result_timeout is \"-1\": expected a span of time", ""),
             ("{\"result_timeout\": \"soon\"}", "result_timeout is \"\\\"soon\\\"\": expected a span", ""),
+            ("{\"start_at\": 17}", "start_at is \"17\"; expected a time such as", ""),
+            ("{\"start_at\": \"tomorrow\"}", "start_at is \"tomorrow\"; expected a time such as", ""),
+            ("{\"start_at\": \"2026-12-24T18:00:00\"}", "start_at is \"2026-12-24T18:00:00\"; expected", ""),
+            ("{\"delay\": \"later\"}", "delay is \"\\\"later\\\"\": expected a span", ""),
             ("{\"result_timeout\": {}}", "result_timeout is \"{}\"; expected a number of seconds", ""),
         ] {
             let error = read(body).unwrap_err();
