@@ -99,7 +99,8 @@ impl App {
         let serving = tokio::spawn(api::serve(listener, api, closing.clone(), drain_timeout));
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
-        let chore = pruning.map(|pruning| chores::start(pruning, closing.clone()));
+        let mut at_work = Vec::new();
+        at_work.extend(pruning.map(|pruning| chores::start(pruning, closing.clone())));
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {
                 inside.readiness.set(Phase::Draining);
@@ -121,8 +122,8 @@ impl App {
         match outcome {
             Ok(()) => {
                 let _ = serving.await;
-                // It holds the store, which others may open once we have stopped.
-                if let Some(chore) = chore {
+                // They hold the store, which others may open once we have stopped.
+                for chore in at_work {
                     let _ = tokio::time::timeout(drain_timeout, chore).await;
                 }
             }

@@ -14,7 +14,10 @@ use std::{
 
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
-    chores::pruning::{Pruning, ROUND_EVERY, SLICE_MIN},
+    chores::{
+        Chore,
+        pruning::{Pruning, ROUND_EVERY, SLICE_MIN},
+    },
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Settings, SubmitRequest, Submitted},
     engine::{JobStatus, Submission},
     json::Json,

@@ -5,13 +5,19 @@
 
 pub mod pruning;
 
+use std::time::Duration;
+
 use tokio::{task::JoinHandle, time};
 use tokio_util::sync::CancellationToken;
 
-use self::pruning::Pruning;
+/// Work that nobody asks for.
+pub trait Chore: Send + 'static {
+    /// Does a bounded piece of it. Answers how long to rest before the next one, or `None` when the orchestrator stops.
+    fn tick(&mut self) -> impl Future<Output = Option<Duration>> + Send;
+}
 
 /// Sets the chore to work until `stop`, or until the orchestrator stops. A tick that has begun comes to its end.
-pub(crate) fn start(mut chore: Pruning, stop: CancellationToken) -> JoinHandle<()> {
+pub(crate) fn start(mut chore: impl Chore, stop: CancellationToken) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(rest) = chore.tick().await {
             tokio::select! {

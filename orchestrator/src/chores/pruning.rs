@@ -13,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, ErrorCode};
 
+use super::Chore;
 use crate::{
     conductor::Conductor,
     store::{PRUNE_JOBS_MAX, PruneQuery},
@@ -61,9 +62,11 @@ impl Pruning {
     pub fn new(conductor: Conductor, clock: Arc<dyn Clock>, retention: Duration) -> Self {
         Self { conductor, clock, retention, limit: SLICE_MIN, round: None }
     }
+}
 
-    /// Removes one slice. Answers how long to rest, or `None` when the orchestrator stops.
-    pub async fn tick(&mut self) -> Option<Duration> {
+impl Chore for Pruning {
+    /// Removes one slice.
+    async fn tick(&mut self) -> Option<Duration> {
         let begin = || Round::beginning(self.clock.now(), self.retention);
         let mut round = self.round.take().unwrap_or_else(begin);
         match self.remove_slice(&mut round).await {
@@ -84,7 +87,9 @@ impl Pruning {
             }
         }
     }
+}
 
+impl Pruning {
     /// Where the next slice begins, if there is more.
     async fn remove_slice(&mut self, round: &mut Round) -> Result<Option<i64>, ApiError> {
         let slice = self.conductor.prunable(PruneQuery { limit: self.limit, ..round.query }).await?;
