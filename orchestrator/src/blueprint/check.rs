@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    StateKind,
-    finding::{Findings, did_you_mean, shown},
+    RunState, StateKind, WaitState, WaitUntil,
+    finding::{Findings, Position, did_you_mean, shown},
     states::{Draft, DraftState},
 };
 
@@ -125,12 +125,35 @@ fn check_ends(draft: &Draft, ways: &[Vec<usize>], start: Option<usize>, findings
     }
 }
 
+/// Whether a job leaves such a state as soon as it enters it, at least the second time.
+fn is_instant(kind: &StateKind) -> bool {
+    match kind {
+        StateKind::Choice(_) | StateKind::Pass(_) => true,
+        StateKind::Run(RunState { waits, .. }) => !waits,
+        StateKind::Wait(WaitState { until: WaitUntil::Time(_), .. }) => true,
+        _ => false,
+    }
+}
+
+/// `results` is what a map leaves behind. Without a map it is always empty, which nobody wants to look at.
+pub(super) fn check_results(draft: &Draft, looks: &[Position], findings: &mut Findings) {
+    let may_be_map =
+        |state: &DraftState| state.kind.as_ref().is_none_or(|kind| matches!(kind, StateKind::Map(_)));
+    if draft.states.iter().any(may_be_map) {
+        return;
+    }
+    for at in looks {
+        findings.warning(
+            *at,
+            "`results` is what the branches of a map end with, and this blueprint has no map",
+            "look at `result`, the data of the last task",
+        );
+    }
+}
+
 /// A circle of states that wait for nobody would go round until the job is stopped.
 fn check_circles(draft: &Draft, ways: &[Vec<usize>], findings: &mut Findings) {
-    let instant: HashSet<usize> =
-        places_of(draft, |kind| matches!(kind, StateKind::Choice(_) | StateKind::Pass(_)))
-            .into_iter()
-            .collect();
+    let instant: HashSet<usize> = places_of(draft, is_instant).into_iter().collect();
     let mut done: HashSet<usize> = HashSet::new();
     for start in 0..ways.len() {
         if !instant.contains(&start) || done.contains(&start) {

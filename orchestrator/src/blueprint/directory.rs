@@ -1,9 +1,9 @@
 //! A directory of blueprint files, which must agree with each other.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use super::{
-    finding::{Finding, Position, Severity},
+    finding::{Finding, Position, Severity, did_you_mean},
     load::{FILE_BYTES_MAX, Loaded, load, too_large},
 };
 
@@ -45,6 +45,7 @@ pub fn load_dir(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
         }
     }
     findings.extend(clashes(&loaded));
+    warn_of_unknown_runs(&mut loaded);
     if findings.is_empty() {
         return Ok(loaded.into_iter().map(|(_, one)| one).collect());
     }
@@ -65,6 +66,24 @@ fn read(path: &Path) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes)
         .map_err(|error| format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+}
+
+/// Blueprints that are run and are in no file. They may be added later, so it is no error.
+fn warn_of_unknown_runs(loaded: &mut [(String, Loaded)]) {
+    let names: Vec<Arc<str>> = loaded.iter().map(|(_, one)| one.definition.name().clone()).collect();
+    for (file, one) in loaded {
+        let Loaded { runs, warnings, .. } = one;
+        for (name, at) in runs.iter().filter(|(name, _)| !names.contains(name)) {
+            warnings.push(Finding {
+                severity: Severity::Warning,
+                file: file.clone(),
+                at: *at,
+                what: format!("no file defines the blueprint `{name}`, which is run here"),
+                cure: did_you_mean(name, names.iter().map(|name| &**name)),
+            });
+        }
+        warnings.sort_by_key(|warning| warning.at);
+    }
 }
 
 /// Names and endpoints that two files claim.

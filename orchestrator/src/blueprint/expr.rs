@@ -15,10 +15,15 @@ mod output;
 mod parse;
 mod value;
 
-pub use parse::SOURCE_BYTES_MAX;
+pub(super) use parse::Root;
+pub use parse::{Place, SOURCE_BYTES_MAX};
 
 pub use self::eval::Data;
-use self::{eval::Evaluation, output::Output, parse::Node};
+use self::{
+    eval::Evaluation,
+    output::Output,
+    parse::{Node, Parsed},
+};
 use crate::{json::Json, time::Timestamp};
 
 /// One compiled CEL expression.
@@ -26,6 +31,7 @@ use crate::{json::Json, time::Timestamp};
 pub struct Expr {
     source: Arc<str>,
     tree: Node,
+    roots: Vec<(Root, usize)>,
 }
 
 /// An expression that is not one: what is wrong, how to mend it, and at which byte of the source.
@@ -113,7 +119,18 @@ pub struct Scope<'a> {
 impl Expr {
     /// Compiles an expression.
     pub fn compile(source: &str) -> Result<Self, ExprSyntaxError> {
-        Ok(Self { tree: parse::parse(source)?, source: Arc::from(source) })
+        Self::compile_at(source, Place::Common)
+    }
+
+    /// Compiles an expression that stands where more can be looked at than elsewhere.
+    pub fn compile_at(source: &str, place: Place) -> Result<Self, ExprSyntaxError> {
+        let Parsed { tree, roots } = parse::parse(source, place)?;
+        Ok(Self { tree, roots, source: Arc::from(source) })
+    }
+
+    /// What it looks at: each root once, with the byte at which its name first stands.
+    pub(super) fn roots(&self) -> &[(Root, usize)] {
+        &self.roots
     }
 
     /// The text that it was compiled from.
@@ -183,6 +200,19 @@ impl Template {
         Template::Object(members)
     }
 
+    /// The expressions of one string.
+    pub(super) fn expressions(&self) -> impl Iterator<Item = &Expr> {
+        let (whole, parts) = match self {
+            Template::Expr(expr) => (Some(expr), [].as_slice()),
+            Template::Text(parts) => (None, parts.as_slice()),
+            Template::Literal(_) | Template::List(_) | Template::Object(_) => (None, [].as_slice()),
+        };
+        whole.into_iter().chain(parts.iter().filter_map(|part| match part {
+            TextPart::Expr(expr) => Some(expr),
+            TextPart::Text(_) => None,
+        }))
+    }
+
     fn into_literal(self) -> Option<Value> {
         match self {
             Template::Literal(value) => Some(value),
@@ -192,6 +222,11 @@ impl Template {
 
     /// Compiles one string. `$${` stands for a plain `${`.
     pub fn text(text: &str) -> Result<Self, ExprSyntaxError> {
+        Self::text_at(text, Place::Common)
+    }
+
+    /// Compiles one string that stands where more can be looked at than elsewhere.
+    pub fn text_at(text: &str, place: Place) -> Result<Self, ExprSyntaxError> {
         let mut parts = Vec::new();
         let mut plain = String::new();
         let mut rest = text;
@@ -212,7 +247,7 @@ impl Template {
                     offset: at,
                 });
             };
-            let expr = Expr::compile(&inside[..end])
+            let expr = Expr::compile_at(&inside[..end], place)
                 .map_err(|error| ExprSyntaxError { offset: at + 2 + error.offset, ..error })?;
             if !plain.is_empty() {
                 parts.push(TextPart::Text(std::mem::take(&mut plain)));

@@ -1,6 +1,6 @@
 //! From the text of a blueprint file to a [`Definition`], or to everything that is wrong with the file.
 //!
-//! A definition has one canonical form, JSON with every default written out, from which it can be made again: the store keeps that
+//! A definition has one canonical form, JSON with every default of its tasks written out, from which it can be made again: the store keeps that
 //! form, and two definitions with the same one are the same version. The order of work: [`yaml`] makes a tree of the text,
 //! [`states`](super::states) reads it, [`check`] looks at the whole.
 
@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Blueprint, State, check,
+    Blueprint, Schema, State, check,
     finding::{Finding, Findings, Position},
     reader::Reader,
     states::Draft,
@@ -22,6 +22,9 @@ pub const FILE_BYTES_MAX: usize = 1024 * 1024;
 
 /// States of one blueprint; more than anybody can read.
 pub const STATES_MAX: usize = 1000;
+
+/// Branches of one map.
+pub const BRANCHES_MAX: u32 = 10_000;
 
 /// Moves that a blueprint may allow one job.
 pub const MAX_TRANSITIONS_MAX: u32 = 10_000;
@@ -39,6 +42,7 @@ pub struct Definition {
     endpoint: Option<Arc<str>>,
     start: Arc<str>,
     max_transitions: u32,
+    input_schema: Option<Schema>,
     states: IndexMap<Arc<str>, State>,
     canonical: Arc<str>,
 }
@@ -52,6 +56,7 @@ pub struct Loaded {
     pub warnings: Vec<Finding>,
     pub(super) name_at: Position,
     pub(super) endpoint_at: Position,
+    pub(super) runs: Vec<(Arc<str>, Position)>,
 }
 
 impl Definition {
@@ -97,7 +102,7 @@ impl Definition {
             endpoint: self.endpoint,
             start: self.start,
             max_transitions: self.max_transitions,
-            input_schema: None,
+            input_schema: self.input_schema,
             states: self.states,
             definition: self.canonical,
         }
@@ -124,11 +129,11 @@ pub(super) fn too_large(bytes: u64) -> String {
     format!("the file has {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")
 }
 
+const KEYS: [&str; 6] = ["blueprint", "endpoint", "max_transitions", "input_schema", "defaults", "states"];
+
 pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
-    let mut reader = Reader { findings };
-    let Some(top) =
-        reader.members(tree, "a blueprint", &["blueprint", "endpoint", "max_transitions", "states"])
-    else {
+    let mut reader = Reader::new(findings);
+    let Some(top) = reader.members(tree, "a blueprint", &KEYS) else {
         return Err(reader.findings.into_sorted());
     };
     let name = top
@@ -139,6 +144,10 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         .value("max_transitions")
         .and_then(|node| reader.integer(node, "max_transitions", 1, MAX_TRANSITIONS_MAX))
         .unwrap_or(Blueprint::MAX_TRANSITIONS_DEFAULT);
+    let input_schema = top.value("input_schema").map(|node| (reader.schema(node, "`input_schema`"), node));
+    if let Some(node) = top.value("defaults") {
+        reader.read_defaults(node);
+    }
     let (states, canonical_states) =
         match top.required(&mut reader, "states", "list the states under `states:`") {
             Some(node) => reader.states(node),
@@ -147,6 +156,7 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
     let at = top.entry("states").map_or(tree.at, |entry| entry.key_at);
     let draft = Draft { at, states };
     let start = check::check(&draft, &mut reader.findings);
+    check::check_results(&draft, &reader.look_at_results, &mut reader.findings);
     let (Some((name, name_at)), Some(start), false) = (name, start, reader.findings.any_error()) else {
         return Err(reader.findings.into_sorted());
     };
@@ -158,6 +168,13 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         canonical.insert("endpoint".to_owned(), json!(endpoint));
     }
     canonical.insert("max_transitions".to_owned(), json!(max_transitions));
+    let input_schema = match input_schema {
+        Some((schema, node)) => {
+            canonical.insert("input_schema".to_owned(), node.to_json());
+            schema
+        }
+        None => None,
+    };
     canonical.insert("states".to_owned(), Value::Object(canonical_states));
     let states = draft
         .states
@@ -168,8 +185,10 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         endpoint,
         start,
         max_transitions,
+        input_schema,
         states: states.collect(),
         canonical: Value::Object(canonical).to_string().into(),
     };
-    Ok(Loaded { definition, warnings: reader.findings.into_sorted(), name_at, endpoint_at })
+    let Reader { findings, runs, .. } = reader;
+    Ok(Loaded { definition, warnings: findings.into_sorted(), name_at, endpoint_at, runs })
 }

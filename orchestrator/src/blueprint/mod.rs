@@ -16,18 +16,20 @@ pub mod expr;
 mod finding;
 mod graph;
 mod load;
+mod pauses;
 mod reader;
 mod registry;
 mod schema;
 mod states;
+mod work;
 mod yaml;
 
 pub use directory::load_dir;
-pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Scope, Template};
+pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};
 pub use load::{
-    Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX, STATES_MAX,
-    load,
+    BRANCHES_MAX, Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX,
+    STATES_MAX, load,
 };
 pub use registry::Registry;
 pub use schema::{Schema, SchemaError};

@@ -11,7 +11,8 @@ use avtomatika_proto::{
 };
 
 use super::{
-    Expr, ExprSyntaxError, Template,
+    Expr, ExprSyntaxError, RetryPolicy, Schema, Template,
+    expr::{Place, Root},
     finding::{Findings, Position, did_you_mean, shown},
     yaml::{Entry, Node, Yaml},
 };
@@ -44,9 +45,27 @@ impl<'n> Members<'n> {
 /// Reads nodes as what they should be, and notes what they are not.
 pub struct Reader {
     pub findings: Findings,
+    /// What tasks have that say nothing else.
+    pub defaults: Defaults,
+    /// Blueprints that are run, with where that is said.
+    pub runs: Vec<(Arc<str>, Position)>,
+    /// Expressions that look at what only a map leaves behind.
+    pub look_at_results: Vec<Position>,
+}
+
+/// What the tasks of a blueprint have that say nothing else.
+pub struct Defaults {
+    pub timeout: Duration,
+    pub retry: RetryPolicy,
 }
 
 impl Reader {
+    pub fn new(findings: Findings) -> Self {
+        let defaults =
+            Defaults { timeout: super::Blueprint::TASK_TIMEOUT_DEFAULT, retry: RetryPolicy::default() };
+        Self { findings, defaults, runs: Vec::new(), look_at_results: Vec::new() }
+    }
+
     /// The members of a map that may have these keys and no others.
     pub fn members<'n>(&mut self, node: &'n Node, what: &str, keys: &[&str]) -> Option<Members<'n>> {
         let entries = self.map(node, what)?;
@@ -126,6 +145,18 @@ impl Reader {
         None
     }
 
+    pub fn boolean(&mut self, node: &Node, what: &str) -> Option<bool> {
+        if let Yaml::Bool(value) = &node.value {
+            return Some(*value);
+        }
+        self.findings.error(
+            node.at,
+            format!("`{what}` must be true or false, not {}", literal(node)),
+            "write one of them, without quotes",
+        );
+        None
+    }
+
     /// A duration such as `500ms`, `30s`, `5m`, `1h`.
     pub fn duration(&mut self, node: &Node, what: &str) -> Option<Duration> {
         let span = match &node.value {
@@ -181,7 +212,7 @@ impl Reader {
         Some(Arc::from(path))
     }
 
-    pub fn expression(&mut self, node: &Node, what: &str) -> Option<Expr> {
+    pub fn expression(&mut self, node: &Node, what: &str, place: Place) -> Option<Expr> {
         let text = match &node.value {
             // `when: true` is YAML for a boolean, and a sensible condition.
             Yaml::Bool(value) => {
@@ -193,25 +224,72 @@ impl Reader {
             }
             _ => self.text(node, what)?,
         };
-        Expr::compile(text).map_err(|error| self.expression_error(node, error)).ok()
+        let expr = Expr::compile_at(text, place).map_err(|error| self.expression_error(node, error)).ok()?;
+        self.note_looks(node, &expr);
+        Some(expr)
+    }
+
+    fn note_looks(&mut self, node: &Node, expr: &Expr) {
+        if expr.roots().iter().any(|(root, _)| *root == Root::Results) {
+            self.look_at_results.push(node.at);
+        }
     }
 
     pub fn expression_error(&mut self, node: &Node, error: ExprSyntaxError) {
         self.findings.error(node.place_in_text(error.offset), error.message, error.cure);
     }
 
-    pub fn template(&mut self, node: &Node) -> Option<Template> {
+    /// What an object is made of: a map with templates in it, or one expression that gives an object.
+    pub fn object(&mut self, node: &Node, what: &str, place: Place) -> Option<Template> {
+        let whole = match &node.value {
+            Yaml::Map(_) => return self.template(node, place),
+            Yaml::Text(_) => self.template(node, place)?,
+            _ => Template::Literal(node.to_json()),
+        };
+        if matches!(whole, Template::Expr(_)) {
+            return Some(whole);
+        }
+        self.findings.error(
+            node.at,
+            format!("{what} must be a map, not {}", literal(node)),
+            "write it as `key: value` lines, or as one `${…}` that gives an object",
+        );
+        None
+    }
+
+    /// A JSON Schema.
+    pub fn schema(&mut self, node: &Node, what: &str) -> Option<Schema> {
+        self.map(node, what)?;
+        let error = match Schema::compile(&node.to_json()) {
+            Ok(schema) => return Some(schema),
+            Err(error) => error,
+        };
+        self.findings.error(
+            node.at_pointer(&error.place).at,
+            format!("{what} is no JSON Schema: {}", shown_reason(&error.reason)),
+            "see https://json-schema.org, draft 2020-12; other documents cannot be referred to",
+        );
+        None
+    }
+
+    pub fn template(&mut self, node: &Node, place: Place) -> Option<Template> {
         match &node.value {
-            Yaml::Text(text) => Template::text(text).map_err(|error| self.expression_error(node, error)).ok(),
+            Yaml::Text(text) => {
+                let template = Template::text_at(text, place)
+                    .map_err(|error| self.expression_error(node, error))
+                    .ok()?;
+                template.expressions().for_each(|expr| self.note_looks(node, expr));
+                Some(template)
+            }
             // All members are read before giving up, so that every error is found.
             Yaml::List(items) => {
-                let items: Vec<_> = items.iter().map(|item| self.template(item)).collect();
+                let items: Vec<_> = items.iter().map(|item| self.template(item, place)).collect();
                 Some(Template::list(items.into_iter().collect::<Option<_>>()?))
             }
             Yaml::Map(entries) => {
                 let members: Vec<_> = entries
                     .iter()
-                    .map(|entry| Some((entry.key.clone(), self.template(&entry.value)?)))
+                    .map(|entry| Some((entry.key.clone(), self.template(&entry.value, place)?)))
                     .collect();
                 Some(Template::object(members.into_iter().collect::<Option<_>>()?))
             }
@@ -228,6 +306,12 @@ pub fn literal(node: &Node) -> String {
         Yaml::Bool(value) => format!("`{value}`"),
         Yaml::Null | Yaml::List(_) | Yaml::Map(_) => node.type_name().to_owned(),
     }
+}
+
+/// A reason that quotes the user's text: cut, and on one line.
+fn shown_reason(reason: &str) -> String {
+    const REASON_CHARS_MAX: usize = 200;
+    reason.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A duration in its canonical form: seconds if it is whole ones.

@@ -1,19 +1,20 @@
 //! The grammar of states: what each kind has for keys, and what they mean.
 //!
 //! Reading a state also writes its canonical form. States are looked at one by one here; what they mean together is the lint's
-//! business.
+//! business. What is common to all kinds is in this file, with those that only move a job; those in which somebody works are in
+//! [`work`](super::work), those that wait in [`pauses`](super::pauses).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use avtomatika_proto::limits::{NAME_BYTES_MAX, OUTCOME_BYTES_MAX};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Blueprint, ChoiceState, End, EndState, Expr, PassState, RetryPolicy, StateKind, TaskState, TaskWork,
-    Template,
+    ChoiceState, End, EndState, Expr, PassState, StateKind, Template, Transitions,
+    expr::Place,
     finding::{Position, did_you_mean, shown},
-    load::{MAX_RETRIES_MAX, MULTIPLIER_MAX, STATES_MAX},
-    reader::{Members, Reader, duration_text, literal},
+    load::STATES_MAX,
+    reader::{Members, Reader, literal},
     yaml::{Entry, Node, Yaml},
 };
 
@@ -40,8 +41,61 @@ pub struct Link {
     pub at: Position,
 }
 
-/// The keys that make a state what it is.
-const KINDS: [&str; 4] = ["task", "choice", "pass", "end"];
+/// The keys that make a state what it is, each with the others that such a state may have.
+const KINDS: [(&str, &[&str]); 9] = [
+    ("task", &["on", "catch"]),
+    ("map", &["on"]),
+    ("run", &["on"]),
+    ("choice", &["else"]),
+    ("pass", &["next"]),
+    ("wait", &["next"]),
+    ("event", &["on"]),
+    ("approval", &["on"]),
+    ("end", &["result"]),
+];
+
+/// Keys that lead to other states.
+const TRANSITIONS: [&str; 4] = ["on", "catch", "next", "else"];
+
+/// Which outcomes a state may have transitions for.
+pub struct Outcomes {
+    /// What kind of state, with its article.
+    pub of: &'static str,
+    /// The one that must be there, if there is such a one.
+    pub required: Option<&'static str>,
+    /// All that there are; nothing when words of the author's own may be among them.
+    pub known: &'static [&'static str],
+    /// What to write.
+    pub cure: &'static str,
+}
+
+/// What a state is read with: its members, the transitions that are found, and the canonical form that grows.
+pub struct Reading<'r, 'n> {
+    pub members: &'r Members<'n>,
+    pub links: &'r mut Vec<Link>,
+    pub form: &'r mut Map<String, Value>,
+}
+
+fn is_kind(key: &str) -> bool {
+    KINDS.iter().any(|(kind, _)| *kind == key)
+}
+
+/// The keys that a state of these kinds may have.
+fn known_keys(kinds: &[&Entry]) -> Vec<&'static str> {
+    let kind = match kinds {
+        [kind] => KINDS.iter().find(|(name, _)| *name == kind.key),
+        _ => None,
+    };
+    let (mut keys, others): (Vec<&str>, &[&str]) = match kind {
+        Some((kind, others)) => (vec!["start", kind], others),
+        None => (
+            ["start"].into_iter().chain(KINDS.iter().map(|(kind, _)| *kind)).collect(),
+            &["on", "catch", "next", "else", "result"],
+        ),
+    };
+    keys.extend(others);
+    keys
+}
 
 impl Reader {
     pub fn states(&mut self, node: &Node) -> (Vec<DraftState>, Map<String, Value>) {
@@ -73,18 +127,9 @@ impl Reader {
         let Some(entries) = self.map(&entry.value, &format!("state `{}`", state.name)) else {
             return (state, form);
         };
-        let kinds: Vec<&Entry> = entries.iter().filter(|entry| KINDS.contains(&entry.key.as_str())).collect();
-        let known: &[&str] = match kinds.as_slice() {
-            [kind] => match kind.key.as_str() {
-                "task" => &["start", "task", "on"],
-                "choice" => &["start", "choice", "else"],
-                "pass" => &["start", "pass", "next"],
-                _ => &["start", "end"],
-            },
-            _ => &["start", "task", "choice", "pass", "end", "on", "else", "next"],
-        };
+        let kinds: Vec<&Entry> = entries.iter().filter(|entry| is_kind(&entry.key)).collect();
         let what = format!("state `{}`", state.name);
-        self.state_keys(entries, known, &what, kinds.first().map(|kind| kind.key.as_str()));
+        self.state_keys(entries, &known_keys(&kinds), &what, kinds.first().map(|kind| kind.key.as_str()));
         let members = Members { at: entry.key_at, what, entries };
         if let Some(start) = members.entry("start") {
             match start.value.value {
@@ -108,16 +153,11 @@ impl Reader {
             [] => self.findings.error(
                 state.at,
                 format!("{} has no kind", members.what),
-                "give it one of `task`, `choice`, `pass` and `end`",
+                format!("give it one of {}", KINDS.map(|(kind, _)| format!("`{kind}`")).join(", ")),
             ),
             [kind] => {
-                let links = &mut state.links;
-                state.kind = match kind.key.as_str() {
-                    "task" => self.task(&kind.value, &members, links, &mut form).map(StateKind::Task),
-                    "choice" => self.choice(&kind.value, &members, links, &mut form).map(StateKind::Choice),
-                    "pass" => self.pass(&kind.value, &members, links, &mut form).map(StateKind::Pass),
-                    _ => self.end(&kind.value, &mut form).map(StateKind::End),
-                };
+                let reading = Reading { members: &members, links: &mut state.links, form: &mut form };
+                state.kind = self.kind(kind, reading);
             }
             [first, second, ..] => self.findings.error(
                 second.key_at,
@@ -131,24 +171,40 @@ impl Reader {
         (state, form)
     }
 
+    fn kind(&mut self, kind: &Entry, state: Reading<'_, '_>) -> Option<StateKind> {
+        let node = &kind.value;
+        match kind.key.as_str() {
+            "task" => self.task(node, state).map(StateKind::Task),
+            "map" => self.fan_out(node, state).map(StateKind::Map),
+            "run" => self.run(node, state).map(StateKind::Run),
+            "choice" => self.choice(node, state).map(StateKind::Choice),
+            "pass" => self.pass(node, state).map(StateKind::Pass),
+            "wait" => self.wait(node, state).map(StateKind::Wait),
+            "event" => self.event(node, state).map(StateKind::Event),
+            "approval" => self.approval(node, state).map(StateKind::Approval),
+            _ => self.end(node, state).map(StateKind::End),
+        }
+    }
+
     /// Unknown keys of a state; a key that belongs to another kind is told from a misspelt one.
     fn state_keys(&mut self, entries: &[Entry], known: &[&str], what: &str, kind: Option<&str>) {
         for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let key = shown(&entry.key);
-            let (fault, cure) = match (entry.key.as_str(), kind) {
-                ("on" | "next" | "else", Some("end")) => (
+            let is_transition = TRANSITIONS.contains(&entry.key.as_str());
+            let (fault, cure) = match kind {
+                Some("end") if is_transition => (
                     format!("{what} ends the job and has the transition `{key}`"),
                     "remove `end` or the transition".to_owned(),
                 ),
-                ("on" | "next" | "else", Some(kind)) => (
-                    format!("`{key}` does not belong to a {kind} state"),
-                    match kind {
-                        "task" => "write the transitions of a task under `on`",
-                        "choice" => "write the transitions of a choice as `when`, `next` and `else`",
-                        _ => "write the transition of a pass state as `next`",
-                    }
-                    .to_owned(),
-                ),
+                Some(kind) if is_transition => {
+                    let fault = format!("`{key}` does not belong to {} state", with_article(kind));
+                    (fault, transitions_of(kind).to_owned())
+                }
+                Some("task")
+                    if ["output", "result_schema", "params", "timeout", "retry"].contains(&&*key) =>
+                {
+                    (format!("`{key}` stands beside the task of {what}"), "write it under `task`".to_owned())
+                }
                 _ => (
                     format!("unknown key `{key}` in {what}"),
                     did_you_mean(&entry.key, known.iter().copied()),
@@ -159,156 +215,57 @@ impl Reader {
     }
 
     /// The target of a transition.
-    fn link(&mut self, node: &Node, what: &str, links: &mut Vec<Link>) -> Option<Arc<str>> {
+    pub fn link(&mut self, node: &Node, what: &str, links: &mut Vec<Link>) -> Option<Arc<str>> {
         let to: Arc<str> = Arc::from(self.text(node, what)?);
         links.push(Link { to: to.clone(), at: node.at });
         Some(to)
     }
 
-    fn task(
-        &mut self,
-        node: &Node,
-        state: &Members<'_>,
-        links: &mut Vec<Link>,
-        form: &mut Map<String, Value>,
-    ) -> Option<TaskState> {
-        let what = format!("the task of {}", state.what);
-        // Transitions are read even if the task is wrong, so that what they lead to is not called unreachable.
-        let on = self.outcomes(state, links);
-        let task = self.members(node, &what, &["type", "params", "timeout", "retry"])?;
-        let task_type = task
-            .required(self, "type", "say what a worker must serve, as in `type: process_data`")
-            .and_then(|node| {
-                let text = self.text(node, "a task's type")?;
-                self.checked(text, node.at, "a task's type", NAME_BYTES_MAX, "._:-")
-            });
-        let params_form = task.value("params").map_or_else(|| json!({}), Node::to_json);
-        let params = match task.value("params") {
-            Some(node) => self.template(node),
-            None => Some(Template::Literal(json!({}))),
-        };
-        let timeout = match task.value("timeout") {
-            Some(node) => self.duration(node, "timeout"),
-            None => Some(Blueprint::TASK_TIMEOUT_DEFAULT),
-        };
-        let retry = match task.value("retry") {
-            Some(node) => self.retry(node),
-            None => Some(RetryPolicy::default()),
-        };
-        let work = TaskWork {
-            task_type: task_type?,
-            params: params?,
-            timeout: timeout?,
-            retry: retry?,
-            result_schema: None,
-        };
-        let task = TaskState { work, output: None, catch: BTreeMap::new(), on: on? };
-        let work = &task.work;
-        form.insert(
-            "task".to_owned(),
-            json!({
-                "type": work.task_type,
-                "params": params_form,
-                "timeout": duration_text(work.timeout),
-                "retry": {
-                    "max_retries": work.retry.max_retries,
-                    "initial_delay": duration_text(work.retry.initial_delay),
-                    "max_delay": duration_text(work.retry.max_delay),
-                    "multiplier": work.retry.multiplier,
-                },
-            }),
-        );
-        form.insert("on".to_owned(), json!(task.on));
-        Some(task)
+    /// The one transition of a state that has no outcomes.
+    pub fn next(&mut self, state: &mut Reading<'_, '_>) -> Option<Arc<str>> {
+        let node = state.members.required(self, "next", "say where it leads, as in `next: some_state`")?;
+        self.link(node, "`next`", state.links)
     }
 
-    fn outcomes(
-        &mut self,
-        state: &Members<'_>,
-        links: &mut Vec<Link>,
-    ) -> Option<BTreeMap<Arc<str>, Arc<str>>> {
-        const CURE: &str = "say where a success leads, as in `on: { success: completed }`";
-        let node = state.required(self, "on", CURE)?;
+    /// The transitions of a state by outcome.
+    pub fn outcomes(&mut self, state: &mut Reading<'_, '_>, wanted: &Outcomes) -> Option<Transitions> {
+        let node = state.members.required(self, "on", wanted.cure)?;
         let entries = self.map(node, "`on`")?;
-        let mut on = BTreeMap::new();
+        let mut on = Transitions::new();
         for entry in entries {
             let outcome = self.checked(&entry.key, entry.key_at, "an outcome", OUTCOME_BYTES_MAX, "._-");
-            let to = self.link(&entry.value, "the state after an outcome", links);
-            if let (Some(outcome), Some(to)) = (outcome, to) {
-                on.insert(outcome, to);
+            let to = self.link(&entry.value, "the state after an outcome", state.links);
+            let (Some(outcome), Some(to)) = (outcome, to) else { continue };
+            if !wanted.known.is_empty() && !wanted.known.contains(&&*outcome) {
+                self.findings.error(
+                    entry.key_at,
+                    format!("`{outcome}` is no outcome of {}", wanted.of),
+                    did_you_mean(&outcome, wanted.known.iter().copied()),
+                );
             }
+            on.insert(outcome, to);
         }
+        let what = &state.members.what;
         if entries.is_empty() {
-            self.findings.error(node.at, format!("`on` of {} is empty", state.what), CURE);
-        } else if !entries.iter().any(|entry| entry.key == "success") {
-            self.findings.error(node.at, format!("`on` of {} has no `success`", state.what), CURE);
+            self.findings.error(node.at, format!("`on` of {what} is empty"), wanted.cure);
+        } else if let Some(required) = wanted.required
+            && !entries.iter().any(|entry| entry.key == required)
+        {
+            self.findings.error(node.at, format!("`on` of {what} has no `{required}`"), wanted.cure);
         }
         Some(on)
     }
 
-    fn retry(&mut self, node: &Node) -> Option<RetryPolicy> {
-        let keys = ["max_retries", "initial_delay", "max_delay", "multiplier"];
-        let retry = self.members(node, "`retry`", &keys)?;
-        let default = RetryPolicy::default();
-        // Everything is read before giving up, so that every error is found.
-        let max_retries = match retry.value("max_retries") {
-            Some(node) => self.integer(node, "max_retries", 0, MAX_RETRIES_MAX),
-            None => Some(default.max_retries),
-        };
-        let initial = retry.value("initial_delay").map(|node| self.duration(node, "initial_delay"));
-        let max = retry.value("max_delay").map(|node| self.duration(node, "max_delay"));
-        let multiplier = match retry.value("multiplier") {
-            Some(node) => self.multiplier(node),
-            None => Some(default.multiplier),
-        };
-        // A default gives way to what is written.
-        let (initial_delay, max_delay) = match (initial, max) {
-            (Some(initial), Some(max)) => (initial?, max?),
-            (Some(initial), None) => (initial?, default.max_delay.max(initial?)),
-            (None, Some(max)) => (default.initial_delay.min(max?), max?),
-            (None, None) => (default.initial_delay, default.max_delay),
-        };
-        if initial_delay > max_delay {
-            let (initial, max) = (duration_text(initial_delay), duration_text(max_delay));
-            self.findings.error(
-                retry.entry("max_delay").map_or(node.at, |entry| entry.value.at),
-                format!("`max_delay` {max} is shorter than `initial_delay` {initial}"),
-                "raise `max_delay`",
-            );
-        }
-        Some(RetryPolicy { max_retries: max_retries?, initial_delay, max_delay, multiplier: multiplier? })
-    }
-
-    fn multiplier(&mut self, node: &Node) -> Option<f64> {
-        let number = match &node.value {
-            Yaml::Number(number) => number.as_f64(),
-            _ => None,
-        };
-        if let Some(number) = number.filter(|number| (1.0..=MULTIPLIER_MAX).contains(number)) {
-            return Some(number);
-        }
-        self.findings.error(
-            node.at,
-            format!("`multiplier` must be a number, not {}", literal(node)),
-            format!("write one from 1 to {MULTIPLIER_MAX}"),
-        );
-        None
-    }
-
-    fn choice(
-        &mut self,
-        node: &Node,
-        state: &Members<'_>,
-        links: &mut Vec<Link>,
-        form: &mut Map<String, Value>,
-    ) -> Option<ChoiceState> {
+    fn choice(&mut self, node: &Node, mut state: Reading<'_, '_>) -> Option<ChoiceState> {
         const CURE: &str =
             "list conditions, as in `choice: [ { when: \"initial_data.amount > 100\", next: manual } ]`";
-        let otherwise = state.entry("else").map(|entry| self.link(&entry.value, "`else`", links));
+        let what = &state.members.what;
+        let otherwise =
+            state.members.entry("else").map(|entry| self.link(&entry.value, "`else`", state.links));
         let branches = match &node.value {
             Yaml::List(branches) if !branches.is_empty() => branches,
             Yaml::List(_) => {
-                self.findings.error(node.at, format!("the choice of {} is empty", state.what), CURE);
+                self.findings.error(node.at, format!("the choice of {what} is empty"), CURE);
                 return None;
             }
             _ => {
@@ -319,61 +276,57 @@ impl Reader {
         };
         if otherwise.is_none() {
             self.findings.warning(
-                state.at,
-                format!("{} has no `else`: a job for which no condition holds fails", state.what),
+                state.members.at,
+                format!("{what} has no `else`: a job for which no condition holds fails"),
                 "add `else: some_state`",
             );
         }
+        // All are read before giving up, so that every error is found.
         let branches: Vec<Option<(Expr, Arc<str>)>> =
-            branches.iter().map(|branch| self.branch(branch, links)).collect();
+            branches.iter().map(|branch| self.branch(branch, &mut state)).collect();
         let when: Vec<(Expr, Arc<str>)> = branches.into_iter().collect::<Option<_>>()?;
         let branches: Vec<Value> =
             when.iter().map(|(when, next)| json!({ "when": when.source(), "next": next })).collect();
-        form.insert("choice".to_owned(), Value::Array(branches));
+        state.form.insert("choice".to_owned(), Value::Array(branches));
         let otherwise = match otherwise {
             Some(to) => Some(to?),
             None => None,
         };
         if let Some(to) = &otherwise {
-            form.insert("else".to_owned(), json!(to));
+            state.form.insert("else".to_owned(), json!(to));
         }
         Some(ChoiceState { when, otherwise })
     }
 
-    fn branch(&mut self, node: &Node, links: &mut Vec<Link>) -> Option<(Expr, Arc<str>)> {
+    fn branch(&mut self, node: &Node, state: &mut Reading<'_, '_>) -> Option<(Expr, Arc<str>)> {
         let branch = self.members(node, "a condition", &["when", "next"])?;
         let when = branch
             .required(self, "when", "say when, as in `when: \"initial_data.amount > 100\"`")
-            .and_then(|node| self.expression(node, "`when`"));
+            .and_then(|node| self.expression(node, "`when`", Place::Common));
         let next = branch
             .required(self, "next", "say where it leads, as in `next: some_state`")
-            .and_then(|node| self.link(node, "`next`", links));
+            .and_then(|node| self.link(node, "`next`", state.links));
         Some((when?, next?))
     }
 
-    fn pass(
-        &mut self,
-        node: &Node,
-        state: &Members<'_>,
-        links: &mut Vec<Link>,
-        form: &mut Map<String, Value>,
-    ) -> Option<PassState> {
-        let next = state
-            .required(self, "next", "say where it leads, as in `next: some_state`")
-            .and_then(|node| self.link(node, "`next`", links));
-        let set = match &node.value {
+    fn pass(&mut self, node: &Node, mut state: Reading<'_, '_>) -> Option<PassState> {
+        let next = self.next(&mut state);
+        let (set, form) = match &node.value {
             // `pass:` with nothing behind it only goes on.
-            Yaml::Null => Some(Template::Literal(json!({}))),
-            _ => self.map(node, "`pass`").and_then(|_| self.template(node)),
+            Yaml::Null => (Some(Template::Literal(json!({}))), json!({})),
+            _ => (self.map(node, "`pass`").and_then(|_| self.template(node, Place::Common)), node.to_json()),
         };
         let pass = PassState { set: set?, next: next? };
-        let set_form = if matches!(node.value, Yaml::Null) { json!({}) } else { node.to_json() };
-        form.insert("pass".to_owned(), set_form);
-        form.insert("next".to_owned(), json!(pass.next));
+        state.form.insert("pass".to_owned(), form);
+        state.form.insert("next".to_owned(), json!(pass.next));
         Some(pass)
     }
 
-    fn end(&mut self, node: &Node, form: &mut Map<String, Value>) -> Option<EndState> {
+    fn end(&mut self, node: &Node, state: Reading<'_, '_>) -> Option<EndState> {
+        let result = state
+            .members
+            .value("result")
+            .map(|node| (self.object(node, "the result of an end", Place::Common), node.to_json()));
         let (end, word) = match &node.value {
             Yaml::Text(text) if text == "finished" => (End::Finished, "finished"),
             Yaml::Text(text) if text == "failed" => (End::Failed, "failed"),
@@ -386,7 +339,30 @@ impl Reader {
                 return None;
             }
         };
-        form.insert("end".to_owned(), json!(word));
-        Some(EndState { end, result: None })
+        state.form.insert("end".to_owned(), json!(word));
+        let result = match result {
+            Some((result, form)) => {
+                state.form.insert("result".to_owned(), form);
+                Some(result?)
+            }
+            None => None,
+        };
+        Some(EndState { end, result })
     }
+}
+
+/// How the transitions of a kind are written.
+fn transitions_of(kind: &str) -> &'static str {
+    match kind {
+        "task" => "write the transitions of a task under `on` and `catch`",
+        "choice" => "write the transitions of a choice as `when`, `next` and `else`",
+        "pass" => "write the transition of a pass state as `next`",
+        "wait" => "write the transition of a wait state as `next`",
+        _ => "write its transitions under `on`",
+    }
+}
+
+fn with_article(kind: &str) -> String {
+    let article = if kind.starts_with(['a', 'e']) { "an" } else { "a" };
+    format!("{article} {kind}")
 }

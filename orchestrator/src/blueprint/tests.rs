@@ -8,6 +8,8 @@ use super::*;
 
 const SEED: &str = include_str!("../../../examples/blueprints/test_workflow.yaml");
 
+mod kinds;
+
 /// What the loader has to say about a text, one finding a line.
 fn findings(text: &str) -> String {
     let findings = match load("f", text) {
@@ -153,7 +155,7 @@ states:
         f:2:12: error: `my workflow` cannot be a blueprint's name; use 1 to 128 characters of a-z, A-Z, 0-9 and ._-
         f:3:11: error: `jobs` cannot be an endpoint; begin it with `/` and use at most 128 characters of a-z, 0-9, `/`, `_` and `-`, as in `/jobs/test`
         f:4:18: error: `max_transitions` must be a whole number, not `0`; write one from 1 to 10000
-        f:5:1: error: unknown key `colour` in a blueprint; known are `blueprint`, `endpoint`, `max_transitions`, `states`
+        f:5:1: error: unknown key `colour` in a blueprint; known are `blueprint`, `endpoint`, `max_transitions`, `input_schema`, `defaults`, `states`
         f:8:12: error: `start` must be true or false, not `yes`; write `start: true` in one state
         f:10:7: error: unknown key `tpye` in the task of state `init`; did you mean `type`?
         f:10:7: error: the task of state `init` has no `type`; say what a worker must serve, as in `type: process_data`
@@ -256,12 +258,12 @@ fn there_is_exactly_one_start() {
 fn a_state_has_exactly_one_kind() {
     check_states(
         "  a: { start: true }",
-        "f:3:3: error: state `a` has no kind; give it one of `task`, `choice`, `pass` and `end`",
+        "f:3:3: error: state `a` has no kind; give it one of `task`, `map`, `run`, `choice`, `pass`, `wait`, `event`, `approval`, `end`",
     );
     check_states(
         "  a: { start: true, tsak: { type: t }, on: { success: done } }",
         "
-        f:3:3: error: state `a` has no kind; give it one of `task`, `choice`, `pass` and `end`
+        f:3:3: error: state `a` has no kind; give it one of `task`, `map`, `run`, `choice`, `pass`, `wait`, `event`, `approval`, `end`
         f:3:21: error: unknown key `tsak` in state `a`; did you mean `task`?
         ",
     );
@@ -290,11 +292,11 @@ fn keys_of_another_kind_are_told_from_misspelt_ones() {
          b: { choice: [ { when: 'true', next: c } ], else: done, on: { success: done } }\n  \
          c: { pass: {}, next: d, else: done }\n  d: { end: finished, on: { success: done }, nxet: done }",
         "
-        f:3:77: error: `next` does not belong to a task state; write the transitions of a task under `on`
+        f:3:77: error: `next` does not belong to a task state; write the transitions of a task under `on` and `catch`
         f:4:59: error: `on` does not belong to a choice state; write the transitions of a choice as `when`, `next` and `else`
         f:5:27: error: `else` does not belong to a pass state; write the transition of a pass state as `next`
         f:6:23: error: state `d` ends the job and has the transition `on`; remove `end` or the transition
-        f:6:46: error: unknown key `nxet` in state `d`; known are `start`, `end`
+        f:6:46: error: unknown key `nxet` in state `d`; known are `start`, `end`, `result`
         ",
     );
 }
@@ -478,7 +480,7 @@ fn expressions_are_found_at_their_column() {
         f:9:20: error: unknown variable `jbo`; did you mean `job`?
         f:10:24: error: expected expression, found the end of the expression; expressions are CEL, see docs/blueprints.md
         f:11:18: error: unknown variable `jbo`; did you mean `job`?
-        f:12:25: error: unknown variable `nothing_like_it`; known are `job`, `initial_data`, `state_history`, `result`, `client`
+        f:12:25: error: unknown variable `nothing_like_it`; known are `job`, `initial_data`, `state_history`, `result`, `results`, `client`, `now`
         f:14:11: error: unknown variable `jbo`; did you mean `job`?
         f:16:16: error: `${` is not closed; close it with `}`, or write `$${` for a plain `${`
         f:17:18: error: unknown function `siez`; did you mean `size`?
@@ -581,13 +583,14 @@ proptest! {
 
     #[test]
     fn no_mutation_of_a_blueprint_makes_the_loader_panic(
-        example in 0..3_usize,
+        example in 0..4_usize,
         cuts in prop::collection::vec((0..2000_usize, 0..20_usize, "[-{}\\[\\]:,&*'\"$a-z0-9 \n]{0,8}"), 1..6),
     ) {
         let examples = [
             SEED,
             include_str!("../../../examples/blueprints/order_review.yaml"),
             include_str!("../../../examples/blueprints/fetch_with_retries.yaml"),
+            kinds::ALL_KINDS,
         ];
         let mut text: Vec<char> = examples[example].chars().collect();
         for (at, removed, inserted) in cuts {

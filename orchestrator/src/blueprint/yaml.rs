@@ -134,6 +134,24 @@ impl Node {
         }
     }
 
+    /// The node to which a JSON pointer leads, or the last one on the way that is there.
+    pub fn at_pointer(&self, pointer: &str) -> &Node {
+        let mut node = self;
+        for token in pointer.split('/').skip(1) {
+            let token = token.replace("~1", "/").replace("~0", "~");
+            let next = match &node.value {
+                Yaml::Map(entries) => {
+                    entries.iter().find(|entry| entry.key == token).map(|entry| &entry.value)
+                }
+                Yaml::List(items) => token.parse().ok().and_then(|place: usize| items.get(place)),
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            node = next;
+        }
+        node
+    }
+
     /// How many nodes it has, and how deep its lists and maps are nested.
     fn size_and_depth(&self) -> (usize, usize) {
         let children: Vec<&Node> = match &self.value {

@@ -26,6 +26,8 @@ pub struct Data<'s> {
     initial_data: OnceCell<Map<String, Value>>,
     state_history: OnceCell<Map<String, Value>>,
     result: OnceCell<Map<String, Value>>,
+    results: OnceCell<Vec<Value>>,
+    signal: OnceCell<Map<String, Value>>,
     job: OnceCell<Val<'s>>,
     client: OnceCell<Val<'s>>,
     pub(super) budget: Budget,
@@ -39,6 +41,8 @@ impl<'s> Data<'s> {
             initial_data: OnceCell::new(),
             state_history: OnceCell::new(),
             result: OnceCell::new(),
+            results: OnceCell::new(),
+            signal: OnceCell::new(),
             job: OnceCell::new(),
             client: OnceCell::new(),
             budget: Budget::default(),
@@ -51,6 +55,12 @@ impl<'s> Data<'s> {
             Root::InitialData => self.initial_data.get_or_init(|| scope.initial_data.to_map()),
             Root::StateHistory => self.state_history.get_or_init(|| scope.state_history.to_map()),
             Root::Result => self.result.get_or_init(|| scope.result.map(Json::to_map).unwrap_or_default()),
+            Root::Signal => self.signal.get_or_init(|| scope.signal.map(Json::to_map).unwrap_or_default()),
+            Root::Results => return Val::List(List::Data(self.results.get_or_init(|| results_of(scope)))),
+            Root::Now => return Val::Time(scope.now),
+            // Whoever compiled the expression has seen to it that it stands where there is one.
+            Root::Item => return scope.item.map_or(Val::Null, |(item, _)| Val::of(item)),
+            Root::Index => return scope.item.map_or(Val::Null, |(_, index)| Val::Int(index.into())),
             Root::Client => {
                 return self.client.get_or_init(|| made_map([("name", Val::Str(scope.client))])).clone();
             }
@@ -65,9 +75,14 @@ impl<'s> Data<'s> {
             Root::InitialData => self.initial_data.get().is_some(),
             Root::StateHistory => self.state_history.get().is_some(),
             Root::Result => self.result.get().is_some(),
-            Root::Job | Root::Client => false,
+            _ => false,
         }
     }
+}
+
+/// The engine wrote the list.
+fn results_of(scope: &Scope<'_>) -> Vec<Value> {
+    scope.results.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 const JOB_MEMBERS: [&str; 7] =

@@ -99,7 +99,33 @@ pub enum Root {
     InitialData,
     StateHistory,
     Result,
+    Results,
     Client,
+    Now,
+    /// In the branches of a map over a list.
+    Item,
+    /// There too.
+    Index,
+    /// In the condition of an event.
+    Signal,
+}
+
+/// Where an expression stands, which decides what it may look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Where nothing more is known than everywhere.
+    Common,
+    /// In a branch of a map over a list.
+    Branch,
+    /// In the condition of an event.
+    Condition,
+}
+
+/// An expression, read.
+pub struct Parsed {
+    pub tree: Node,
+    /// What it looks at: each root once, with the byte at which its name first stands.
+    pub roots: Vec<(Root, usize)>,
 }
 
 /// An operator with two operands that are both needed.
@@ -136,7 +162,18 @@ pub enum Function {
 }
 
 impl Root {
-    const ALL: [Root; 5] = [Root::Job, Root::InitialData, Root::StateHistory, Root::Result, Root::Client];
+    const ALL: [Root; 10] = [
+        Root::Job,
+        Root::InitialData,
+        Root::StateHistory,
+        Root::Result,
+        Root::Results,
+        Root::Client,
+        Root::Now,
+        Root::Item,
+        Root::Index,
+        Root::Signal,
+    ];
 
     /// The name by which an expression calls it.
     pub fn name(self) -> &'static str {
@@ -145,8 +182,26 @@ impl Root {
             Root::InitialData => "initial_data",
             Root::StateHistory => "state_history",
             Root::Result => "result",
+            Root::Results => "results",
             Root::Client => "client",
+            Root::Now => "now",
+            Root::Item => "item",
+            Root::Index => "index",
+            Root::Signal => "signal",
         }
+    }
+
+    /// The only place that has it, and that place in words; nothing when every place has it.
+    fn home(self) -> Option<(Place, &'static str)> {
+        match self {
+            Root::Item | Root::Index => Some((Place::Branch, "in the branch of a map over a list")),
+            Root::Signal => Some((Place::Condition, "in the `when` of an event")),
+            _ => None,
+        }
+    }
+
+    fn is_at(self, place: Place) -> bool {
+        self.home().is_none_or(|(home, _)| home == place)
     }
 }
 
@@ -223,8 +278,8 @@ const FUNCTIONS: &[(&str, Style, usize, Function)] = &[
 /// Names that look like functions and are handled on their own; for messages.
 const SPECIAL: &[&str] = &["matches", "has", "all", "exists", "exists_one", "map", "filter"];
 
-/// The tree of an expression.
-pub fn parse(source: &str) -> Result<Node, ExprSyntaxError> {
+/// The tree of an expression that stands at a place.
+pub fn parse(source: &str, place: Place) -> Result<Parsed, ExprSyntaxError> {
     if source.trim().is_empty() {
         return Err(wrong(0, "the expression is empty", "write for example `initial_data.amount`"));
     }
@@ -241,7 +296,10 @@ pub fn parse(source: &str) -> Result<Node, ExprSyntaxError> {
         .max_expression_node_count(NODES_MAX)
         .parse(source)
         .map_err(|errors| syntax_error(source, &errors))?;
-    Lowering { names, loops: Vec::new(), loop_nesting: 0, nodes: 0 }.lower(&tree, 0)
+    let mut lowering =
+        Lowering { place, names, roots: Vec::new(), loops: Vec::new(), loop_nesting: 0, nodes: 0 };
+    let tree = lowering.lower(&tree, 0)?;
+    Ok(Parsed { tree, roots: lowering.roots })
 }
 
 /// Looks at the tokens alone: bounds what the parser will meet, and notes where free names stand.
@@ -315,6 +373,8 @@ fn wrong(offset: usize, message: impl Into<String>, cure: impl Into<String>) -> 
 
 /// The way from the parser's tree to ours.
 struct Lowering {
+    place: Place,
+    roots: Vec<(Root, usize)>,
     /// Names in the source with their offsets.
     names: Vec<(String, usize)>,
     /// The variables of the loops around the present node.
@@ -377,14 +437,25 @@ impl Lowering {
         if let Some(place) = self.loops.iter().rposition(|variable| variable == name) {
             return Ok(Node::Local(place, name.to_owned()));
         }
+        let offset = self.offset_of(name);
         if let Some(root) = Root::ALL.into_iter().find(|root| root.name() == name) {
+            if let Some((_, home)) = root.home().filter(|_| !root.is_at(self.place)) {
+                return Err(wrong(
+                    offset,
+                    format!("`{name}` has a value only {home}"),
+                    "look at `initial_data`, `state_history`, `result` or `results` here",
+                ));
+            }
+            if !self.roots.iter().any(|(known, _)| *known == root) {
+                self.roots.push((root, offset));
+            }
             return Ok(Node::Root(root));
         }
-        let known: Vec<&str> = Root::ALL.into_iter().map(Root::name).collect();
-        let mut names = known.clone();
-        names.extend(self.loops.iter().map(String::as_str));
+        let known = Root::ALL.iter().filter(|root| root.is_at(self.place)).map(|root| root.name());
+        let names: Vec<&str> = self.loops.iter().map(String::as_str).collect();
+        let names: Vec<&str> = known.chain(names).collect();
         Err(wrong(
-            self.offset_of(name),
+            offset,
             format!("unknown variable `{}`", shown(name)),
             did_you_mean(name, names.iter().copied()),
         ))

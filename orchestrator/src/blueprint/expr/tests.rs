@@ -332,9 +332,9 @@ fn what_is_wrong_with_an_expression_is_found_when_it_is_compiled() {
     "" at 0: the expression is empty; write for example `initial_data.amount`
     " \n" at 0: the expression is empty; write for example `initial_data.amount`
     "initial_dat.x" at 0: unknown variable `initial_dat`; did you mean `initial_data`?
-    "job.id + initial.x" at 9: unknown variable `initial`; known are `job`, `initial_data`, `state_history`, `result`, `client`
+    "job.id + initial.x" at 9: unknown variable `initial`; known are `job`, `initial_data`, `state_history`, `result`, `results`, `client`, `now`
     "initial_data.items.map(item, itm.price)" at 29: unknown variable `itm`; did you mean `item`?
-    "size(x)" at 5: unknown variable `x`; known are `job`, `initial_data`, `state_history`, `result`, `client`
+    "size(x)" at 5: unknown variable `x`; known are `job`, `initial_data`, `state_history`, `result`, `results`, `client`, `now`
     "job.size(" at 9: expected ')', found the end of the expression; expressions are CEL, see docs/blueprints.md
     "1 +" at 3: expected expression, found the end of the expression; expressions are CEL, see docs/blueprints.md
     "1 + + 2" at 4: unexpected token; expressions are CEL, see docs/blueprints.md
@@ -355,7 +355,7 @@ fn what_is_wrong_with_an_expression_is_found_when_it_is_compiled() {
     "job.?id" at 3: unsupported syntax '.?'; expressions are CEL, see docs/blueprints.md
     "`job`.id" at 0: unexpected quoted identifier; expressions are CEL, see docs/blueprints.md
     ".job.id" at 1: unknown variable `.job`; did you mean `job`?
-    "int" at 0: unknown variable `int`; known are `job`, `initial_data`, `state_history`, `result`, `client`
+    "int" at 0: unknown variable `int`; known are `job`, `initial_data`, `state_history`, `result`, `results`, `client`, `now`
     "99999999999999999999" at 0: invalid int literal; expressions are CEL, see docs/blueprints.md
     "job.id.matches(client.name)" at 7: the pattern of `matches` is no literal; write it out, as in `initial_data.code.matches('^[A-Z]+$')`
     "job.id.matches('(foo')" at 7: the pattern of `matches` is refused: unclosed group; write a shorter or correct RE2 pattern
