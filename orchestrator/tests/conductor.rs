@@ -20,8 +20,8 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord,
-        Standing, Store, StoreError, Stub, WorkerRecord, memory::MemoryStore,
+        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, ScheduleRecord,
+        SessionRecord, Standing, Store, StoreError, Stub, WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -175,6 +175,10 @@ impl Store for Faulty {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         self.inner.blueprints()
+    }
+
+    fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
+        self.inner.schedules()
     }
 }
 

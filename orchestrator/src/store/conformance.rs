@@ -9,8 +9,8 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use super::{
     Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, PRUNE_BYTES_MAX,
-    PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal, SessionRecord, Store, StoreError, Stub,
-    WorkerRecord, Write,
+    PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal, ScheduleRecord, ScheduledRun,
+    ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub, WorkerRecord, Write,
 };
 use crate::{
     engine::{
@@ -44,6 +44,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("jobs may be forgotten by the time of their end", jobs_may_be_forgotten_by_the_time_of_their_end),
     ("a slice to forget is bounded", a_slice_to_forget_is_bounded),
     ("sessions come and go", sessions_come_and_go),
+    ("schedules come as far as was last committed", schedules_come_as_far_as_was_last_committed),
     ("blueprints keep every version", blueprints_keep_every_version),
     ("a batch that cannot be stored leaves nothing", a_batch_that_cannot_be_stored_leaves_nothing),
     ("listing filters", listing_filters),
@@ -70,6 +71,19 @@ impl Samples {
     /// The samples of this seed.
     pub fn new(seed: u8) -> Self {
         Self { entropy: Entropy::from_seed([seed; 32]), made: 0 }
+    }
+
+    /// How far a schedule has come; further each time.
+    pub fn schedule(&mut self, name: &str) -> ScheduleRecord {
+        let job = self.job("acme");
+        let skip = ScheduledSkip { due_at: job.created_at, reason: SkipReason::Missed };
+        ScheduleRecord {
+            name: name.into(),
+            timing: "daily 03:00 UTC".into(),
+            decided: job.created_at,
+            last_run: Some(ScheduledRun { due_at: job.created_at, job_id: job.id }),
+            last_skip: self.made.is_multiple_of(2).then_some(skip),
+        }
     }
 
     /// A job that waits for a worker. Each is created a millisecond after the one before.
@@ -283,8 +297,10 @@ pub fn everything(store: &dyn Store, jobs: &[JobId], clients: &[&str]) -> String
     let histories: Vec<_> = jobs.iter().map(|&id| ok(store.history(id, 0, usize::MAX))).collect();
     let lists: Vec<_> = clients.iter().map(|client| ok(store.list(&of_client(client)))).collect();
     let (sessions, blueprints) = (ok(store.sessions()), ok(store.blueprints()));
-    let last = ok(store.last_job_key());
-    format!("{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{last:?}")
+    let (schedules, last) = (ok(store.schedules()), ok(store.last_job_key()));
+    format!(
+        "{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{schedules:#?}\n{last:?}"
+    )
 }
 
 fn of_client(client: &str) -> ListQuery {
@@ -708,6 +724,30 @@ fn sessions_come_and_go(open: Open<'_>) {
     let replaced = SessionRecord { opened_at: Timestamp::from_micros(1), ..late.clone() };
     commit(&*store, [Write::PutSession(replaced.clone())]);
     assert_eq!(ok(store.sessions()).first(), Some(&replaced));
+}
+
+fn schedules_come_as_far_as_was_last_committed(open: Open<'_>) {
+    let mut samples = Samples::new(11);
+    let store = open();
+    let (daily, gone) = (samples.schedule("daily"), samples.schedule("gone"));
+    commit(&*store, [Write::RemoveSchedule("gone".into())]);
+    commit(&*store, [&gone, &daily].map(|schedule| Write::PutSchedule(schedule.clone())));
+    assert_eq!(ok(store.schedules()), [daily, gone]);
+    // With the job that was made, in one batch; the last word counts.
+    let job = samples.job("acme");
+    let (between, further) = (samples.schedule("daily"), samples.schedule("daily"));
+    let puts = [between, further.clone()].map(Write::PutSchedule);
+    commit(&*store, [samples.insert(&job)].into_iter().chain(puts));
+    commit(&*store, [Write::RemoveSchedule("gone".into())]);
+    let further = [further];
+    assert_eq!(ok(store.schedules()), further);
+    let refused = Batch { writes: vec![Write::PutSchedule(samples.schedule("daily")), samples.insert(&job)] };
+    assert!(matches!(store.commit(&refused), Err(StoreError::Failed { .. })));
+    assert_eq!(ok(store.schedules()), further, "nothing of a batch that cannot be stored");
+    drop(store);
+    let store = open();
+    assert_eq!(ok(store.schedules()), further);
+    assert_eq!(ok(store.load(job.id)), Some(job));
 }
 
 fn blueprints_keep_every_version(open: Open<'_>) {

@@ -14,7 +14,7 @@ use avtomatika_proto::{JobId, SessionId};
 
 use super::{
     Batch, BlueprintRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, PruneQuery, PruneSlice, Removal,
-    SessionRecord, Standing, Store, StoreError, Stub, Write,
+    ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -37,6 +37,7 @@ struct State {
     names: BTreeMap<i64, IdempotencyName>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     blueprints: BTreeMap<(Arc<str>, u32), BlueprintRecord>,
+    schedules: BTreeMap<Arc<str>, ScheduleRecord>,
     journal_applied: u64,
     full: bool,
     broken: bool,
@@ -114,7 +115,11 @@ impl State {
                         return Err(fault("a version of a blueprint is there already".into()));
                     }
                 }
-                Write::PutSession(_) | Write::RemoveSession(_) | Write::JournalApplied(_) => {}
+                Write::PutSession(_)
+                | Write::RemoveSession(_)
+                | Write::PutSchedule(_)
+                | Write::RemoveSchedule(_)
+                | Write::JournalApplied(_) => {}
             }
         }
         Ok(())
@@ -174,6 +179,12 @@ impl State {
             }
             Write::PutBlueprint(blueprint) => {
                 self.blueprints.insert((blueprint.name.clone(), blueprint.version), blueprint.clone());
+            }
+            Write::PutSchedule(schedule) => {
+                self.schedules.insert(schedule.name.clone(), schedule.clone());
+            }
+            Write::RemoveSchedule(name) => {
+                self.schedules.remove(name);
             }
             Write::JournalApplied(sequence) => self.journal_applied = *sequence,
         }
@@ -318,6 +329,10 @@ impl Store for MemoryStore {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         Ok(self.state().blueprints.values().cloned().collect())
+    }
+
+    fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
+        Ok(self.state().schedules.values().cloned().collect())
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

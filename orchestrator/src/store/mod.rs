@@ -12,6 +12,7 @@ mod listing;
 pub mod memory;
 mod pruning;
 mod record;
+mod schedule;
 pub mod sqlite;
 mod stub;
 
@@ -25,6 +26,7 @@ use std::{
 use avtomatika_proto::{JobId, SessionId};
 
 pub use self::pruning::{PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal};
+pub use self::schedule::{ScheduleRecord, ScheduledRun, ScheduledSkip, SkipReason};
 pub use self::stub::{Stub, StubTask};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
@@ -66,6 +68,10 @@ pub enum Write {
     RemoveSession(SessionId),
     /// A new version of a blueprint. A version that is there already is a fault, as is a job.
     PutBlueprint(BlueprintRecord),
+    /// How far a schedule has come. Takes the place of what was said of it before.
+    PutSchedule(ScheduleRecord),
+    /// A schedule is forgotten. One that is not there is no error.
+    RemoveSchedule(Arc<str>),
     /// Up to which frame a [`journal`] before this store has been taken over.
     JournalApplied(u64),
 }
@@ -305,6 +311,9 @@ pub trait Store: Send + Sync + 'static {
     /// Every version of every blueprint.
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError>;
 
+    /// How far every recorded schedule has come, by name.
+    fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError>;
+
     /// The number in the last [`Write::JournalApplied`]; 0 before the first one.
     fn journal_applied(&self) -> Result<u64, StoreError>;
 }
@@ -365,6 +374,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         (**self).blueprints()
+    }
+
+    fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
+        (**self).schedules()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

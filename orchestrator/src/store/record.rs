@@ -31,7 +31,7 @@ const CHECKSUM_LEN: usize = 4;
 
 /// What a record is about; part of its checksum. The numbers are for ever.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Submission = 1,
     Job = 2,
     History = 3,
@@ -39,6 +39,7 @@ enum Kind {
     Blueprint = 5,
     Idempotency = 6,
     Stub = 7,
+    Schedule = 9,
 }
 
 /// The bytes are not a record that a release of Avtomatika wrote.
@@ -365,14 +366,14 @@ struct StoredIdempotency {
 }
 
 /// Replaces what is in `buffer` by the record of the message.
-fn seal(kind: Kind, owner: &[u8], message: &impl Message, buffer: &mut Vec<u8>) {
+pub(super) fn seal(kind: Kind, owner: &[u8], message: &impl Message, buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.push(FORMAT);
     message.encode(buffer).expect("a Vec grows as needed, and encoding fails for lack of room only");
     buffer.extend_from_slice(&checksum(kind, owner, buffer).to_le_bytes());
 }
 
-fn unseal<M: Message + Default>(kind: Kind, owner: &[u8], record: &[u8]) -> Result<M, Damaged> {
+pub(super) fn unseal<M: Message + Default>(kind: Kind, owner: &[u8], record: &[u8]) -> Result<M, Damaged> {
     let Some((body, stored)) = record.split_last_chunk::<CHECKSUM_LEN>() else {
         return Err(Damaged(format!("a record has {} bytes, which is too few", record.len())));
     };
@@ -806,7 +807,7 @@ fn task_id(bytes: &[u8]) -> Result<TaskId, Damaged> {
     exactly(bytes).map(TaskId::from_bytes)
 }
 
-fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Damaged> {
+pub(super) fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Damaged> {
     bytes.try_into().map_err(|_| Damaged(format!("a field of {N} bytes has {}", bytes.len())))
 }
 

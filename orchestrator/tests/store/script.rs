@@ -52,6 +52,7 @@ impl Iterator for Script {
             writes.push(self.samples.insert_as(&job, &key(self.number, n)));
             self.open.push(job);
         }
+        writes.push(Write::PutSchedule(self.samples.schedule(["a", "b"][self.number as usize % 2])));
         // These are rare, and take another way than jobs.
         if self.number.is_multiple_of(3) {
             writes.push(Write::PutSession(self.samples.session(Duration::from_secs(self.number.into()))));

@@ -1,7 +1,8 @@
 //! A batch as the body of a frame, and back.
 //!
-//! Only changes of jobs go through the journal; what is rarer goes to the store directly. An entry is a kind, the job's id,
-//! and records as the store keeps them, each behind its length. Decoding answers with what was encoded or with [`Damaged`].
+//! Changes of jobs go through the journal, and how far schedules have come, which is stored together with their jobs; what is
+//! rarer goes to the store directly. An entry is a kind, the job's id or the schedule's name, and records as the store keeps
+//! them, each behind its length. Decoding answers with what was encoded or with [`Damaged`].
 
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use avtomatika_proto::JobId;
 use crate::{
     engine::Job,
     store::{
-        Batch, IdempotencyKey, Removal, StoreError, Write,
+        Batch, IdempotencyKey, Removal, ScheduleRecord, StoreError, Write,
         record::{self, Damaged, Origin},
+        schedule,
     },
 };
 
@@ -21,13 +23,17 @@ const INSERT_KEYED: u8 = 2;
 const UPDATE: u8 = 3;
 const REMOVE: u8 = 4;
 const REMOVE_KEYED: u8 = 5;
+const SCHEDULE: u8 = 7;
 
 /// Whether the batch can go through the journal.
 pub(super) fn is_for_journal(batch: &Batch) -> bool {
-    let is_about_a_job = |write: &Write| {
-        matches!(write, Write::InsertJob { .. } | Write::UpdateJob { .. } | Write::RemoveJob(_))
+    let is_frequent = |write: &Write| {
+        matches!(
+            write,
+            Write::InsertJob { .. } | Write::UpdateJob { .. } | Write::RemoveJob(_) | Write::PutSchedule(_)
+        )
     };
-    batch.writes.iter().all(is_about_a_job)
+    batch.writes.iter().all(is_frequent)
 }
 
 /// Writes batches as bodies. Keeps its memory from one to the next.
@@ -67,11 +73,17 @@ impl Encoder {
                         put(&mut self.body, key.as_bytes());
                     }
                 }
+                Write::PutSchedule(schedule) => {
+                    self.body.push(SCHEDULE);
+                    put(&mut self.body, schedule.name.as_bytes());
+                    self.record(|buffer| schedule::encode(schedule, buffer));
+                }
                 Write::PutSession(_)
                 | Write::RemoveSession(_)
                 | Write::PutBlueprint(_)
+                | Write::RemoveSchedule(_)
                 | Write::JournalApplied(_) => {
-                    debug_assert!(false, "only changes of jobs go through the journal");
+                    debug_assert!(false, "only what is frequent goes through the journal");
                 }
             }
         }
@@ -108,6 +120,10 @@ pub(super) fn decode(
     while !reader.0.is_empty() {
         let entry = match reader.entry() {
             Ok(Entry::Change(change)) => change,
+            Ok(Entry::Schedule(schedule)) => {
+                batch.writes.push(Write::PutSchedule(schedule));
+                continue;
+            }
             Ok(Entry::Removal(removal)) => {
                 batch.writes.push(Write::RemoveJob(removal));
                 continue;
@@ -141,6 +157,7 @@ fn job_of(write: &Write, id: JobId) -> Option<Arc<Job>> {
 enum Entry<'b> {
     Change(Change<'b>),
     Removal(Removal),
+    Schedule(ScheduleRecord),
 }
 
 /// A job as it is now.
@@ -180,6 +197,9 @@ struct Reader<'b>(&'b [u8]);
 impl<'b> Reader<'b> {
     fn entry(&mut self) -> Result<Entry<'b>, Damaged> {
         let [kind] = *self.chunk::<1>()?;
+        if kind == SCHEDULE {
+            return Ok(Entry::Schedule(schedule::decode(self.text()?, self.bytes()?)?));
+        }
         let id = JobId::from_bytes(*self.chunk::<16>()?);
         let origin = match kind {
             REMOVE => return Ok(Entry::Removal(Removal { job_id: id, idempotency: None })),
@@ -245,6 +265,7 @@ mod tests {
             },
             samples.update(&finished),
             samples.insert(&last),
+            Write::PutSchedule(samples.schedule("nightly")),
             Write::RemoveJob(Removal { job_id: old.id, idempotency: None }),
             Write::RemoveJob(Removal {
                 job_id: new.id,
@@ -263,7 +284,7 @@ mod tests {
             let _ = decode(&body[..len], |_| Ok(Some(Arc::new(old.clone()))));
         }
         // Removals hold nothing but ids: for them, the frame's checksum alone tells.
-        let changes = Batch { writes: batch.writes[..4].to_vec() };
+        let changes = Batch { writes: batch.writes[..5].to_vec() };
         let body = encoder.encode(&changes).to_vec();
         for at in 0..body.len() {
             let mut damaged = body.clone();

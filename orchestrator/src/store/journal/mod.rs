@@ -31,8 +31,8 @@ use self::{
     ring::{Appended, Found, Ring},
 };
 use super::{
-    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing,
-    Store, StoreError, Stub, Write, listing::Listing, sqlite::SqliteStore,
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, ScheduleRecord,
+    SessionRecord, Standing, Store, StoreError, Stub, Write, listing::Listing, sqlite::SqliteStore,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -242,6 +242,7 @@ impl<S: Store> JournaledStore<S> {
                     }
                     continue;
                 }
+                Write::PutSchedule(_) => continue,
                 _ => return Ok(false),
             };
             let Some(before) = before else { return Ok(false) };
@@ -497,6 +498,15 @@ impl<S: Store> Store for JournaledStore<S> {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         self.shared.behind.blueprints()
+    }
+
+    fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
+        let news = self.shared.on_its_way(|pending| Some(pending.schedules().clone()));
+        let stored = self.shared.behind.schedules()?;
+        let mut schedules: BTreeMap<_, _> =
+            stored.into_iter().map(|schedule| (schedule.name.clone(), schedule)).collect();
+        news.into_iter().rev().for_each(|news| schedules.extend(news));
+        Ok(schedules.into_values().collect())
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

@@ -1,4 +1,4 @@
-//! What is in the journal and not yet in the store behind it: the changes of many batches, one entry for each job.
+//! What is in the journal and not yet in the store behind it: the changes of many batches, one entry for each job and schedule.
 //!
 //! A job that was inserted and updated a few times is written once, with all of its history: most jobs end before they are
 //! written for the first time. Whoever reads looks here first.
@@ -14,7 +14,7 @@ use avtomatika_proto::JobId;
 use super::ring::Appended;
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, IdempotencyKey, Removal, Write},
+    store::{Batch, IdempotencyKey, Removal, ScheduleRecord, Write},
 };
 
 /// A client and one of its idempotency keys.
@@ -40,6 +40,8 @@ pub(super) struct Pending {
     removed: HashMap<JobId, (Option<PendingJob>, Removal)>,
     /// Their keys.
     freed: HashSet<KeyName>,
+    /// How far schedules have come.
+    schedules: BTreeMap<Arc<str>, ScheduleRecord>,
     /// Of their frames.
     pub(super) bytes: usize,
     /// When the first one came.
@@ -102,10 +104,14 @@ impl Pending {
                     known.entries.extend_from_slice(entries);
                 }
                 Write::RemoveJob(removal) => self.remove(removal),
+                Write::PutSchedule(schedule) => {
+                    self.schedules.insert(schedule.name.clone(), schedule.clone());
+                }
                 // Nothing else goes through the journal.
                 Write::PutSession(_)
                 | Write::RemoveSession(_)
                 | Write::PutBlueprint(_)
+                | Write::RemoveSchedule(_)
                 | Write::JournalApplied(_) => {}
             }
         }
@@ -140,6 +146,7 @@ impl Pending {
             ended.as_ref().map(write).into_iter().chain([Write::RemoveJob(removal.clone())])
         });
         let mut writes: Vec<Write> = removals.chain(self.jobs.values().map(write)).collect();
+        writes.extend(self.schedules.values().cloned().map(Write::PutSchedule));
         writes.extend(self.last.map(|frame| Write::JournalApplied(frame.sequence)));
         Batch { writes }
     }
@@ -153,6 +160,11 @@ impl Pending {
     /// The jobs that are gone.
     pub(super) fn removed(&self) -> impl Iterator<Item = JobId> {
         self.removed.keys().copied()
+    }
+
+    /// The schedules with news.
+    pub(super) fn schedules(&self) -> &BTreeMap<Arc<str>, ScheduleRecord> {
+        &self.schedules
     }
 
     /// Every job with news, by key.

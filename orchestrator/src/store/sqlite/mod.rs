@@ -25,8 +25,8 @@ use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
-    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, SessionRecord, Standing,
-    Store, StoreError, Stub, files,
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, ScheduleRecord,
+    SessionRecord, Standing, Store, StoreError, Stub, files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -148,6 +148,10 @@ impl Store for SqliteStore {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         self.scans.get()?.blueprints()
+    }
+
+    fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
+        self.scans.get()?.schedules()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

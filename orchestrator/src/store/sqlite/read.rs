@@ -14,11 +14,12 @@ use super::{At, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, SessionRecord,
-        Standing, StoreError, Stub,
+        BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, ScheduleRecord,
+        SessionRecord, Standing, StoreError, Stub,
         listing::Listing,
         pruning::Slicing,
         record::{self, Origin},
+        schedule,
     },
 };
 
@@ -356,6 +357,19 @@ impl Reader<'_> {
             blueprints.push(record::decode_blueprint(&name, blob(row, 1).at(path)?).at(path)?);
         }
         Ok(blueprints)
+    }
+
+    pub(super) fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
+        let path = &self.readers.path;
+        let mut statement =
+            self.prepare_cached("SELECT name, record FROM schedules ORDER BY name").at(path)?;
+        let mut rows = statement.query(()).at(path)?;
+        let mut schedules = Vec::new();
+        while let Some(row) = rows.next().at(path)? {
+            let name: String = row.get(0).at(path)?;
+            schedules.push(schedule::decode(&name, blob(row, 1).at(path)?).at(path)?);
+        }
+        Ok(schedules)
     }
 }
 

@@ -41,7 +41,7 @@ enum Migration {
 /// Each brings the database to the next format; the format is how many have run. What is released here is
 /// never changed, only added to.
 const MIGRATIONS: &[Migration] =
-    &[Migration::Sql(TABLES), Migration::Rust(add_stubs), Migration::Sql(JOURNAL)];
+    &[Migration::Sql(TABLES), Migration::Rust(add_stubs), Migration::Sql(JOURNAL), Migration::Sql(SCHEDULES)];
 
 const TABLES: &str = "
     -- Job rows are keyed by the 60 leading bits of the job id, which saves an index. The columns are what
@@ -117,6 +117,13 @@ const JOURNAL: &str = "
         id INTEGER PRIMARY KEY CHECK (id = 1),
         applied INTEGER NOT NULL
     ) STRICT;
+";
+
+const SCHEDULES: &str = "
+    CREATE TABLE schedules (
+        name TEXT PRIMARY KEY,
+        record BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// The newest format that this release knows.
@@ -260,7 +267,8 @@ mod tests {
         let connection = Connection::open(dir.path().join(super::super::FILE_NAME)).unwrap();
         connection
             .execute_batch(
-                "DROP TABLE journal;
+                "DROP TABLE schedules;
+                 DROP TABLE journal;
                  DROP TABLE open_jobs;
                  CREATE INDEX jobs_open ON jobs (partition) WHERE status < 9;
                  PRAGMA user_version = 1;",

@@ -14,7 +14,7 @@ use crate::{
     store::{
         Batch, IdempotencyKey, Removal, StoreError, Stub, Write,
         files::{self, Identity},
-        record,
+        record, schedule,
     },
 };
 
@@ -146,6 +146,14 @@ impl Writer {
                 record::encode_blueprint(blueprint, &mut self.buffer);
                 let sql = "INSERT INTO blueprints (name, version, record) VALUES (?1, ?2, ?3)";
                 execute(&self.connection, sql, (&*blueprint.name, blueprint.version, &self.buffer))
+            }
+            Write::PutSchedule(record) => {
+                schedule::encode(record, &mut self.buffer);
+                let sql = "INSERT OR REPLACE INTO schedules (name, record) VALUES (?1, ?2)";
+                execute(&self.connection, sql, (&*record.name, &self.buffer))
+            }
+            Write::RemoveSchedule(name) => {
+                execute(&self.connection, "DELETE FROM schedules WHERE name = ?1", [&**name])
             }
             Write::JournalApplied(sequence) => {
                 let sql = "INSERT OR REPLACE INTO journal (id, applied) VALUES (1, ?1)";
