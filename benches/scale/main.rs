@@ -11,6 +11,7 @@ mod report;
 mod finished;
 mod idle;
 mod load;
+mod map;
 mod payloads;
 mod process;
 mod queued;
@@ -58,6 +59,8 @@ enum Scenario {
     Workers,
     /// Latency of small jobs beside large ones
     Payloads,
+    /// Cost of the branches of one large map, against single jobs
+    Map,
 }
 
 /// How large a scenario is, and where it keeps its data.
@@ -93,6 +96,7 @@ fn main() {
                 Scenario::Finished => finished::measure(&size).await,
                 Scenario::Workers => workers::measure(&size).await,
                 Scenario::Payloads => payloads::measure(&size).await,
+                Scenario::Map => map::measure(&size).await,
             }
         }));
     }

@@ -30,6 +30,22 @@ states:
   failed: { end: failed }
 "#;
 
+/// Name of the blueprint that maps over the items of its input.
+pub const FAN_OUT: &str = "fan_out";
+
+const FAN_OUT_BLUEPRINT: &str = r#"
+blueprint: fan_out
+states:
+  all:
+    start: true
+    map:
+      over: initial_data.items
+      task: { type: bench, params: { payload: "${item}" } }
+    on: { success: done, failure: failed }
+  done: { end: finished }
+  failed: { end: failed }
+"#;
+
 /// How long a start may take; far beyond any goal.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -49,7 +65,9 @@ impl Orchestrator {
         let home = tempfile::tempdir_in(dir).expect("a data directory");
         let blueprints = home.path().join("blueprints");
         std::fs::create_dir(&blueprints).expect("a directory for the blueprint");
-        std::fs::write(blueprints.join("bench.yaml"), BLUEPRINT).expect("the blueprint is written");
+        for (file, blueprint) in [("bench.yaml", BLUEPRINT), ("fan_out.yaml", FAN_OUT_BLUEPRINT)] {
+            std::fs::write(blueprints.join(file), blueprint).expect("the blueprint is written");
+        }
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let port = free.expect("a free port").port();
         let started = Self { child: spawn(home.path(), port, &[]), port, home };
