@@ -62,6 +62,9 @@ error_codes! {
     /// A field has a value that it may not have.
     InvalidArgument = "INVALID_ARGUMENT", InvalidArgument, 400, false,
         "Correct the field that the message names.";
+    /// The initial data of a job is not what its blueprint wants.
+    InputInvalid = "INPUT_INVALID", InvalidArgument, 400, false,
+        "Correct the data at the place that the message names: GET /api/blueprints/NAME shows the input_schema.";
     /// No job of this client has that id.
     JobNotFound = "JOB_NOT_FOUND", NotFound, 404, false,
         "Check the id and the token: a client sees its own jobs only.";

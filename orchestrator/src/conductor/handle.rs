@@ -15,7 +15,7 @@ use super::{
     view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
-    blueprint::Registry,
+    blueprint::{Blueprint, Registry},
     engine::{Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission},
     store::{ListQuery, Store, StoreError},
     time::{Clock, Timestamp},
@@ -85,7 +85,8 @@ impl Conductor {
     /// Creates a job, and waits for its end for as long as the request says.
     ///
     /// # Errors
-    /// `BLUEPRINT_NOT_FOUND`, `INVALID_ARGUMENT` for a start too far ahead, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    /// `BLUEPRINT_NOT_FOUND`, `INPUT_INVALID`, `INVALID_ARGUMENT` for a start too far ahead, `IDEMPOTENCY_CONFLICT`,
+    /// `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
     /// Nothing was stored when any of them is returned.
     pub async fn submit(&self, client: &Arc<str>, request: SubmitRequest) -> Result<Submitted, ApiError> {
         let admission = self.admit(request.submission.initial_data.as_str().len()).await;
@@ -110,6 +111,7 @@ impl Conductor {
     ) -> Result<Submitted, ApiError> {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
         let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
+        check_input(&blueprint, &submission)?;
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
         submission.start_at = start_at(submission.start_at, delay, self.clock.now())?;
         let submission = Arc::new(submission);
@@ -319,6 +321,15 @@ impl Conductor {
         ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))
             .with_hint(format!("Served blueprints: {}.", served.join(", ")))
     }
+}
+
+/// Whether a submission is what its blueprint wants.
+fn check_input(blueprint: &Blueprint, submission: &Submission) -> Result<(), ApiError> {
+    let Some(schema) = &blueprint.input_schema else { return Ok(()) };
+    let input = serde_json::Value::Object(submission.initial_data.to_map());
+    schema
+        .check("initial_data", &input)
+        .map_err(|cause| ApiError::new(ErrorCode::InputInvalid, cause.to_string()))
 }
 
 /// The one answer for a job that is not there and for a job that is somebody else's.

@@ -79,7 +79,8 @@ impl Draft<'_, '_> {
         Step::Stay
     }
 
-    fn count(&self, map: &MapState) -> Result<u32, JobError> {
+    /// How many branches the map has for this job.
+    pub fn count(&self, map: &MapState) -> Result<u32, JobError> {
         let runs = map.over.branches().any(|branch| matches!(branch, Branch::Run(_)));
         if runs && self.job.depth() >= CHILD_DEPTH_MAX {
             let message = format!("Jobs nest at most {CHILD_DEPTH_MAX} deep, and this one is that deep");
@@ -116,7 +117,10 @@ impl Draft<'_, '_> {
         self.job.status = status;
         self.job.resumes_at = None;
         self.job.wait = Some(Wait::Children(Children { first, total, since }));
-        let what = what.unwrap_or_else(|| Arc::from(format!("{total} branches")));
+        let what = what.unwrap_or_else(|| match total {
+            1 => Arc::from("1 branch"),
+            total => Arc::from(format!("{total} branches")),
+        });
         self.note(HistoryEvent::ChildrenStarted).detail = Some(what);
         self.effects.push(Effect::StartChildren);
     }
@@ -129,7 +133,10 @@ impl Draft<'_, '_> {
         self.job.wait = None;
         let results = match &harvest.results {
             Ok(results) => results,
-            Err(error) => return Ok(self.fail(outcome::FAILURE, error.clone(), JobStatus::Failed)),
+            Err(error) => {
+                self.note(HistoryEvent::ChildrenEnded).error = Some(error.clone());
+                return Ok(self.fail(outcome::FAILURE, error.clone(), JobStatus::Failed));
+            }
         };
         let failed = results.iter().filter(|result| result.failed).count();
         self.note(HistoryEvent::ChildrenEnded).detail =
@@ -156,7 +163,9 @@ impl Draft<'_, '_> {
         let example = first.and_then(|place| Some((place, results.get(place)?.error.as_ref()?)));
         let mut message = format!("{failed} of {total} branches failed");
         if let Some((place, error)) = example {
-            message.push_str(&format!("; branch {place}: {}: {}", error.code, error.message));
+            let name = map.over.branch(place as u32).and_then(|(_, name)| name);
+            let name = name.map_or_else(|| place.to_string(), |name| format!("{name:?}"));
+            message.push_str(&format!("; branch {name}: {}: {}", error.code, error.message));
         }
         self.fail(outcome::FAILURE, error(code::BRANCHES_FAILED, message), JobStatus::Failed)
     }

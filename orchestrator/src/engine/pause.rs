@@ -75,12 +75,9 @@ impl Draft<'_, '_> {
             Ok(Value::String(name)) => Arc::from(name),
             Ok(_) => {
                 let message = format!("The name of the signal in state {:?} is no text", self.job.state);
-                return self.end(JobStatus::Failed, Some(error(code::EXPRESSION, message)));
+                return self.fail(outcome::FAILURE, error(code::EXPRESSION, message), JobStatus::Failed);
             }
-            Err(cause) => {
-                let error = self.no_value(&cause);
-                return self.end(JobStatus::Failed, Some(error));
-            }
+            Err(cause) => return self.fail(outcome::FAILURE, self.no_value(&cause), JobStatus::Failed),
         };
         let kept = (0..self.job.signals.len()).find(|&place| {
             let signal = &self.job.signals[place];
@@ -161,10 +158,7 @@ impl Draft<'_, '_> {
             Some(message) => match message.render(&self.job.scope(now)) {
                 Ok(Value::String(text)) => Some(Arc::from(text)),
                 Ok(value) => Some(Arc::from(value.to_string())),
-                Err(cause) => {
-                    let error = self.no_value(&cause);
-                    return self.end(JobStatus::Failed, Some(error));
-                }
+                Err(cause) => return self.fail(outcome::FAILURE, self.no_value(&cause), JobStatus::Failed),
             },
         };
         // 128 random bits: nobody guesses them.

@@ -43,6 +43,7 @@ impl Draft<'_, '_> {
         if ended {
             self.job.state = self.failed_state();
         }
+        let is_map = matches!(self.state().map(|state| &state.kind), Some(StateKind::Map(_)));
         let next = match &self.state().ok_or(Refusal::NoSuchState)?.kind {
             StateKind::Wait(wait) => Some(wait.next.clone()),
             StateKind::Pass(pass) => Some(pass.next.clone()),
@@ -59,6 +60,10 @@ impl Draft<'_, '_> {
         self.job.error = None;
         self.job.outcome = Some(skip.outcome.clone());
         self.job.result = Some(skip.data.clone());
+        if is_map {
+            // Those of an earlier map would be taken for its own.
+            self.job.results = Some(Arc::from("[]"));
+        }
         let entry = self.note(HistoryEvent::StateSkipped);
         entry.outcome = Some(skip.outcome.clone());
         entry.by = Some(skip.by.clone());
@@ -66,11 +71,12 @@ impl Draft<'_, '_> {
         Ok(Step::Go { outcome: Some(skip.outcome.clone()), next })
     }
 
-    /// The context's blueprint is the version to move to. A job whose state is there stays where it is and goes on as it would
-    /// have; another state is entered anew.
+    /// The context's blueprint is the version to move to. A job whose state is there and does the same kind of thing stays where
+    /// it is and goes on as it would have; another state is entered anew.
     pub fn migrate(&mut self, state: Option<&Arc<str>>, by: &Arc<str>) -> Result<Step, Refusal> {
         let to = state.unwrap_or(&self.job.state).clone();
-        if self.context.blueprint.state(&to).is_none() {
+        let branch_is_gone = || self.job.is_branch() && (to != self.job.state || !self.stands_rightly());
+        if self.context.blueprint.state(&to).is_none() || branch_is_gone() {
             return Err(Refusal::NoSuchState);
         }
         let from = self.job.blueprint_version;
@@ -80,7 +86,7 @@ impl Draft<'_, '_> {
         let entry = self.note(HistoryEvent::JobMigrated);
         entry.by = Some(by.clone());
         entry.detail = Some(Arc::from(format!("version {from} to {version}")));
-        if to == self.job.state {
+        if to == self.job.state && self.stands_rightly() {
             return Ok(Step::Stay);
         }
         self.withdraw("the job has moved to another version of its blueprint");
@@ -89,6 +95,22 @@ impl Draft<'_, '_> {
         self.forget_tries();
         self.enter(to);
         Ok(self.visit())
+    }
+
+    /// Whether what the job waits for is what its state, as the context's blueprint has it, would have it wait for.
+    fn stands_rightly(&self) -> bool {
+        let Some(state) = self.state() else { return false };
+        match (&self.job.wait, &state.kind) {
+            (Some(Wait::Start), _)
+            | (Some(Wait::Timer), StateKind::Wait(_))
+            | (Some(Wait::Signal { .. }), StateKind::Event(_))
+            | (Some(Wait::Approval { .. }), StateKind::Approval(_)) => true,
+            (Some(Wait::Children(children)), StateKind::Run(run)) => run.waits && children.total == 1,
+            (Some(Wait::Children(children)), StateKind::Map(map)) => self.count(map) == Ok(children.total),
+            (Some(_), _) => false,
+            // It has a task, or waits to try it again.
+            (None, _) => self.has_work(),
+        }
     }
 
     /// The state to begin with again.

@@ -240,6 +240,11 @@ impl<'b> Draft<'_, 'b> {
         self.task_state()?.output.as_ref()
     }
 
+    /// Whether the present state asks a worker, of this job itself.
+    pub fn has_work(&self) -> bool {
+        self.work().is_some()
+    }
+
     fn work(&self) -> Option<&'b TaskWork> {
         work_of(&self.job, self.context.blueprint)
     }

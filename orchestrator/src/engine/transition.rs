@@ -29,7 +29,9 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
             _ => return Err(Refusal::JobTerminal),
         }
     }
-    if context.blueprint.state(&job.state).is_none() && !matches!(event, Event::MigrateRequested { .. }) {
+    // Whoever stands nowhere can still be moved, or let go.
+    let needs_state = !matches!(event, Event::MigrateRequested { .. } | Event::CancelRequested { .. });
+    if needs_state && context.blueprint.state(&job.state).is_none() {
         return Err(Refusal::StateUnknown);
     }
     let mut draft = Draft::of(job, context);
@@ -140,12 +142,21 @@ impl Draft<'_, '_> {
             self.stop_waiting();
             let from = std::mem::replace(&mut self.job.state, next);
             self.job.transitions += 1;
+            if self.job.failed_state.is_none() && self.is_at_failed_end() {
+                // Nothing has failed, and a retry of an end would be no use.
+                self.job.failed_state = Some(from.clone());
+            }
             self.forget_tries();
             let entry = self.note(HistoryEvent::StateEntered);
             entry.from_state = Some(from);
             entry.outcome = outcome;
             step = self.visit();
         }
+    }
+
+    fn is_at_failed_end(&self) -> bool {
+        let kind = self.state().map(|state| &state.kind);
+        matches!(kind, Some(StateKind::End(EndState { end: End::Failed, .. })))
     }
 
     /// What was counted in a state does not count in the next one.
@@ -215,7 +226,10 @@ impl Draft<'_, '_> {
         if let Some(result) = &end.result {
             match self.render_object(result, "the result of an end state") {
                 Ok(result) => self.job.result = Some(result),
-                Err(error) => return self.end(JobStatus::Failed, Some(error)),
+                Err(error) => {
+                    self.job.failed_state = Some(self.job.state.clone());
+                    return self.end(JobStatus::Failed, Some(error));
+                }
             }
         }
         match end.end {

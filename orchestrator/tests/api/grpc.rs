@@ -339,7 +339,7 @@ async fn operators_see_blueprints_and_counts() {
     let served =
         admin.list_blueprints(caller.request(v1::ListBlueprintsRequest {})).await.unwrap().into_inner();
     let names: Vec<&str> = served.blueprints.iter().map(|blueprint| blueprint.name.as_str()).collect();
-    assert_eq!(names, ["instant", "named", "test_workflow"]);
+    assert_eq!(names, ["checked", "instant", "named", "test_workflow"]);
     let get = |version| v1::GetBlueprintRequest { name: "test_workflow".to_owned(), version };
     let one = admin.get_blueprint(caller.request(get(0))).await.unwrap().into_inner();
     assert_eq!(one.blueprint.unwrap().task_types, ["process_data"]);

@@ -57,6 +57,28 @@ async fn a_stranger_learns_nothing_on_any_path_of_clients() {
 }
 
 #[tokio::test]
+async fn input_that_does_not_fit_its_schema_is_refused_with_its_place() {
+    let server = Server::start().await;
+    let (missing, odd) = (r#"{"lines": []}"#, r#"{"order": "A-1", "lines": [{"count": 2}, {"count": 0}]}"#);
+    for (body, error) in [
+        (missing, r#"initial_data: "order" is a required property"#),
+        (odd, "initial_data/lines/1/count: the value is less than the minimum of 1; it is 0"),
+    ] {
+        for (path, body) in [
+            ("/api/jobs/checked", body.to_owned()),
+            ("/api/v1/jobs", format!(r#"{{"blueprint": "checked", "initial_data": {body}}}"#)),
+        ] {
+            let answer = server.post(path, &body).await;
+            assert_eq!((answer.status, answer.error().as_str()), (400, error), "{path}");
+            assert_eq!(answer.text("code"), "INPUT_INVALID");
+        }
+    }
+    assert!(server.jobs_of(ALICE).await.is_empty(), "nothing was stored");
+    let answer = server.post("/api/jobs/checked", r#"{"order": "A-1", "lines": [{"count": 2}]}"#).await;
+    assert_eq!(answer.status, 202);
+}
+
+#[tokio::test]
 async fn a_token_may_come_in_three_headers() {
     let server = Server::start().await;
     let bearer = format!("Bearer {ALICE}");
@@ -393,7 +415,7 @@ async fn operators_see_workers_blueprints_and_counts() {
     let blueprints = server.get("/api/v1/blueprints").await.json();
     let names: Vec<&str> =
         blueprints.as_array().unwrap().iter().map(|blueprint| blueprint["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["instant", "named", "test_workflow"]);
+    assert_eq!(names, ["checked", "instant", "named", "test_workflow"]);
     let blueprint = server.get("/api/blueprints/test_workflow").await.json();
     assert_eq!(blueprint["definition"]["blueprint"], "test_workflow");
     let graph = server.get("/api/blueprints/test_workflow/graph").await;

@@ -57,6 +57,20 @@ states:
   failed: { end: failed }
 ";
 
+/// A job of this one needs an order with lines.
+const CHECKED: &str = "
+blueprint: checked
+endpoint: /jobs/checked
+input_schema:
+  type: object
+  required: [order]
+  properties:
+    order: { type: string }
+    lines: { type: array, items: { type: object, properties: { count: { type: integer, minimum: 1 } } } }
+states:
+  only: { start: true, end: finished }
+";
+
 fn definition(text: &str) -> Definition {
     match load("test.yaml", text) {
         Ok(loaded) => loaded.definition,
@@ -70,7 +84,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
     Parts {
         store,
         clock: Arc::new(SystemClock::new()),
-        definitions: [TEST_WORKFLOW, INSTANT, NAMED].map(definition).into(),
+        definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED].map(definition).into(),
         auth: Auth::new([("alice", &alice), ("bob", &bob)], [&worker]),
         settings: Settings {
             max_open_jobs: 100,

@@ -1,15 +1,20 @@
 //! The engine, told as stories: each `*.txt` file is a blueprint and a script of events, and its snapshot is what the engine
 //! decided, step by step. Task ids are shown as t1, t2, … in the order of their making, times as seconds since the start.
+//!
+//! A script may have a second blueprint before its events: the version to which `migrate` moves the job. `into 2` follows the child
+//! with that number, `out` comes back to its parent, and `children` tells the parent how those ended that were followed.
 
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avtomatika_orchestrator::{
     blueprint::{Blueprint, load},
     engine::{
-        Context, Decision, Effect, Entropy, Event, HistoryEntry, Job, JobError, Report, Submission, decide,
+        ChildResult, ChildSpec, Context, Decision, Effect, Entropy, Event, Harvest, HistoryEntry, Job,
+        JobError, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result, children_of, decide,
+        plan,
     },
     json::Json,
     time::Timestamp,
@@ -21,23 +26,43 @@ const START: Timestamp = Timestamp::from_micros(1_700_000_000_000_000);
 /// One job on its way through a blueprint.
 struct Story {
     blueprint: Blueprint,
+    /// What `migrate` moves the job to.
+    next: Option<Blueprint>,
     job: Option<Job>,
     now: Timestamp,
     entropy: Entropy,
     tasks: Vec<TaskId>,
+    /// The next job id is made of this.
+    key: i64,
+    /// Parents of the job that is followed, outermost first.
+    parents: Vec<Job>,
+    /// How the children ended that were followed.
+    ends: BTreeMap<u32, ChildResult>,
     told: String,
 }
 
 impl Story {
     fn tell(script: &str) -> String {
-        let (blueprint, events) = script.split_once("\n---\n").expect("a blueprint, a line of ---, events");
-        let loaded = load("story.yaml", blueprint).expect("the story's blueprint is sound");
+        let parts: Vec<&str> = script.split("\n---\n").collect();
+        let (first, next, events) = match parts.as_slice() {
+            [first, events] => (first, None, events),
+            [first, next, events] => (first, Some(next), events),
+            _ => panic!("a blueprint, perhaps a second one, and events, with lines of --- between them"),
+        };
+        let version = |text: &str, number| {
+            let loaded = load("story.yaml", text).expect("the story's blueprint is sound");
+            loaded.definition.into_blueprint(number)
+        };
         let mut story = Story {
-            blueprint: loaded.definition.into_blueprint(1),
+            blueprint: version(first, 1),
+            next: next.map(|next| version(next, 2)),
             job: None,
             now: START,
             entropy: Entropy::from_seed([7; 32]),
             tasks: Vec::new(),
+            key: 1,
+            parents: Vec::new(),
+            ends: BTreeMap::new(),
             told: String::new(),
         };
         for line in events.lines().filter(|line| !line.is_empty()) {
@@ -75,10 +100,36 @@ impl Story {
             "not_offerable" => Event::NotOfferable { task_id: self.task(words[1]) },
             "due" => Event::Due { task_is_held: words.get(1) == Some(&"held") },
             "cancel" => Event::CancelRequested { reason: words.get(1).map(|reason| Arc::from(*reason)) },
+            "into" => match self.follow_child(words[1].parse().expect("a number")) {
+                Some(error) => Event::Stillborn(error),
+                None => Event::Submitted,
+            },
+            "out" => return self.leave_child(),
+            "show" => return self.show(),
+            "specs" => {
+                return self
+                    .show_specs(words[1].parse().expect("a number"), words[2].parse().expect("a number"));
+            }
+            "children" => self.children_ended(line["children".len()..].trim()),
+            "signal" => self.signal(&words),
+            "decide" => self.ruling(&line["decide ".len()..]),
+            "retry" => self.retry(line["retry".len()..].trim()),
+            "skip" => self.skip(&words),
+            "migrate" => {
+                std::mem::swap(&mut self.blueprint, self.next.as_mut().expect("a second blueprint"));
+                Event::MigrateRequested {
+                    state: words.get(1).map(|state| Arc::from(*state)),
+                    by: Arc::from("ops"),
+                }
+            }
             other => panic!("a story has no word {other:?}"),
         };
         let job = self.job.clone().expect("a story begins with submit");
-        let mut reserve = |_| 1;
+        let key = &mut self.key;
+        let mut reserve = |count: u32| {
+            *key += i64::from(count);
+            *key - i64::from(count)
+        };
         let mut context = Context {
             now: self.now,
             blueprint: &self.blueprint,
@@ -87,7 +138,12 @@ impl Story {
         };
         match decide(&job, &event, &mut context) {
             Ok(decision) => self.decided(decision),
-            Err(refusal) => self.told.push_str(&format!("  refused: {refusal}\n")),
+            Err(refusal) => {
+                self.told.push_str(&format!("  refused: {refusal}\n"));
+                if words[0] == "migrate" {
+                    std::mem::swap(&mut self.blueprint, self.next.as_mut().expect("a second blueprint"));
+                }
+            }
         }
     }
 
@@ -133,6 +189,151 @@ impl Story {
         })
     }
 
+    // ---- Children ----
+
+    fn specs(&self, from: u32, count: u32) -> Vec<ChildSpec> {
+        children_of(self.job.as_ref().expect("a job"), &self.blueprint, from, count)
+    }
+
+    /// From now on, the story is that of this child. A blueprint that it runs is the story's own.
+    fn follow_child(&mut self, number: u32) -> Option<JobError> {
+        let spec = self.specs(number, 1).pop().expect("there is such a child");
+        let submission = Arc::new(spec.submission);
+        let mut child = Job::accepted(spec.id, Arc::from("acme"), &self.blueprint, submission, self.now);
+        if spec.blueprint.is_none() {
+            child.state = spec.state;
+        }
+        self.parents.extend(self.job.replace(child));
+        spec.error
+    }
+
+    fn leave_child(&mut self) {
+        let child = self.job.take().expect("a job");
+        let number = child.submission.parent.as_ref().expect("a child").index;
+        assert!(child.status.is_terminal(), "a parent hears of the end of its children only");
+        self.ends.insert(number, child_result(&child));
+        self.job = self.parents.pop();
+    }
+
+    /// `children` alone: as they were followed. `children success {"a":1}; failure CODE: why; cancelled`: as is said here.
+    /// `children of another state` are not those that the job waits for, `children too large` ended with more than fits.
+    fn children_ended(&mut self, said: &str) -> Event {
+        let job = self.job.as_ref().expect("a job");
+        let stale = said == "of another state";
+        let first =
+            job.children().filter(|_| !stale).map_or_else(|| JobId::of_key(99, 0), |children| children.first);
+        let results = match said {
+            "" => Ok(std::mem::take(&mut self.ends).into_values().collect()),
+            "too large" => {
+                Err(JobError { code: Arc::from("DATA_TOO_LARGE"), message: Arc::from("too many bytes") })
+            }
+            _ if stale => Ok(Vec::new()),
+            said => Ok(said.split("; ").map(child_end).collect()),
+        };
+        Event::ChildrenEnded(Harvest { first, results })
+    }
+
+    /// What children are given, and how many run at once.
+    fn show_specs(&mut self, from: u32, count: u32) {
+        let plan = plan(self.job.as_ref().expect("a job"), &self.blueprint).expect("it waits for children");
+        self.told.push_str(&format!("  at once {}, may fail {}\n", plan.max_parallel, plan.tolerated));
+        for spec in self.specs(from, count) {
+            let what = spec.blueprint.as_deref().unwrap_or("branch");
+            let index = spec.submission.parent.as_ref().expect("a child").index;
+            let error = spec
+                .error
+                .map_or_else(String::new, |error| format!(", error {}: {}", error.code, error.message));
+            self.told.push_str(&format!("  {index}: {what} {}{error}\n", spec.submission.initial_data));
+        }
+    }
+
+    /// What later expressions see.
+    fn show(&mut self) {
+        let job = self.job.as_ref().expect("a job");
+        let none = || "none".to_owned();
+        self.told.push_str(&format!(
+            "  outcome {}, result {}, results {}, {} signals kept, failed in {}\n",
+            job.outcome.as_deref().unwrap_or("none"),
+            job.result.as_ref().map_or_else(none, ToString::to_string),
+            job.results.as_deref().unwrap_or("none"),
+            job.signals.len(),
+            job.failed_state.as_deref().unwrap_or("none"),
+        ));
+    }
+
+    // ---- News from outside ----
+
+    /// `signal paid {"amount":1} id=7`
+    fn signal(&self, words: &[&str]) -> Event {
+        Event::Signalled(Signal {
+            name: Arc::from(words[1]),
+            id: words.get(3).and_then(|id| id.strip_prefix("id=")).map(Arc::from),
+            data: Json::object(words.get(2).copied().unwrap_or("{}")).expect("an object without spaces"),
+            at: self.now,
+        })
+    }
+
+    /// `decide approved by=eve token=right data={"a":1} comment=why`
+    fn ruling(&self, said: &str) -> Event {
+        let mut words = said.split(' ');
+        let mut ruling = Ruling {
+            token: None,
+            decision: Arc::from(words.next().expect("a decision")),
+            by: Arc::from("acme"),
+            comment: None,
+            data: Json::empty(),
+        };
+        for (key, value) in words.map(|word| word.split_once('=').expect("key=value")) {
+            match key {
+                "by" => ruling.by = Arc::from(value),
+                "comment" => ruling.comment = Some(Arc::from(value)),
+                "data" => ruling.data = Json::object(value).expect("an object without spaces"),
+                "token" if value == "right" => ruling.token = self.token(),
+                "token" => ruling.token = Some(Arc::from(value)),
+                _ => panic!("a decision has no {key}"),
+            }
+        }
+        Event::Decided(ruling)
+    }
+
+    fn token(&self) -> Option<Arc<str>> {
+        match &self.job.as_ref()?.wait {
+            Some(Wait::Approval { token, .. }) => Some(token.clone()),
+            _ => None,
+        }
+    }
+
+    /// `retry state=a data={"a":1} history={"b":2}`
+    fn retry(&self, said: &str) -> Event {
+        let mut retry = Retry {
+            state: None,
+            initial_data: None,
+            state_history: None,
+            by: Arc::from("ops"),
+            reason: Some(Arc::from("mended")),
+        };
+        let object = |value| Some(Json::object(value).expect("an object without spaces"));
+        for (key, value) in said.split_whitespace().map(|word| word.split_once('=').expect("key=value")) {
+            match key {
+                "state" => retry.state = Some(Arc::from(value)),
+                "data" => retry.initial_data = object(value),
+                "history" => retry.state_history = object(value),
+                _ => panic!("a retry has no {key}"),
+            }
+        }
+        Event::RetryRequested(retry)
+    }
+
+    /// `skip success {"a":1}`
+    fn skip(&self, words: &[&str]) -> Event {
+        Event::SkipRequested(Skip {
+            outcome: Arc::from(words[1]),
+            data: Json::object(words.get(2).copied().unwrap_or("{}")).expect("an object without spaces"),
+            by: Arc::from("ops"),
+            reason: None,
+        })
+    }
+
     fn decided(&mut self, decision: Decision) {
         for effect in &decision.effects {
             let effect = match effect {
@@ -166,6 +367,9 @@ impl Story {
             let pause = resumes_at.saturating_since(self.now);
             self.told.push_str(&format!(", resumes in {:.1} s", pause.as_secs_f64()));
         }
+        if let Some(waits) = waits_for(&job) {
+            self.told.push_str(&format!(", waits for {waits}"));
+        }
         if let Some(error) = &job.error {
             self.told.push_str(&format!(", error {}: {}", error.code, error.message));
         }
@@ -195,6 +399,12 @@ impl Story {
         add("attempt", entry.attempt.map(|attempt| attempt.to_string()));
         add("worker", entry.worker_id.as_ref().map(|worker| worker.to_string()));
         add("error", entry.error.as_ref().map(|error| error.code.to_string()));
+        add("by", entry.by.as_ref().map(|by| by.to_string()));
+        // A job id is another one in every story that is changed.
+        add(
+            "detail",
+            entry.detail.as_ref().map(|detail| format!("{detail:?}")).filter(|text| text.len() != 38),
+        );
         line + "\n"
     }
 
@@ -212,6 +422,30 @@ impl Story {
             None => "t?".to_owned(),
         }
     }
+}
+
+/// `success {"a":1}`, `failure CODE: why`, `cancelled`
+fn child_end(said: &str) -> ChildResult {
+    let (outcome, rest) = said.split_once(' ').map_or((said, None), |(outcome, rest)| (outcome, Some(rest)));
+    let failed = ["failure", "cancelled", "quarantined"].contains(&outcome);
+    let (data, error) = match rest {
+        Some(rest) if failed => {
+            let (code, message) = rest.split_once(": ").expect("CODE: why");
+            (None, Some(JobError { code: Arc::from(code), message: Arc::from(message) }))
+        }
+        rest => (rest.map(|data| Json::object(data).expect("an object without spaces")), None),
+    };
+    ChildResult { outcome: Arc::from(outcome), failed, data, error }
+}
+
+fn waits_for(job: &Job) -> Option<String> {
+    Some(match job.wait.as_ref()? {
+        Wait::Start => "its start".to_owned(),
+        Wait::Timer => "a time".to_owned(),
+        Wait::Signal { name, .. } => format!("the signal {name}"),
+        Wait::Approval { message, .. } => format!("a human: {}", message.as_deref().unwrap_or("no question")),
+        Wait::Children(children) => format!("{} children", children.total),
+    })
 }
 
 macro_rules! stories {
@@ -241,4 +475,46 @@ stories! {
     custom_outcomes
     params_that_no_longer_compute
     too_many_moves
+    a_map_over_a_list
+    a_map_over_nothing_goes_on
+    a_map_over_no_list_fails_by_name
+    an_item_that_does_not_compute_fails_its_branch_alone
+    too_many_failed_branches_do_not_run_what_follows
+    tolerated_failures_run_what_follows
+    a_failed_map_without_a_transition_fails_the_job
+    fixed_branches_have_names
+    a_parent_goes_on_once
+    a_branch_tries_again_by_itself
+    a_child_is_run_and_waited_for
+    the_end_of_a_child_selects_the_transition
+    a_child_that_is_not_waited_for_lives_by_itself
+    a_child_without_input_is_a_failure
+    the_input_of_a_child_is_checked
+    jobs_nest_ten_deep
+    a_cancelled_job_stays_cancelled
+    cancelling_takes_the_branches_along
+    a_cancelled_wait_does_not_come_back
+    a_human_decides
+    a_token_is_good_for_one_approval
+    signals_come_early_late_and_twice
+    a_signal_that_makes_no_sense_is_kept_and_told
+    deadlines_of_what_is_waited_for
+    waits_end_when_they_should
+    results_are_checked_mapped_and_caught
+    errors_are_caught_by_their_code
+    params_of_a_task_can_be_caught
+    a_job_is_repaired
+    a_state_is_skipped
+    a_job_moves_to_another_version
+    a_job_moves_to_another_state_of_another_version
+    a_state_of_another_kind_is_entered_anew
+    a_job_that_moves_leaves_its_children
+    a_job_that_moves_keeps_its_children
+    an_end_has_a_result_of_its_own
+    an_end_whose_result_does_not_compute_fails
+    results_beyond_their_limit_are_a_failure
+    a_map_that_is_skipped_has_no_results
+    expressions_of_pauses_can_be_caught
+    where_a_retry_begins
+    a_branch_does_not_follow_the_map
 }
