@@ -4,8 +4,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 3] =
-    ["avtomatika/v1/job.proto", "avtomatika/v1/worker.proto", "avtomatika/v1/admin.proto"];
+const FILES: [&str; 4] = [
+    "avtomatika/v1/job.proto",
+    "avtomatika/v1/explain.proto",
+    "avtomatika/v1/worker.proto",
+    "avtomatika/v1/admin.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

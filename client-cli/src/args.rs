@@ -19,6 +19,7 @@ Examples:
   avtomatika dev
   avtomatika submit test_workflow --data '{\"input\": 42}' --wait
   avtomatika list --status running,waiting_for_worker
+  avtomatika explain 01890a5d-ac96-774b-bcce-b302099a8057
   avtomatika history 01890a5d-ac96-774b-bcce-b302099a8057
   avtomatika -o json list --all | jq -r '.[] | select(.retry_count > 0) | .id'";
 
@@ -108,6 +109,8 @@ pub enum Command {
     Watch(commands::watch::Args),
     /// Show what happened to a job, step by step
     History(commands::history::Args),
+    /// Say why a job is where it is, and what can be done
+    Explain(commands::explain::Args),
     /// Cancel a job
     Cancel(commands::cancel::Args),
     /// List the connected workers

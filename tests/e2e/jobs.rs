@@ -226,7 +226,8 @@ impl Captured {
     }
 }
 
-async fn cli(stack: &Stack, arguments: &[&str]) -> (avtomatika_cli::Exit, String) {
+/// Runs a command of the command line against the stack.
+pub async fn cli(stack: &Stack, arguments: &[&str]) -> (avtomatika_cli::Exit, String) {
     let mut line = vec!["avtomatika", "--url", &stack.url, "--token", crate::stack::CLIENT_TOKEN];
     line.extend(arguments);
     let (out, err) = (Captured::default(), Captured::default());

@@ -3,6 +3,7 @@
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+mod explain;
 mod jobs;
 mod protocol;
 mod stack;

@@ -17,6 +17,7 @@ pub mod blueprints;
 pub mod cancel;
 pub mod completions;
 pub mod dev;
+pub mod explain;
 pub mod get;
 pub mod history;
 pub mod list;
@@ -34,6 +35,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::List(args) => list::run(args, &options, console).await,
         Command::Watch(args) => watch::run(args, &options, console).await,
         Command::History(args) => history::run(args, &options, console).await,
+        Command::Explain(args) => explain::run(args, &options, console).await,
         Command::Cancel(args) => cancel::run(args, &options, console).await,
         Command::Workers(args) => workers::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,

@@ -117,7 +117,8 @@ fn compact(json: &str) -> String {
     json.chars().filter(|&c| strings.passes(c) || !matches!(c, ' ' | '\t' | '\n' | '\r')).collect()
 }
 
-fn text_or_null(text: &str) -> Option<&str> {
+/// What the protocol says with an empty text.
+pub(super) fn text_or_null(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -146,8 +147,9 @@ struct JobForm<'a> {
     finished_at: Option<String>,
 }
 
+/// The attempt that a job waits for.
 #[derive(Serialize)]
-struct TaskForm<'a> {
+pub(super) struct TaskForm<'a> {
     id: &'a str,
     r#type: &'a str,
     attempt: u32,

@@ -2,6 +2,7 @@
 //!
 //! Text from outside passes [`text::clean`] on its way to a terminal; nothing here knows where the answer came from.
 
+pub mod explanation;
 pub mod job;
 pub mod json;
 pub mod progress;

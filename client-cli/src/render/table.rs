@@ -90,6 +90,11 @@ impl Table {
         Self { header: Some(header), overflow, widths: vec![0; header.len()] }
     }
 
+    /// A table of so many columns that need no names.
+    pub fn unnamed(columns: usize, overflow: Overflow) -> Self {
+        Self { header: None, overflow, widths: vec![0; columns] }
+    }
+
     /// The next rows as text, under the header if they are the first.
     pub fn page(&mut self, rows: impl IntoIterator<Item = Vec<Cell>>) -> String {
         let mut grid = Grid::new();

@@ -22,6 +22,7 @@ fn the_help_of_every_command_has_examples() {
         &["list"],
         &["watch"],
         &["history"],
+        &["explain"],
         &["cancel"],
         &["workers"],
         &["blueprints"],

@@ -10,6 +10,7 @@ mod answers;
 mod bench;
 mod dev;
 mod errors;
+mod explaining;
 mod files;
 mod following;
 mod help;

@@ -49,6 +49,8 @@ pub struct Script {
     /// Answers to successive `WatchJob` calls.
     pub watches: Vec<(Vec<Job>, Then)>,
     pub history: Vec<HistoryEntry>,
+    /// Why every job is where it is.
+    pub explanation: Explanation,
     pub workers: Vec<WorkerInfo>,
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
@@ -291,6 +293,21 @@ impl JobService for Scripted {
         job.set_status(JobStatus::Cancelled);
         self.0.heard.lock().unwrap().cancelled.push(request);
         Ok(Response::new(CancelJobResponse { job: Some(job) }))
+    }
+
+    async fn explain_job(&self, request: Request<ExplainJobRequest>) -> Answer<ExplainJobResponse> {
+        let request = self.enter(request).await?;
+        let job = self.job(&request.job_id)?;
+        let explanation = self.0.script.lock().unwrap().explanation.clone();
+        Ok(Response::new(ExplainJobResponse {
+            job_id: job.id,
+            blueprint_name: job.blueprint_name,
+            blueprint_version: job.blueprint_version,
+            current_state: job.current_state,
+            status: job.status,
+            explanation: Some(explanation),
+            current_task: job.current_task,
+        }))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Wire to domain and back: the only file that names both. What comes in is checked here or in [`submission`]; what goes out
 //! has nothing in it that its reader may not see.
 
+mod explanation;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
@@ -9,6 +11,7 @@ use avtomatika_proto::{
     v1, wire_time,
 };
 
+pub(super) use self::explanation::explained;
 use super::submission::{self, Draft, invalid};
 use crate::{
     blueprint::Blueprint,

@@ -10,6 +10,7 @@ use crate::{conductor::Conductor, metrics::Metrics};
 
 pub mod auth;
 mod convert;
+mod explain;
 pub mod limits;
 mod readiness;
 mod reply;
@@ -36,6 +37,7 @@ pub mod rest {
     mod body;
     mod document;
     mod events;
+    mod explanation;
     mod jobs;
     mod operate;
     mod query;

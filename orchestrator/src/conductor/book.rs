@@ -118,9 +118,9 @@ impl Book {
     }
 
     /// The jobs with keys in this range that are not terminal.
-    pub fn open_between(&self, keys: std::ops::Range<i64>) -> Vec<JobId> {
+    pub fn open_between(&self, keys: std::ops::Range<i64>) -> impl Iterator<Item = JobId> {
         let open = self.jobs.range(keys).filter(|(_, entry)| !entry.kept.status().is_terminal());
-        open.map(|(_, entry)| entry.kept.id()).collect()
+        open.map(|(_, entry)| entry.kept.id())
     }
 
     /// Jobs that are not terminal.

@@ -120,6 +120,7 @@ impl Core {
                 let lease = |task_id| self.dispatch.lease_view(task_id).map(|lease| (task_id, lease));
                 let _ = reply.send(task_ids.into_iter().filter_map(lease).collect());
             }
+            Request::Explain(question, reply) => drop(reply.send(self.facts(&question))),
             Request::Workers(reply) => {
                 let _ = reply.send(self.dispatch.roster().iter().map(|session| session.view()).collect());
             }

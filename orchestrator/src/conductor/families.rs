@@ -46,6 +46,21 @@ pub(super) struct Families {
     pub paused_until: Option<Timestamp>,
 }
 
+/// How the children of a job are doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChildCounts {
+    /// How many there are to be.
+    pub total: u32,
+    /// Of these, how many were started.
+    pub started: u32,
+    /// Of those, how many have not ended.
+    pub running: u32,
+    /// Of those that ended, how many are known to have failed. Those that failed before a restart are counted only at the end.
+    pub failed: u32,
+    /// How many may run, and how many may fail; `None` until the parent has been looked at.
+    pub plan: Option<Plan>,
+}
+
 /// One parent and its children.
 struct Family {
     parent: JobId,
@@ -97,7 +112,8 @@ impl Family {
     }
 }
 
-fn keys_of(children: &Children) -> Range<i64> {
+/// The keys of these children.
+pub(super) fn keys_of(children: &Children) -> Range<i64> {
     let first = children.first.key();
     first..first + i64::from(children.total)
 }
@@ -151,6 +167,19 @@ impl Families {
     fn family_of(&mut self, child: JobId) -> Option<&mut Family> {
         let (_, family) = self.by_first.range_mut(..=child.key()).next_back()?;
         family.keys().contains(&child.key()).then_some(family)
+    }
+
+    /// How these children are doing; `None` when nobody waits for them any more, or not yet.
+    pub fn counts(&self, children: &Children) -> Option<ChildCounts> {
+        let family =
+            self.by_first.get(&children.first.key()).filter(|family| family.children == *children)?;
+        Some(ChildCounts {
+            total: children.total,
+            started: family.started,
+            running: family.running,
+            failed: family.failed,
+            plan: family.plan,
+        })
     }
 
     /// Whether somebody waits for this job, so that it must not be forgotten.

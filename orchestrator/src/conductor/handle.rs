@@ -279,7 +279,7 @@ impl Conductor {
         let _ = self.mailbox.ask(Request::Drain).await;
     }
 
-    async fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
+    pub(super) async fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
         let job = self.read(move |store| store.load(job_id)).await?;
         match job {
             Some(job) if job.client == *client => Ok(Arc::new(job)),

@@ -11,6 +11,7 @@ use tokio::sync::{
 use super::{
     MAILBOX_MAX,
     admission::Admission,
+    explain::{Facts, Question},
     handle::shutting_down,
     view::{JobView, LeaseView, Progress, Stats, WorkerView},
 };
@@ -84,6 +85,8 @@ pub(super) enum Request {
     },
     /// Who holds these attempts.
     Leases(Vec<TaskId>, Reply<HashMap<TaskId, LeaseView>>),
+    /// What only the conductor knows of a job that waits.
+    Explain(Question, Reply<Facts>),
     /// Who is connected.
     Workers(Reply<Vec<WorkerView>>),
     /// How much there is of everything.

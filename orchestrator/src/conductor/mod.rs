@@ -12,6 +12,7 @@ mod book;
 mod clients;
 mod commit;
 mod core;
+mod explain;
 mod families;
 mod handle;
 mod loader;
@@ -32,6 +33,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::{
     admission::Admission,
     core::Settings,
+    explain::{Explanation, Failing, Reason, Situation},
+    families::ChildCounts,
     handle::{Conductor, JobsPage, Watch},
     mailbox::{FromWorker, Registered, WorkerResult},
     sessions::{OpenStream, Sessions},

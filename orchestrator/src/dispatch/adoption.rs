@@ -39,6 +39,11 @@ impl Adoption {
         self.serving.contains_key(task_type)
     }
 
+    /// How many are expected back that serve this type.
+    pub fn awaited(&self, task_type: &str) -> usize {
+        self.serving.get(task_type).copied().unwrap_or(0)
+    }
+
     /// The expected session with this id.
     pub fn expected(&self, session_id: SessionId) -> Option<&SessionRecord> {
         self.expected.get(&session_id)

@@ -8,6 +8,7 @@
 //! logarithm of a tree.
 
 mod adoption;
+mod nearest;
 mod outbox;
 mod placement;
 mod ready_queue;
@@ -23,8 +24,9 @@ use std::{
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 pub use adoption::Adoption;
+pub use nearest::{Lack, Nearest, Obstacle, Standing, Whereabouts, Workers};
 pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
-pub use ready_queue::Place;
+pub use ready_queue::{Place, Position};
 pub use roster::{Roster, Session};
 
 use self::{placement::Placement, ready_queue::ReadyQueue};

@@ -6,6 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::{Bound, RangeBounds},
     sync::Arc,
 };
 
@@ -36,12 +37,36 @@ impl Place {
     }
 }
 
+/// How far a ready task is from its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Tasks of its type that go before it.
+    pub ahead: u64,
+    /// There are more before it than `ahead` says.
+    pub at_least: bool,
+    /// Tasks of its type, itself included.
+    pub length: u64,
+}
+
 /// The tasks of one type.
 #[derive(Debug)]
 struct Queue {
     task_type: Arc<str>,
     loaded: BTreeMap<Rank, Offer>,
     aside: BTreeSet<Rank>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.loaded.len() + self.aside.len()
+    }
+
+    /// How many tasks stand in this range; `None` when there are `limit` or more. Costs a look at so many.
+    fn count(&self, range: impl RangeBounds<Rank> + Clone, limit: usize) -> Option<usize> {
+        let loaded = self.loaded.range(range.clone()).take(limit).count();
+        let count = loaded + self.aside.range(range).take(limit - loaded).count();
+        (count < limit).then_some(count)
+    }
 }
 
 /// Ready tasks. Every operation costs the logarithm of one queue's length, unless it says otherwise.
@@ -149,6 +174,21 @@ impl ReadyQueue {
             .is_some_and(|place| self.queue(*place).loaded.range(..place.rank()).take(count).count() < count)
     }
 
+    /// How far this task is from its turn, if it is here. Counted from whichever end is less than `limit` tasks away; costs a
+    /// look at twice that many.
+    pub fn position(&self, task_id: TaskId, limit: usize) -> Option<Position> {
+        let place = *self.places.get(&task_id)?;
+        let (queue, rank) = (self.queue(place), place.rank());
+        let length = queue.len();
+        let behind = || queue.count((Bound::Excluded(rank), Bound::Unbounded), limit);
+        let ahead = queue.count(..rank, limit).or_else(|| behind().map(|behind| length - 1 - behind));
+        Some(Position {
+            ahead: ahead.unwrap_or(limit) as u64,
+            at_least: ahead.is_none(),
+            length: length as u64,
+        })
+    }
+
     /// The types that have tasks aside.
     pub fn types_aside(&self) -> impl Iterator<Item = &Arc<str>> {
         self.queues.iter().filter(|queue| !queue.aside.is_empty()).map(|queue| &queue.task_type)
@@ -191,7 +231,7 @@ impl ReadyQueue {
     /// How many tasks each type has.
     pub fn counts(&self) -> BTreeMap<Arc<str>, u64> {
         let count = |queue: &Queue| {
-            let count = (queue.loaded.len() + queue.aside.len()) as u64;
+            let count = queue.len() as u64;
             (count > 0).then(|| (queue.task_type.clone(), count))
         };
         self.queues.iter().filter_map(count).collect()
@@ -317,6 +357,29 @@ mod tests {
         assert_eq!(drained(&mut queue), [2, 3, 4]);
         queue.supply(offer(2, 0, 0));
         assert_empty(&queue);
+    }
+
+    #[test]
+    fn a_position_is_counted_from_the_nearer_end_and_otherwise_bounded() {
+        let mut queue = ReadyQueue::default();
+        for number in 0..=100 {
+            queue.push(offer(number, 0, 0));
+        }
+        for number in (0..=100).step_by(3) {
+            queue.put_aside(task(number));
+        }
+        for number in 0..=100 {
+            let position = queue.position(task(number), 1000).unwrap();
+            assert_eq!(position, Position { ahead: u64::from(number), at_least: false, length: 101 });
+            let position = queue.position(task(number), 10).unwrap();
+            let is_near = !(10..=90).contains(&number);
+            let ahead = if is_near { u64::from(number) } else { 10 };
+            assert_eq!(position, Position { ahead, at_least: !is_near, length: 101 }, "{number}");
+        }
+        queue.push(offer(101, 1, 9));
+        assert_eq!(queue.position(task(101), 10).unwrap().ahead, 0, "the urgent go first");
+        assert_eq!(queue.position(task(0), 10).unwrap().ahead, 1);
+        assert_eq!(queue.position(task(102), 10), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who is connected: one entry per open task stream, with its slots and what it says of itself.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -43,7 +43,7 @@ impl Session {
         if self.draining {
             return 0;
         }
-        self.slots.saturating_sub(u32::try_from(self.occupied.len()).unwrap_or(u32::MAX))
+        self.slots.saturating_sub(self.held())
     }
 
     /// A task fills one of its slots.
@@ -54,6 +54,11 @@ impl Session {
     /// A task has left its slot.
     pub fn release(&mut self, task_id: TaskId) {
         self.occupied.remove(&task_id);
+    }
+
+    /// How many tasks fill its slots.
+    pub fn held(&self) -> u32 {
+        u32::try_from(self.occupied.len()).unwrap_or(u32::MAX)
     }
 
     /// The tasks that fill its slots.
@@ -68,7 +73,7 @@ impl Session {
 
     /// What others may see of it.
     pub fn view(&self) -> WorkerView {
-        let running = u32::try_from(self.occupied.len()).unwrap_or(u32::MAX);
+        let running = self.held();
         let status = match () {
             () if self.draining => WorkerStatus::Draining,
             () if running == 0 => WorkerStatus::Idle,
@@ -91,8 +96,8 @@ impl Session {
 pub struct Roster {
     sessions: HashMap<SessionId, Session>,
     by_worker: HashMap<Arc<str>, SessionId>,
-    /// How many sessions serve each task type.
-    serving: HashMap<Arc<str>, usize>,
+    /// The sessions that serve each task type.
+    serving: HashMap<Arc<str>, BTreeSet<SessionId>>,
     streams: u64,
 }
 
@@ -112,12 +117,12 @@ impl Roster {
             occupied: HashSet::new(),
         };
         self.by_worker.insert(record.worker.worker_id.clone(), record.session_id);
-        for task_type in &record.worker.task_types {
-            *self.serving.entry(task_type.clone()).or_default() += 1;
-        }
         if let Some(before) = self.sessions.insert(record.session_id, session) {
             before.outbox.send(ToWorker::Goodbye(Farewell::StreamTaken));
             self.serves_no_more(&before);
+        }
+        for task_type in &record.worker.task_types {
+            self.serving.entry(task_type.clone()).or_default().insert(record.session_id);
         }
         self.streams
     }
@@ -137,11 +142,27 @@ impl Roster {
         self.serving.contains_key(task_type)
     }
 
+    /// How many serve tasks of this type, with a free slot or without.
+    pub fn serving_count(&self, task_type: &str) -> usize {
+        self.serving.get(task_type).map_or(0, BTreeSet::len)
+    }
+
+    /// Those who serve tasks of this type.
+    pub fn serving(&self, task_type: &str) -> impl Iterator<Item = &Session> {
+        let serving = self.serving.get(task_type).into_iter().flatten();
+        serving.filter_map(|session_id| self.sessions.get(session_id))
+    }
+
+    /// The task types that somebody serves.
+    pub fn served_types(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.serving.keys()
+    }
+
     fn serves_no_more(&mut self, session: &Session) {
         for task_type in &session.record.worker.task_types {
-            if let Some(count) = self.serving.get_mut(task_type) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(serving) = self.serving.get_mut(task_type) {
+                serving.remove(&session.record.session_id);
+                if serving.is_empty() {
                     self.serving.remove(task_type);
                 }
             }

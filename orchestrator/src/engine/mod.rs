@@ -13,6 +13,7 @@ mod entropy;
 mod event;
 mod history;
 mod job;
+pub mod outlook;
 mod pause;
 mod refusal;
 mod repair;

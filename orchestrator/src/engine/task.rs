@@ -251,7 +251,7 @@ impl<'b> Draft<'_, 'b> {
 }
 
 /// The work that a job asks a worker for where it stands.
-fn work_of<'b>(job: &Job, blueprint: &'b Blueprint) -> Option<&'b TaskWork> {
+pub(super) fn work_of<'b>(job: &Job, blueprint: &'b Blueprint) -> Option<&'b TaskWork> {
     match &blueprint.state(&job.state)?.kind {
         StateKind::Task(task) => Some(&task.work),
         StateKind::Map(map) if job.is_branch() => {

@@ -138,6 +138,16 @@ impl JobService for Jobs {
         let view = self.inside.conductor.cancel(&client, id, reason).await?;
         Ok(Response::new(v1::CancelJobResponse { job: Some(convert::job(&view)) }))
     }
+
+    async fn explain_job(
+        &self,
+        request: Request<v1::ExplainJobRequest>,
+    ) -> Result<Response<v1::ExplainJobResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let id = convert::job_id(&request.get_ref().job_id)?;
+        let explanation = self.inside.conductor.explain(&client, id).await?;
+        Ok(Response::new(convert::explained(&explanation)))
+    }
 }
 
 /// The updates of a watch, up to the job's end or the orchestrator's.

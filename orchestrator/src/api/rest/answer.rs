@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    events, jobs, operate, query,
+    events, explanation, jobs, operate, query,
     route::{self, NoRoute, Route},
     submit,
 };
@@ -56,6 +56,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
             query::none(&uri)?;
             events::follow(inside, &client, id).await
         }
+        Route::ExplainJob(id) => explanation::get(inside, &client, id, &uri).await,
         Route::CancelJob(id) => jobs::cancel(inside, &client, id, request).await,
         Route::Workers => query::none(&uri).map(|()| operate::workers(inside))?.await,
         Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),

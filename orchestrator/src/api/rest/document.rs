@@ -75,8 +75,9 @@ impl Serialize for Raw<'_> {
     }
 }
 
+/// The attempt that a job waits for.
 #[derive(Serialize)]
-struct CurrentTask<'a> {
+pub(super) struct CurrentTask<'a> {
     id: String,
     r#type: &'a str,
     attempt: u32,
@@ -94,7 +95,7 @@ struct Progress<'a> {
 }
 
 impl<'a> CurrentTask<'a> {
-    fn of(view: &'a JobView) -> Option<Self> {
+    pub(super) fn of(view: &'a JobView) -> Option<Self> {
         let attempt = view.job.attempt.as_ref()?;
         let lease = view.lease.as_ref();
         let progress = lease.and_then(|lease| lease.progress.as_ref());

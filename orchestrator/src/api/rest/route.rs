@@ -25,6 +25,7 @@ pub(super) enum Route<'p> {
     Job(&'p str),
     JobHistory(&'p str),
     JobEvents(&'p str),
+    ExplainJob(&'p str),
     CancelJob(&'p str),
     Workers,
     Blueprints,
@@ -131,6 +132,7 @@ fn reads(path: &str) -> Option<Route<'_>> {
         ("jobs", Some(id), None) => Route::Job(id),
         ("jobs", Some(id), Some("history")) => Route::JobHistory(id),
         ("jobs", Some(id), Some("events")) => Route::JobEvents(id),
+        ("jobs", Some(id), Some("explain")) => Route::ExplainJob(id),
         ("workers", None, None) => Route::Workers,
         ("blueprints", None, None) => Route::Blueprints,
         ("blueprints", Some(name), None) => Route::BlueprintByName(name),
@@ -173,7 +175,7 @@ pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
 }
 
 const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
-    GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel, GET /api/workers, GET /api/blueprints, \
+    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel, GET /api/workers, GET /api/blueprints, \
     GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard; each also below /api/v1";
 
 /// The answer to a method that a path does not have.
@@ -225,6 +227,7 @@ mod tests {
             ("GET", "/api/jobs/", "Job(\"\")"),
             ("GET", "/api/v1/jobs/x/history", "JobHistory(\"x\")"),
             ("GET", "/api/jobs/x/events", "JobEvents(\"x\")"),
+            ("GET", "/api/v1/jobs/x/explain", "ExplainJob(\"x\")"),
             ("POST", "/api/jobs/x/cancel", "CancelJob(\"x\")"),
             ("GET", "/api/workers", "Workers"),
             ("GET", "/api/blueprints", "Blueprints"),

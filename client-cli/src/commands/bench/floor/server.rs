@@ -195,4 +195,11 @@ impl JobService for Answering {
     async fn cancel_job(&self, _: Request<CancelJobRequest>) -> Result<Response<CancelJobResponse>, Status> {
         not_here()
     }
+
+    async fn explain_job(
+        &self,
+        _: Request<ExplainJobRequest>,
+    ) -> Result<Response<ExplainJobResponse>, Status> {
+        not_here()
+    }
 }
