@@ -131,6 +131,18 @@ error_codes! {
     /// A watcher read more slowly than its job changed.
     WatchLagged = "WATCH_LAGGED", ResourceExhausted, 429, true,
         "Call again; the first message is always the present state.";
+    /// Messages must not go to this webhook.
+    WebhookUrlForbidden = "WEBHOOK_URL_FORBIDDEN", InvalidArgument, 422, false,
+        "Name a host on the public Internet, and port 80, 443 or one from 1024 on; an operator can set webhooks_allow_private.";
+    /// This orchestrator has no secret to sign messages with.
+    WebhooksOff = "WEBHOOKS_OFF", FailedPrecondition, 409, false,
+        "Leave webhook_url out, or have an operator set webhook_secrets.";
+    /// As many messages of this client wait for webhooks as may.
+    TooManyNotices = "TOO_MANY_NOTICES", ResourceExhausted, 429, true,
+        "Let the receivers take what waits for them, or leave webhook_url out.";
+    /// No message about this job has that id.
+    WebhookNotFound = "WEBHOOK_NOT_FOUND", NotFound, 404, false,
+        "List the messages about the job with GET /api/jobs/ID/webhooks.";
     /// The contract reserves it, this version does not do it.
     Unsupported = "UNSUPPORTED", Unimplemented, 501, false,
         "Leave the field out, or use a version that supports it.";

@@ -20,6 +20,7 @@ use avtomatika_orchestrator::{
     config,
     store::{StoreError, journal},
     time::SystemClock,
+    webhook,
 };
 use tokio::net::TcpListener;
 
@@ -79,6 +80,7 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
             max_workers: limits.max_workers,
             resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: limits.adoption_window,
+            webhooks: Some(webhooks()),
             entropy_seed,
         },
         retention: Some(config::DEFAULT_RETENTION),
@@ -91,6 +93,12 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
             "start the release that stored it, or choose another --data-dir",
         ),
     })
+}
+
+/// Everything is on this machine, the receivers of webhooks too.
+fn webhooks() -> webhook::Setup {
+    let key = webhook::Key::from_secret(webhook::DEVELOPMENT_SECRET).expect("a test holds that it is one");
+    webhook::Setup { keys: vec![key], allow_private: true }
 }
 
 /// The store refuses, and says how to mend it.

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness},
     blueprint::{Blueprint, Definition, Registry},
-    chores::{self, pruning::Pruning},
+    chores::{self, pruning::Pruning, webhooks::Webhooks},
     conductor::{self, Conductor, Running, Settings},
     dispatch::session::WorkerGate,
     metrics::Metrics,
     store::{Batch, BlueprintRecord, Store, StoreError, Write},
     time::Clock,
+    webhook::Poster,
 };
 
 /// What an orchestrator is made of.
@@ -43,6 +44,9 @@ pub enum StartError {
     /// The store cannot be read, or the new blueprint versions cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Connections to webhooks cannot be encrypted.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(#[from] rustls::Error),
     /// A stored blueprint is not one that this release understands.
     #[error("the stored blueprint {name:?}, version {version}, cannot be loaded: {finding}")]
     StoredBlueprint {
@@ -61,6 +65,7 @@ pub struct App {
     stopped: oneshot::Receiver<Result<(), StoreError>>,
     storage_full: watch::Receiver<bool>,
     pruning: Option<Pruning>,
+    webhooks: Option<Webhooks>,
     drain_timeout: Duration,
 }
 
@@ -72,11 +77,18 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let Parts { store, clock, definitions, auth, settings, retention, drain_timeout } = parts;
     let registry = Arc::new(enact(&*store, definitions)?);
     let metrics = Arc::new(Metrics::new());
+    let poster = settings.webhooks.as_ref().map(Poster::new).transpose()?;
+    let entropy_seed = settings.entropy_seed;
     let Running { conductor, stopped, storage_full } =
         conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
-    let pruning = retention.map(|retention| Pruning::new(conductor.clone(), clock, retention));
+    let pruning = retention.map(|retention| Pruning::new(conductor.clone(), clock.clone(), retention));
+    let deliver = |poster| {
+        let (conductor, metrics) = (conductor.clone(), metrics.clone());
+        Webhooks::new(conductor, clock, poster, api::compose, metrics, entropy_seed)
+    };
+    let webhooks = poster.map(deliver);
     let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default() };
-    Ok(App { inside, stopped, storage_full, pruning, drain_timeout })
+    Ok(App { inside, stopped, storage_full, pruning, webhooks, drain_timeout })
 }
 
 impl App {
@@ -91,7 +103,7 @@ impl App {
     /// # Errors
     /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let Self { inside, mut stopped, storage_full, pruning, drain_timeout } = self;
+        let Self { inside, mut stopped, storage_full, pruning, webhooks, drain_timeout } = self;
         let gate = WorkerGate::new(inside.conductor.sessions(), inside.auth.clone());
         let grpc = api::grpc::routes(&inside).add_service(gate.into_service());
         let closing = CancellationToken::new();
@@ -101,6 +113,7 @@ impl App {
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
         let mut at_work = Vec::new();
         at_work.extend(pruning.map(|pruning| chores::start(pruning, closing.clone())));
+        at_work.extend(webhooks.map(|webhooks| chores::start(webhooks, closing.clone())));
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {
                 inside.readiness.set(Phase::Draining);

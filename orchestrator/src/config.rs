@@ -20,7 +20,7 @@ use crate::{
     api::{Auth, Secret},
     conductor::DEFAULT_RESIDENT_BYTES,
     spelling::did_you_mean,
-    telemetry,
+    telemetry, webhook,
 };
 
 /// What the command line and the environment say.
@@ -93,6 +93,28 @@ pub struct Args {
     #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_DRAIN_TIMEOUT")]
     pub drain_timeout: Option<String>,
 
+    /// Secret with which messages to webhooks are signed: whsec_ and 24 to 64 bytes in base64. May be repeated: messages are then
+    /// signed with each. Without one, jobs with a webhook are refused
+    #[arg(
+        long = "webhook-secret",
+        value_name = "SECRET",
+        env = "AVTOMATIKA_WEBHOOK_SECRET",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub webhook_secrets: Vec<String>,
+
+    /// Let webhooks be on this machine and in private networks, and on any port
+    #[arg(
+        long,
+        env = "AVTOMATIKA_WEBHOOKS_ALLOW_PRIVATE",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true"
+    )]
+    pub webhooks_allow_private: Option<bool>,
+
     /// Form of the log, which goes to stderr [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", env = "AVTOMATIKA_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
@@ -154,12 +176,14 @@ struct File {
     max_workers: Option<usize>,
     retention: Option<String>,
     drain_timeout: Option<String>,
+    webhook_secrets: Option<Vec<String>>,
+    webhooks_allow_private: Option<bool>,
     log_format: Option<LogFormat>,
     log: Option<String>,
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 14] = [
+const FILE_KEYS: [&str; 16] = [
     "listen",
     "data_dir",
     "blueprints",
@@ -171,6 +195,8 @@ const FILE_KEYS: [&str; 14] = [
     "max_workers",
     "retention",
     "drain_timeout",
+    "webhook_secrets",
+    "webhooks_allow_private",
     "log_format",
     "log",
     "allow_plaintext",
@@ -201,6 +227,8 @@ pub struct Config {
     pub retention: Option<Duration>,
     /// How long a stop waits for requests that are under way.
     pub drain_timeout: Duration,
+    /// How webhooks are told; `None` where there is no secret.
+    pub webhooks: Option<webhook::Setup>,
     /// Form of the log.
     pub log_format: LogFormat,
     /// What to log.
@@ -260,6 +288,9 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 /// Length of a client's name.
 const CLIENT_NAME_BYTES_MAX: usize = 64;
 
+/// Secrets for webhooks at once: every message is signed with each.
+const WEBHOOK_SECRETS_MAX: usize = 8;
+
 /// Length of a token.
 const TOKEN_BYTES_MAX: usize = 1024;
 
@@ -318,6 +349,11 @@ impl Config {
                 args.drain_timeout.or(file.drain_timeout),
                 DEFAULT_DRAIN_TIMEOUT,
             )?,
+            webhooks: webhooks(
+                args.webhook_secrets,
+                file.webhook_secrets,
+                args.webhooks_allow_private.or(file.webhooks_allow_private).unwrap_or(false),
+            )?,
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
             log: args.log.or(file.log).unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned()),
         };
@@ -374,6 +410,33 @@ impl Config {
             )),
         }
     }
+}
+
+/// Secrets of flags and environment take the place of those in the file, as tokens do.
+fn webhooks(
+    given: Vec<String>,
+    file: Option<Vec<String>>,
+    allow_private: bool,
+) -> Result<Option<webhook::Setup>, ConfigError> {
+    let secrets = if given.is_empty() { file.unwrap_or_default() } else { given };
+    if secrets.len() > WEBHOOK_SECRETS_MAX {
+        return Err(mistake(
+            "webhook_secrets",
+            format!("{} secrets are more than {WEBHOOK_SECRETS_MAX}", secrets.len()),
+            "strike those that no receiver uses any more",
+        ));
+    }
+    let key = |secret: &String| {
+        webhook::Key::from_secret(secret).map_err(|invalid| {
+            mistake(
+                "webhook_secrets",
+                invalid.to_string(),
+                "make one with: echo whsec_$(openssl rand -base64 32)",
+            )
+        })
+    };
+    let keys: Vec<webhook::Key> = secrets.iter().map(key).collect::<Result<_, _>>()?;
+    Ok((!keys.is_empty()).then_some(webhook::Setup { keys, allow_private }))
 }
 
 fn read(path: &Path) -> Result<File, ConfigError> {
@@ -573,6 +636,7 @@ mod tests {
     fn the_example_names_every_key_and_is_accepted() {
         let text = include_str!("../../examples/orchestrator.toml");
         let config = Config::from_toml("orchestrator.toml", text).unwrap();
+        assert_eq!(config.webhooks, None);
         assert!(config.clients.contains_key("default"));
         for key in FILE_KEYS {
             let named = text.lines().any(|line| {
@@ -594,6 +658,7 @@ mod tests {
         assert_eq!(defaults.max_workers, config.max_workers);
         assert_eq!(defaults.retention, config.retention);
         assert_eq!(defaults.drain_timeout, config.drain_timeout);
+        assert_eq!(defaults.webhooks, config.webhooks);
         assert_eq!((defaults.log_format, defaults.log), (config.log_format, config.log));
     }
 
@@ -684,6 +749,27 @@ mod tests {
         }
         let config = Config::from_toml("test.toml", &with("a = \"secret\"", "\"w\"")).unwrap();
         assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    #[test]
+    fn webhook_secrets_are_checked_and_never_shown() {
+        let secret = webhook::DEVELOPMENT_SECRET;
+        let with = |line: &str| Config::from_toml("test.toml", &format!("{line}\n{LEAST}"));
+        let config =
+            with(&format!("webhook_secrets = [{secret:?}, {secret:?}]\nwebhooks_allow_private = true"))
+                .unwrap();
+        let setup = config.webhooks.as_ref().unwrap();
+        assert_eq!((setup.keys.len(), setup.allow_private), (2, true));
+        assert!(!format!("{config:?}").contains(&secret[6..]));
+        let found = with("webhook_secrets = [\"whsec_c2VjcmV0\"]").unwrap_err();
+        assert_eq!(
+            found.to_string(),
+            "webhook_secrets: a webhook secret is whsec_ and the base64 form of 24 to 64 bytes"
+        );
+        assert!(found.hint.contains("openssl rand -base64 32"));
+        let many = vec![format!("{secret:?}"); 9].join(", ");
+        let found = with(&format!("webhook_secrets = [{many}]")).unwrap_err();
+        assert!(found.to_string().starts_with("webhook_secrets: 9 secrets are more than 8"));
     }
 
     #[test]

@@ -25,5 +25,6 @@ pub mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+pub mod webhook;
 
 pub use app::{App, Parts, StartError, assemble};

@@ -158,6 +158,7 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
         max_workers: config.max_workers,
         resident_bytes_max: config.resident_mib.saturating_mul(1024 * 1024),
         adoption_window: config.adoption_window,
+        webhooks: config.webhooks.clone(),
         entropy_seed,
     })
 }

@@ -44,6 +44,11 @@ struct TypeLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     protocol: &'static str,
     class: &'static str,
@@ -68,6 +73,8 @@ pub struct Metrics {
     tasks_ready: Family<TypeLabel, Gauge>,
     tasks_running: Gauge,
     workers_connected: Gauge,
+    webhook_attempts: Family<OutcomeLabel, Counter>,
+    webhooks_pending: Gauge,
 }
 
 /// The counters of requests, looked up once: they are touched by every request.
@@ -109,6 +116,8 @@ impl Metrics {
             tasks_ready: Family::default(),
             tasks_running: Gauge::default(),
             workers_connected: Gauge::default(),
+            webhook_attempts: Family::default(),
+            webhooks_pending: Gauge::default(),
             registry: Registry::default(),
         };
         metrics.register_work(&mut registry);
@@ -138,6 +147,11 @@ impl Metrics {
             "Results that changed nothing, by reason",
             self.results_refused.clone(),
         );
+        registry.register(
+            "webhook_attempts",
+            "Attempts to deliver a message to a webhook, by outcome",
+            self.webhook_attempts.clone(),
+        );
         registry.register("workers_lost", "Workers whose stream ended unasked", self.workers_lost.clone());
         registry.register_with_unit(
             "commit",
@@ -161,6 +175,11 @@ impl Metrics {
         );
         registry.register("tasks_running", "Tasks in workers' hands", self.tasks_running.clone());
         registry.register("workers_connected", "Workers with an open stream", self.workers_connected.clone());
+        registry.register(
+            "webhooks_pending",
+            "Messages that wait for webhooks",
+            self.webhooks_pending.clone(),
+        );
     }
 
     /// A job of this blueprint was accepted.
@@ -196,6 +215,11 @@ impl Metrics {
     /// A worker's stream ended without having been asked to.
     pub fn worker_lost(&self) {
         self.workers_lost.inc();
+    }
+
+    /// An attempt to deliver a message came to this: `delivered`, `retried`, `failed` or `obsolete`.
+    pub fn webhook_attempt(&self, outcome: &'static str) {
+        self.webhook_attempts.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// A batch of this many changes became durable, in this time.
@@ -250,6 +274,7 @@ impl Metrics {
         }
         self.tasks_running.set(gauge(stats.running_tasks));
         self.workers_connected.set(gauge(stats.connected_workers));
+        self.webhooks_pending.set(gauge(stats.undelivered_notices));
     }
 }
 
@@ -283,6 +308,7 @@ mod tests {
         metrics.job_ended(JobStatus::Finished);
         metrics.pruned(7);
         metrics.result_refused("duplicate");
+        metrics.webhook_attempt("delivered");
         metrics.committed(3, Duration::from_millis(2));
         metrics.http_request(404);
         metrics.grpc_request(Code::NotFound);
@@ -292,6 +318,7 @@ mod tests {
             "avtomatika_jobs_ended_total{status=\"finished\"} 1",
             "avtomatika_jobs_pruned_total 7",
             "avtomatika_results_refused_total{reason=\"duplicate\"} 1",
+            "avtomatika_webhook_attempts_total{outcome=\"delivered\"} 1",
             "avtomatika_commit_seconds_count 1",
             "avtomatika_commit_batch_size_sum 3.0",
             "avtomatika_requests_total{protocol=\"http\",class=\"4xx\"} 1",
@@ -310,11 +337,13 @@ mod tests {
             connected_workers: 1,
             ready_tasks: BTreeMap::from([(Arc::from("resize"), 7)]),
             running_tasks: 2,
+            undelivered_notices: 3,
             started_at: Timestamp::default(),
         };
         let page = metrics.render(Some(&stats));
         assert!(page.contains("avtomatika_jobs{status=\"running\"} 2\n"));
         assert!(page.contains("avtomatika_tasks_ready{task_type=\"resize\"} 7\n"));
+        assert!(page.contains("avtomatika_webhooks_pending 3\n"));
         stats.ready_tasks.clear();
         assert!(!metrics.render(Some(&stats)).contains("task_type=\"resize\""));
     }

@@ -20,8 +20,8 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, ScheduleRecord,
-        SessionRecord, Standing, Store, StoreError, Stub, WorkerRecord, memory::MemoryStore,
+        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
+        ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -169,6 +169,14 @@ impl Store for Faulty {
         self.inner.find_idempotent(client, key)
     }
 
+    fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        self.inner.notices(id)
+    }
+
+    fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
+        self.inner.pending_notices(each)
+    }
+
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
         self.inner.sessions()
     }
@@ -236,6 +244,7 @@ fn start_with(
         max_workers: 3,
         resident_bytes_max,
         adoption_window: Duration::from_secs(3600),
+        webhooks: None,
         // Two orchestrators over one store must not make the same ids.
         entropy_seed: Settings::fresh_seed().unwrap(),
     };

@@ -81,6 +81,7 @@ fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) ->
         max_workers: 1,
         resident_bytes_max: DEFAULT_RESIDENT_BYTES,
         adoption_window: DAY,
+        webhooks: None,
         entropy_seed: [7; 32],
     };
     conductor::start(store, clock, Arc::new(registry), settings, metrics).unwrap().conductor

@@ -76,6 +76,7 @@ fn start(store: Arc<SqliteStore>) -> Running {
         max_open_jobs: 2 * JOBS,
         max_workers: 10,
         adoption_window: Duration::ZERO,
+        webhooks: None,
         resident_bytes_max: DEFAULT_RESIDENT_BYTES,
         entropy_seed: Settings::fresh_seed().unwrap(),
     };

@@ -112,6 +112,7 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
             max_workers: 100,
             resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: PATIENCE,
+            webhooks: None,
             entropy_seed: Settings::fresh_seed().unwrap(),
         },
         retention: None,

@@ -404,5 +404,6 @@ pub fn job(status: JobStatus) -> Job {
         updated_at: at(if ended { 1_250 } else { 30 }),
         finished_at: if ended { at(1_250) } else { None },
         resumes_at: None,
+        webhook_url: String::new(),
     }
 }

@@ -46,7 +46,7 @@ pub(super) fn submit_request(wire: v1::SubmitJobRequest) -> Result<SubmitRequest
         result_timeout: span("result_timeout", wire.result_timeout)?,
         start_at: wire.start_at.map(|time| timestamp_in("start_at", time)).transpose()?,
         delay: span("delay", wire.delay)?,
-        webhook_url: Some(&wire.webhook_url),
+        webhook_url: Some(Arc::from(wire.webhook_url)),
         idempotency_key: Some(wire.idempotency_key.as_str()).filter(|key| !key.is_empty()),
         wait: span("wait", wire.wait)?.unwrap_or_default(),
     }
@@ -189,6 +189,7 @@ pub(super) fn job(view: &JobView) -> v1::Job {
         updated_at: Some(timestamp(job.updated_at)),
         finished_at: job.finished_at.map(timestamp),
         resumes_at: job.resumes_at.map(timestamp),
+        webhook_url: submission.webhook_url.as_deref().unwrap_or_default().to_owned(),
     }
 }
 

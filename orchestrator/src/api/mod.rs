@@ -12,6 +12,7 @@ pub mod auth;
 mod convert;
 mod explain;
 pub mod limits;
+mod notice;
 mod readiness;
 mod reply;
 mod server;
@@ -45,9 +46,11 @@ pub mod rest {
     mod submit;
 
     pub(super) use answer::answer;
+    pub(super) use document::JobDocument;
 }
 
 pub use auth::{Auth, Secret, WorkerCredential};
+pub use notice::compose;
 pub use readiness::{Phase, Readiness};
 pub use server::{Api, serve};
 

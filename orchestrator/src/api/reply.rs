@@ -66,7 +66,7 @@ fn retry_after(code: ErrorCode) -> Option<&'static str> {
     match code {
         ErrorCode::Overloaded | ErrorCode::ShuttingDown | ErrorCode::WatchLagged => Some("1"),
         ErrorCode::TooManyOpenJobs | ErrorCode::TooManyWorkers | ErrorCode::TooManySignals => Some("5"),
-        ErrorCode::StorageFull => Some("30"),
+        ErrorCode::StorageFull | ErrorCode::TooManyNotices => Some("30"),
         _ => None,
     }
 }

@@ -260,6 +260,7 @@ mod tests {
             max_workers: 1,
             resident_bytes_max: 0,
             adoption_window: Duration::ZERO,
+            webhooks: None,
             entropy_seed: [0; 32],
         };
         let store = Arc::new(MemoryStore::new());

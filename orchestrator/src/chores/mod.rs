@@ -4,6 +4,7 @@
 //! A chore decides nothing about jobs: it asks the conductor, as a client would. It refuses to know wire types.
 
 pub mod pruning;
+pub mod webhooks;
 
 use std::time::Duration;
 
@@ -14,6 +15,11 @@ use tokio_util::sync::CancellationToken;
 pub trait Chore: Send + 'static {
     /// Does a bounded piece of it. Answers how long to rest before the next one, or `None` when the orchestrator stops.
     fn tick(&mut self) -> impl Future<Output = Option<Duration>> + Send;
+
+    /// Resolves when a rest is to end early.
+    fn woken(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 }
 
 /// Sets the chore to work until `stop`, or until the orchestrator stops. A tick that has begun comes to its end.
@@ -24,6 +30,7 @@ pub(crate) fn start(mut chore: impl Chore, stop: CancellationToken) -> JoinHandl
                 biased;
                 () = stop.cancelled() => return,
                 () = time::sleep(rest) => {}
+                () = chore.woken() => {}
             }
         }
     })

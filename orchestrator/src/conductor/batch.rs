@@ -14,7 +14,7 @@ use super::{
 use crate::{
     dispatch::Verdict,
     engine::{Effect, Event, Job},
-    store::{self, SessionRecord},
+    store::{self, NoticeRecord, SessionRecord},
 };
 
 /// Decisions that become durable together.
@@ -51,6 +51,16 @@ pub(super) enum Afterwards {
     SessionRemoved(SessionId),
     /// Tell the chore how many jobs are forgotten.
     Pruned { count: usize, reply: Reply<Result<usize, ApiError>> },
+    /// A webhook is owed this.
+    Owed(Box<NoticeRecord>),
+    /// What came of a message is stored.
+    NoticeSettled { record: Arc<NoticeRecord>, reply: Reply<Result<(), ApiError>> },
+    /// Messages are to be delivered again.
+    Redelivered {
+        before: Vec<NoticeRecord>,
+        records: Vec<NoticeRecord>,
+        reply: Reply<Result<Vec<NoticeRecord>, ApiError>>,
+    },
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
     /// A large payload is durable: the next one may come in.

@@ -28,7 +28,12 @@ impl Core {
         let found = repeated.and_then(|job| match job {
             // A repetition needs no room: its job has it.
             Some(job) => Ok(Some(job)),
-            None => self.check_room().map(|()| None),
+            None => {
+                let has_webhook = submit.submission.webhook_url.is_some();
+                self.check_notices(&submit.client, has_webhook)
+                    .and_then(|()| self.check_room())
+                    .map(|()| None)
+            }
         });
         match found {
             Err(error) => drop(reply.send(Err(error))),

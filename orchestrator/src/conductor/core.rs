@@ -18,6 +18,7 @@ use super::{
     families::Families,
     handle::{job_not_found, shutting_down},
     mailbox::{Accepted, Follow, Reply, Request},
+    notices::Notices,
     view::{JobView, Stats},
     waiting::Waiting,
     watchers::Watchers,
@@ -29,6 +30,7 @@ use crate::{
     metrics::Metrics,
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
+    webhook,
 };
 
 /// How soon a decision is tried again that could not be stored.
@@ -52,6 +54,8 @@ pub struct Settings {
     /// About how much memory waiting jobs may take, in bytes. Beyond it they wait in the store, and are read again when their
     /// turn comes; 0 keeps none. See [`DEFAULT_RESIDENT_BYTES`](super::DEFAULT_RESIDENT_BYTES).
     pub resident_bytes_max: usize,
+    /// How webhooks are told; `None` where there are none.
+    pub webhooks: Option<webhook::Setup>,
     /// Secret seed of task ids and jitter. Fixed only in tests.
     pub entropy_seed: [u8; 32],
 }
@@ -83,6 +87,8 @@ pub(super) struct Core {
     pub dispatch: Dispatch,
     pub watchers: Watchers,
     pub families: Families,
+    /// What webhooks are owed.
+    pub notices: Notices,
     /// What has been decided and is not with the store yet.
     pub batch: Batch,
     /// Keys on their way into the store.
@@ -134,6 +140,9 @@ impl Core {
                 self.keep(admission);
             }
             Request::Prune(removals, reply) => self.prune(removals, reply),
+            Request::TakeNotices(reply) => self.take_notices(reply),
+            Request::SettleNotice { id, record, reply } => self.settle_notice(id, record, reply),
+            Request::Redeliver { client, job_id, id, reply } => self.redeliver(&client, job_id, id, reply),
             Request::Drain(reply) => {
                 self.dispatch.pause();
                 self.draining = Some(reply);
@@ -198,6 +207,7 @@ impl Core {
             _ => None,
         });
         let detached: Vec<ChildSpec> = detached.collect();
+        self.owe(&job, &effects);
         self.batch.afterwards.push(Afterwards::Changed { job: job.clone(), before, effects, again });
         detached.into_iter().for_each(|spec| self.start_child(&job, spec));
     }
@@ -241,6 +251,15 @@ impl Core {
                 Afterwards::Pruned { count, reply } => {
                     self.metrics.pruned(count);
                     let _ = reply.send(Ok(count));
+                }
+                Afterwards::Owed(notice) => self.notices.put(&notice),
+                Afterwards::NoticeSettled { record, reply } => {
+                    self.notice_settled(&record);
+                    let _ = reply.send(Ok(()));
+                }
+                Afterwards::Redelivered { before, records, reply } => {
+                    self.redelivered(&before, &records);
+                    let _ = reply.send(Ok(records));
                 }
                 Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
                 Afterwards::Admitted(admission) => drop(admission),
@@ -355,7 +374,12 @@ impl Core {
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
-            Afterwards::Watched { .. } | Afterwards::Admitted(_) => {}
+            Afterwards::Watched { .. } | Afterwards::Admitted(_) | Afterwards::Owed(_) => {}
+            Afterwards::NoticeSettled { record, reply } => {
+                self.notice_again(record.id);
+                let _ = reply.send(Err(full()));
+            }
+            Afterwards::Redelivered { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
             Afterwards::SessionRemoved(session_id) => self.gone.push(session_id),
             Afterwards::Answered { session_id, task_id, .. } => {
@@ -510,6 +534,7 @@ impl Core {
             connected_workers: self.dispatch.roster().len() as u64,
             ready_tasks: self.dispatch.ready_counts(),
             running_tasks,
+            undelivered_notices: self.notices.undelivered() as u64,
             started_at: self.started_at,
         }
     }

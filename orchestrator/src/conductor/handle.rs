@@ -7,7 +7,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId, limits::START_AHEAD_MAX};
 use sha2::{Digest, Sha256};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     admission::{Admission, Admissions},
@@ -19,6 +19,7 @@ use crate::{
     engine::{Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission},
     store::{ListQuery, Store, StoreError},
     time::{Clock, Timestamp},
+    webhook,
 };
 
 /// The way into the conductor, for everything that serves clients.
@@ -29,6 +30,8 @@ pub struct Conductor {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) blueprints: Arc<Registry>,
     pub(super) admissions: Admissions,
+    pub(super) webhooks: Option<webhook::Setup>,
+    pub(super) notice_news: Arc<Notify>,
 }
 
 /// One page of a client's jobs.
@@ -85,8 +88,9 @@ impl Conductor {
     /// Creates a job, and waits for its end for as long as the request says.
     ///
     /// # Errors
-    /// `BLUEPRINT_NOT_FOUND`, `INPUT_INVALID`, `INVALID_ARGUMENT` for a start too far ahead, `IDEMPOTENCY_CONFLICT`,
-    /// `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    /// `BLUEPRINT_NOT_FOUND`, `INPUT_INVALID`, `INVALID_ARGUMENT` for a start too far ahead, `WEBHOOKS_OFF`,
+    /// `WEBHOOK_URL_FORBIDDEN`, `TOO_MANY_NOTICES`, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`,
+    /// `SHUTTING_DOWN`.
     /// Nothing was stored when any of them is returned.
     pub async fn submit(&self, client: &Arc<str>, request: SubmitRequest) -> Result<Submitted, ApiError> {
         let admission = self.admit(request.submission.initial_data.as_str().len()).await;
@@ -112,6 +116,7 @@ impl Conductor {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
         let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
         check_input(&blueprint, &submission)?;
+        self.check_webhook(submission.webhook_url.as_deref())?;
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
         submission.start_at = start_at(submission.start_at, delay, self.clock.now())?;
         let submission = Arc::new(submission);

@@ -13,6 +13,7 @@ use super::{
     admission::Admission,
     explain::{Facts, Question},
     handle::shutting_down,
+    notices::DueNotices,
     view::{JobView, LeaseView, Progress, Stats, WorkerView},
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
     dispatch::Outbox,
     engine::{Event, JobError, Submission},
     json::Json,
-    store::{Removal, WorkerRecord},
+    store::{NoticeId, NoticeRecord, Removal, WorkerRecord},
 };
 
 /// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
@@ -111,6 +112,17 @@ pub(super) enum Request {
     },
     /// Forget jobs that have ended. The answer is how many were forgotten.
     Prune(Vec<Removal>, Reply<Result<usize, ApiError>>),
+    /// Which messages to webhooks are due.
+    TakeNotices(Reply<DueNotices>),
+    /// What came of one that was taken.
+    SettleNotice { id: NoticeId, record: Option<Arc<NoticeRecord>>, reply: Reply<Result<(), ApiError>> },
+    /// Deliver messages about a job again: this one, or all that were given up.
+    Redeliver {
+        client: Arc<str>,
+        job_id: JobId,
+        id: Option<NoticeId>,
+        reply: Reply<Result<Vec<NoticeRecord>, ApiError>>,
+    },
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
 }

@@ -17,6 +17,7 @@ mod families;
 mod handle;
 mod loader;
 mod mailbox;
+mod notices;
 mod paging;
 mod pruning;
 mod recovery;
@@ -37,6 +38,9 @@ pub use self::{
     families::ChildCounts,
     handle::{Conductor, JobsPage, Watch},
     mailbox::{FromWorker, Registered, WorkerResult},
+    notices::{
+        DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,
+    },
     sessions::{OpenStream, Sessions},
     view::{JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
 };
@@ -92,14 +96,17 @@ pub fn start(
 ) -> Result<Running, StoreError> {
     let (mailbox, requests) = Mailbox::new();
     let admissions = Admissions::new();
+    let webhooks = settings.webhooks.clone();
+    let core = Core::recover(store.clone(), clock.clone(), blueprints.clone(), settings, metrics.clone())?;
     let conductor = Conductor {
         mailbox,
         store: store.clone(),
-        clock: clock.clone(),
+        clock,
         blueprints: blueprints.clone(),
         admissions,
+        webhooks,
+        notice_news: core.notices.news(),
     };
-    let core = Core::recover(store.clone(), clock, blueprints.clone(), settings, metrics.clone())?;
     let (loader, loads, loading) = loader::start(store.clone(), blueprints)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;
     let storage_full = core.storage_full.subscribe();

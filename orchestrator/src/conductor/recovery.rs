@@ -12,6 +12,7 @@ use super::{
     book::Book,
     core::{Core, Settings},
     families::Families,
+    notices::Notices,
     waiting::Waiting,
     watchers::Watchers,
 };
@@ -49,6 +50,8 @@ impl Core {
         })?;
         let mut families = Families::default();
         let last_promised = families.restore(&relatives, &*store)?;
+        let mut notices = Notices::default();
+        store.pending_notices(&mut |notice| notices.put(&notice))?;
         // The window begins when workers can come back, and not when the first job is read.
         dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));
         let last_job_key = store.last_job_key()?.unwrap_or(0).max(last_promised);
@@ -60,6 +63,7 @@ impl Core {
             dispatch,
             book,
             families,
+            notices,
             last_job_key,
             watchers: Watchers::default(),
             batch: Batch::default(),

@@ -105,6 +105,8 @@ pub struct Stats {
     pub ready_tasks: BTreeMap<Arc<str>, u64>,
     /// Tasks in workers' hands.
     pub running_tasks: u64,
+    /// Messages that wait for webhooks.
+    pub undelivered_notices: u64,
     /// When the orchestrator started.
     pub started_at: Timestamp,
 }

@@ -8,14 +8,15 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use super::{
-    Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, PRUNE_BYTES_MAX,
-    PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal, ScheduleRecord, ScheduledRun,
-    ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub, WorkerRecord, Write,
+    Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, NoticeId, NoticeRecord,
+    NoticeStatus, PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal,
+    ScheduleRecord, ScheduledRun, ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub,
+    WorkerRecord, Write,
 };
 use crate::{
     engine::{
-        Attempt, ChildKind, Children, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Parent,
-        Signal, Submission, Wait,
+        Attempt, ChildKind, Children, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Notice,
+        Parent, Signal, Submission, Wait,
     },
     json::Json,
     time::Timestamp,
@@ -43,6 +44,8 @@ pub const CASES: &[(&str, Case)] = &[
     ("only jobs that have ended are removed", only_jobs_that_have_ended_are_removed),
     ("jobs may be forgotten by the time of their end", jobs_may_be_forgotten_by_the_time_of_their_end),
     ("a slice to forget is bounded", a_slice_to_forget_is_bounded),
+    ("notices stay with their job", notices_stay_with_their_job),
+    ("pending notices are found", pending_notices_are_found),
     ("sessions come and go", sessions_come_and_go),
     ("schedules come as far as was last committed", schedules_come_as_far_as_was_last_committed),
     ("blueprints keep every version", blueprints_keep_every_version),
@@ -83,6 +86,30 @@ impl Samples {
             decided: job.created_at,
             last_run: Some(ScheduledRun { due_at: job.created_at, job_id: job.id }),
             last_skip: self.made.is_multiple_of(2).then_some(skip),
+        }
+    }
+
+    /// A notice about this job, as it stands.
+    pub fn notice(&mut self, job: &Job) -> NoticeRecord {
+        self.made += 1;
+        NoticeRecord {
+            id: NoticeId { job_id: job.id, sequence: job.history_len },
+            client: job.client.clone(),
+            url: format!("https://example.com/{}", self.made).into(),
+            notice: [Notice::JobEnded, Notice::ApprovalRequested][(self.made % 2) as usize],
+            at: job.updated_at,
+            job_status: job.status,
+            state: job.state.clone(),
+            error: job.error.clone(),
+            status: NoticeStatus::Pending,
+            due_at: job.updated_at + Duration::from_millis(self.made),
+            give_up_at: job.updated_at + Duration::from_secs(self.made),
+            attempts: self.made as u32,
+            tries: self.made as u32 / 2,
+            attempted_at: None,
+            answer: None,
+            problem: Some("no answer".into()),
+            revision: 0,
         }
     }
 
@@ -298,8 +325,9 @@ pub fn everything(store: &dyn Store, jobs: &[JobId], clients: &[&str]) -> String
     let lists: Vec<_> = clients.iter().map(|client| ok(store.list(&of_client(client)))).collect();
     let (sessions, blueprints) = (ok(store.sessions()), ok(store.blueprints()));
     let (schedules, last) = (ok(store.schedules()), ok(store.last_job_key()));
+    let notices: Vec<_> = jobs.iter().map(|&id| ok(store.notices(id))).collect();
     format!(
-        "{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{schedules:#?}\n{last:?}"
+        "{notices:#?}\n{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{schedules:#?}\n{last:?}"
     )
 }
 
@@ -584,6 +612,79 @@ fn a_removed_job_leaves_nothing(open: Open<'_>) {
     commit(&*store, [insert]);
     assert_eq!(ok(store.find_idempotent("acme", "order-7")), Some((again.id, [7; 32])));
     assert_eq!(ok(store.history(again.id, 0, 10)).len(), 2);
+}
+
+fn notices_stay_with_their_job(open: Open<'_>) {
+    let mut samples = Samples::new(18);
+    let store = open();
+    let (job, other, unknown) = (samples.job("acme"), samples.job("acme"), samples.job("acme"));
+    let ended = samples.moved(&job, JobStatus::Finished);
+    let (asked, told) = (samples.notice(&job), samples.notice(&ended));
+    let writes = [samples.insert(&job), put(&asked), samples.update(&ended), put(&told)];
+    commit(&*store, writes);
+    commit(&*store, [samples.insert(&other), put(&samples.notice(&unknown))]);
+    assert_eq!(ok(store.notices(job.id)), [asked.clone(), told.clone()]);
+    assert_eq!(ok(store.notices(other.id)), []);
+    assert_eq!(ok(store.notices(unknown.id)), [], "nothing is kept of a job that is not there");
+    let twin = JobId::of_key(job.id.key(), 1);
+    assert_eq!(ok(store.notices(twin)), [], "an id that shares the key");
+
+    let delivered = NoticeRecord {
+        status: NoticeStatus::Delivered,
+        attempts: 1,
+        revision: 1,
+        answer: Some(204),
+        problem: None,
+        ..told
+    };
+    commit(&*store, [put(&delivered)]);
+    drop(store);
+    let store = open();
+    assert_eq!(ok(store.notices(job.id)), [asked.clone(), delivered]);
+    commit(&*store, [Write::RemoveJob(removal(&ended, None))]);
+    assert_eq!(ok(store.notices(job.id)), []);
+    // Whoever settles it now comes too late.
+    commit(&*store, [put(&asked)]);
+    drop(store);
+    assert_eq!(ok(open().notices(job.id)), []);
+}
+
+fn pending_notices_are_found(open: Open<'_>) {
+    let mut samples = Samples::new(19);
+    let store = open();
+    let jobs: Vec<Job> = (0..3).map(|_| samples.job("acme")).collect();
+    let mut notices: Vec<NoticeRecord> = jobs.iter().map(|job| samples.notice(job)).collect();
+    commit(&*store, jobs.iter().map(|job| samples.insert(job)).collect::<Vec<_>>());
+    commit(&*store, notices.iter().map(put));
+    assert_eq!(pending(&*store), [notices[0].id, notices[1].id, notices[2].id]);
+    notices[0].status = NoticeStatus::Delivered;
+    notices[1].status = NoticeStatus::Failed;
+    commit(&*store, notices.iter().map(put));
+    drop(store);
+    let store = open();
+    assert_eq!(pending(&*store), [notices[2].id]);
+    // By command.
+    (notices[1].status, notices[1].revision) = (NoticeStatus::Pending, 1);
+    commit(&*store, [put(&notices[1])]);
+    assert_eq!(pending(&*store), [notices[1].id, notices[2].id]);
+    let ended = samples.moved(&jobs[2], JobStatus::Finished);
+    let write = samples.update(&ended);
+    commit(&*store, [write, Write::RemoveJob(removal(&ended, None))]);
+    assert_eq!(pending(&*store), [notices[1].id]);
+}
+
+fn put(notice: &NoticeRecord) -> Write {
+    Write::PutNotice(Arc::new(notice.clone()))
+}
+
+fn pending(store: &dyn Store) -> Vec<NoticeId> {
+    let mut pending = Vec::new();
+    ok(store.pending_notices(&mut |notice| {
+        assert_eq!(notice.status, NoticeStatus::Pending);
+        pending.push(notice.id);
+    }));
+    pending.sort();
+    pending
 }
 
 fn only_jobs_that_have_ended_are_removed(open: Open<'_>) {

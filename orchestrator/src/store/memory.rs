@@ -13,8 +13,8 @@ use std::{
 use avtomatika_proto::{JobId, SessionId};
 
 use super::{
-    Batch, BlueprintRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, PruneQuery, PruneSlice, Removal,
-    ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, Write,
+    Batch, BlueprintRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, NoticeRecord, NoticeStatus,
+    PruneQuery, PruneSlice, Removal, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -32,6 +32,8 @@ type IdempotencyName = (Arc<str>, Arc<str>);
 struct State {
     jobs: BTreeMap<i64, Arc<Job>>,
     history: BTreeMap<(i64, u64), HistoryEntry>,
+    /// By the job's key and their sequence.
+    notices: BTreeMap<(i64, u64), Arc<NoticeRecord>>,
     idempotency: BTreeMap<IdempotencyName, (JobId, [u8; 32])>,
     /// The idempotency keys of jobs that have one.
     names: BTreeMap<i64, IdempotencyName>,
@@ -115,7 +117,8 @@ impl State {
                         return Err(fault("a version of a blueprint is there already".into()));
                     }
                 }
-                Write::PutSession(_)
+                Write::PutNotice(_)
+                | Write::PutSession(_)
                 | Write::RemoveSession(_)
                 | Write::PutSchedule(_)
                 | Write::RemoveSchedule(_)
@@ -171,6 +174,11 @@ impl State {
             }
             Write::UpdateJob { job, entries } => self.put_job(job, entries),
             Write::RemoveJob(removal) => self.remove_job(removal),
+            Write::PutNotice(notice) => {
+                if self.job(notice.id.job_id).is_some() {
+                    self.notices.insert(notice.place(), notice.clone());
+                }
+            }
             Write::PutSession(session) => {
                 self.sessions.insert(session.session_id, session.clone());
             }
@@ -206,6 +214,10 @@ impl State {
         let entries = self.history.range((key, 0)..=(key, u64::MAX));
         for place in entries.map(|(place, _)| *place).collect::<Vec<_>>() {
             self.history.remove(&place);
+        }
+        let notices = self.notices.range((key, 0)..=(key, u64::MAX));
+        for place in notices.map(|(place, _)| *place).collect::<Vec<_>>() {
+            self.notices.remove(&place);
         }
         if let Some(name) = &removal.idempotency {
             self.idempotency.remove(name);
@@ -319,6 +331,22 @@ impl Store for MemoryStore {
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
         Ok(self.state().idempotency.get(&(client.into(), key.into())).copied())
+    }
+
+    fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        let state = self.state();
+        if state.job(id).is_none() {
+            return Ok(Vec::new());
+        }
+        let notices = state.notices.range((id.key(), 0)..=(id.key(), u64::MAX));
+        Ok(notices.map(|(_, notice)| NoticeRecord::clone(notice)).collect())
+    }
+
+    fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
+        let is_pending = |notice: &&Arc<NoticeRecord>| notice.status == NoticeStatus::Pending;
+        let pending: Vec<_> = self.state().notices.values().filter(is_pending).cloned().collect();
+        pending.into_iter().map(Arc::unwrap_or_clone).for_each(each);
+        Ok(())
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {

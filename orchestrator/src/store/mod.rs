@@ -10,6 +10,7 @@ mod files;
 pub mod journal;
 mod listing;
 pub mod memory;
+mod notice;
 mod pruning;
 mod record;
 mod schedule;
@@ -25,6 +26,7 @@ use std::{
 
 use avtomatika_proto::{JobId, SessionId};
 
+pub use self::notice::{InvalidNoticeId, NoticeId, NoticeRecord, NoticeStatus};
 pub use self::pruning::{PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal};
 pub use self::schedule::{ScheduleRecord, ScheduledRun, ScheduledSkip, SkipReason};
 pub use self::stub::{Stub, StubTask};
@@ -59,9 +61,12 @@ pub enum Write {
         /// What to append to its history.
         entries: Vec<HistoryEntry>,
     },
-    /// A job that has ended is forgotten, with its history and its idempotency key. One that is open, or is not there, stays as
-    /// it is, and that is no error.
+    /// A job that has ended is forgotten, with its history, its notices and its idempotency key. One that is open, or is not
+    /// there, stays as it is, and that is no error.
     RemoveJob(Removal),
+    /// What is known of a notice. Takes the place of one with its id; of a job that is not there, nothing is kept, and that is
+    /// no error.
+    PutNotice(Arc<NoticeRecord>),
     /// A session was opened. Takes the place of one with its id.
     PutSession(SessionRecord),
     /// A session has ended. One that is not there is no error.
@@ -305,6 +310,12 @@ pub trait Store: Send + Sync + 'static {
     /// The job that a client made with this key, and the fingerprint of its request. `None` also when that job was removed.
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError>;
 
+    /// The notices about a job, in the order in which they arose. Empty for an unknown job.
+    fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError>;
+
+    /// Calls `each` for every notice that is pending, in no particular order.
+    fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError>;
+
     /// Every recorded session, in the order of their opening.
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError>;
 
@@ -366,6 +377,14 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
         (**self).find_idempotent(client, key)
+    }
+
+    fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        (**self).notices(id)
+    }
+
+    fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
+        (**self).pending_notices(each)
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {

@@ -39,6 +39,7 @@ pub(super) enum Kind {
     Blueprint = 5,
     Idempotency = 6,
     Stub = 7,
+    Notice = 8,
     Schedule = 9,
 }
 
@@ -238,7 +239,7 @@ struct StoredEnd {
 }
 
 #[derive(Message)]
-struct StoredError {
+pub(super) struct StoredError {
     #[prost(string, tag = "1")]
     code: String,
     #[prost(string, tag = "2")]
@@ -691,11 +692,11 @@ fn entry_from_stored(stored: StoredEntry) -> Result<HistoryEntry, Damaged> {
     })
 }
 
-fn error_to_stored(error: &JobError) -> StoredError {
+pub(super) fn error_to_stored(error: &JobError) -> StoredError {
     StoredError { code: error.code.to_string(), message: error.message.to_string() }
 }
 
-fn error_from_stored(stored: StoredError) -> JobError {
+pub(super) fn error_from_stored(stored: StoredError) -> JobError {
     JobError { code: stored.code.into(), message: stored.message.into() }
 }
 
@@ -794,11 +795,11 @@ fn signal_from_stored(stored: StoredSignal) -> Signal {
     }
 }
 
-fn job_id(bytes: &[u8]) -> Result<JobId, Damaged> {
+pub(super) fn job_id(bytes: &[u8]) -> Result<JobId, Damaged> {
     exactly(bytes).map(JobId::from_bytes)
 }
 
-fn job_status(number: u32) -> Result<JobStatus, Damaged> {
+pub(super) fn job_status(number: u32) -> Result<JobStatus, Damaged> {
     let status = u8::try_from(number).ok().and_then(JobStatus::from_number);
     status.ok_or_else(|| Damaged(format!("{number} is not the number of a job status")))
 }

@@ -166,8 +166,8 @@ async fn what_cannot_be_submitted_is_refused_by_code_and_nothing_is_stored() {
         ),
         (
             SubmitJobRequest { webhook_url: "http://x".to_owned(), ..ok() },
-            Code::Unimplemented,
-            "This version sends no",
+            Code::FailedPrecondition,
+            "This orchestrator has no secret",
         ),
     ] {
         let status = caller.submit(request).await.unwrap_err();

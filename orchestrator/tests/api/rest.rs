@@ -138,7 +138,8 @@ async fn a_field_that_cannot_be_meant_is_refused_by_name() {
         (json!({"dispatch_timeout": "soon"}), 400, "dispatch_timeout is", ""),
         (json!({"result_timeout": 0}), 400, "result_timeout is 0; it must be more", "Leave it out"),
         (json!({"result_timeout": "400d"}), 400, "result_timeout is longer than the limit of 366 days", ""),
-        (json!({"webhook_url": "http://x"}), 501, "This version sends no webhooks", "Leave webhook_url out"),
+        (json!({"webhook_url": "http://x"}), 409, "This orchestrator has no secret", "Leave webhook_url out"),
+        (json!({"webhook_url": 7}), 400, "webhook_url is \"7\"; expected a text", ""),
         (json!({"blueprint": "instant"}), 400, "blueprint stands in the body", "post to /api/v1/jobs"),
     ] {
         let answer = server.post("/api/v1/jobs/test", &body.to_string()).await;

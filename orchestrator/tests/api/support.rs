@@ -91,6 +91,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
             max_workers: 10,
             resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: Duration::ZERO,
+            webhooks: None,
             entropy_seed: [7; 32],
         },
         retention: Some(RETENTION),

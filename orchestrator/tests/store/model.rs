@@ -1,6 +1,6 @@
 //! Random lives of many jobs: the store on the disk answers as the one in memory does.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use avtomatika_orchestrator::{
     engine::{Entropy, Job, JobStatus},
@@ -39,6 +39,9 @@ pub fn random_batch(
             let status = JobStatus::ALL[(entropy.next_u64() % JobStatus::ALL.len() as u64) as usize];
             jobs[which] = samples.moved(&jobs[which], status);
             writes.push(samples.update(&jobs[which]));
+            if entropy.next_u64().is_multiple_of(3) {
+                writes.push(Write::PutNotice(Arc::new(samples.notice(&jobs[which]))));
+            }
         }
     }
     Batch { writes }

@@ -140,12 +140,12 @@ fn the_file_gives_its_free_space_back_to_vacuum_and_is_the_same_store() {
     let dir = tempfile::tempdir().unwrap();
     let store = SqliteStore::open(dir.path()).unwrap();
     let mut load = Load { samples: Samples::new(1), open: Vec::new() };
-    for _ in 0..3 {
+    for _ in 0..6 {
         store.commit(&load.batch(100)).unwrap();
     }
     let mut above_key = PruneQuery::FROM_THE_OLDEST;
     let kept = load.open[0].clone();
-    store.commit(&Batch { writes: slice(&store, &mut above_key, 200) }).unwrap();
+    store.commit(&Batch { writes: slice(&store, &mut above_key, 500) }).unwrap();
     drop(store);
     let size = || fs::metadata(database(dir.path())).unwrap().len();
     let before = size();

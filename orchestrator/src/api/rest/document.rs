@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A job, or some of its fields.
-pub(super) struct JobDocument<'a> {
+pub(in crate::api) struct JobDocument<'a> {
     pub view: &'a JobView,
     /// Only these; `None` means all.
     pub fields: Option<&'a [String]>,
@@ -58,6 +58,7 @@ job_fields! { view, job:
     "blueprint_version" => job.blueprint_version,
     "labels" => job.submission.labels,
     "priority" => job.submission.priority,
+    "webhook_url" => job.submission.webhook_url,
     "current_task" => CurrentTask::of(view),
     "created_at" => time(job.created_at),
     "updated_at" => time(job.updated_at),
@@ -288,7 +289,7 @@ mod tests {
             dispatch_timeout: None,
             result_timeout: None,
             start_at: None,
-            webhook_url: None,
+            webhook_url: Some(Arc::from("https://example.com/hook")),
             parent: None,
         };
         let now = Timestamp::from_micros(1_700_000_000_123_456);
@@ -330,6 +331,7 @@ mod tests {
     "team": "a"
   },
   "priority": 5,
+  "webhook_url": "https://example.com/hook",
   "current_task": {
     "id": "00000000-0000-4000-8000-000000000007",
     "type": "process_data",
@@ -366,6 +368,7 @@ mod tests {
             connected_workers: 2,
             ready_tasks: BTreeMap::from([(Arc::from("a"), 4), (Arc::from("b"), 1)]),
             running_tasks: 1,
+            undelivered_notices: 0,
             started_at: Timestamp::default(),
         };
         let text = serde_json::to_string(&Dashboard::of(&stats)).unwrap();

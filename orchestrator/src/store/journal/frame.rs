@@ -1,8 +1,8 @@
 //! A batch as the body of a frame, and back.
 //!
-//! Changes of jobs go through the journal, and how far schedules have come, which is stored together with their jobs; what is
-//! rarer goes to the store directly. An entry is a kind, the job's id or the schedule's name, and records as the store keeps
-//! them, each behind its length. Decoding answers with what was encoded or with [`Damaged`].
+//! Changes of jobs go through the journal, the notices about them, and how far schedules have come, which is stored together
+//! with their jobs; what is rarer goes to the store directly. An entry is a kind, the job's id or the schedule's name, and
+//! records as the store keeps them, each behind its length. Decoding answers with what was encoded or with [`Damaged`].
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use avtomatika_proto::JobId;
 use crate::{
     engine::Job,
     store::{
-        Batch, IdempotencyKey, Removal, ScheduleRecord, StoreError, Write,
+        Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, StoreError, Write, notice,
         record::{self, Damaged, Origin},
         schedule,
     },
@@ -23,6 +23,7 @@ const INSERT_KEYED: u8 = 2;
 const UPDATE: u8 = 3;
 const REMOVE: u8 = 4;
 const REMOVE_KEYED: u8 = 5;
+const NOTICE: u8 = 6;
 const SCHEDULE: u8 = 7;
 
 /// Whether the batch can go through the journal.
@@ -30,7 +31,11 @@ pub(super) fn is_for_journal(batch: &Batch) -> bool {
     let is_frequent = |write: &Write| {
         matches!(
             write,
-            Write::InsertJob { .. } | Write::UpdateJob { .. } | Write::RemoveJob(_) | Write::PutSchedule(_)
+            Write::InsertJob { .. }
+                | Write::UpdateJob { .. }
+                | Write::RemoveJob(_)
+                | Write::PutNotice(_)
+                | Write::PutSchedule(_)
         )
     };
     batch.writes.iter().all(is_frequent)
@@ -77,6 +82,11 @@ impl Encoder {
                     self.body.push(SCHEDULE);
                     put(&mut self.body, schedule.name.as_bytes());
                     self.record(|buffer| schedule::encode(schedule, buffer));
+                }
+                Write::PutNotice(notice) => {
+                    self.begin(NOTICE, notice.id.job_id);
+                    self.body.extend_from_slice(&notice.id.sequence.to_le_bytes());
+                    self.record(|buffer| notice::encode(notice, buffer));
                 }
                 Write::PutSession(_)
                 | Write::RemoveSession(_)
@@ -128,6 +138,10 @@ pub(super) fn decode(
                 batch.writes.push(Write::RemoveJob(removal));
                 continue;
             }
+            Ok(Entry::Notice(notice)) => {
+                batch.writes.push(Write::PutNotice(Arc::new(notice)));
+                continue;
+            }
             Err(damaged) => return Ok(Err(damaged)),
         };
         let before = match entry.origin {
@@ -158,6 +172,7 @@ enum Entry<'b> {
     Change(Change<'b>),
     Removal(Removal),
     Schedule(ScheduleRecord),
+    Notice(NoticeRecord),
 }
 
 /// A job as it is now.
@@ -206,6 +221,10 @@ impl<'b> Reader<'b> {
             REMOVE_KEYED => {
                 let name = (self.text()?.into(), self.text()?.into());
                 return Ok(Entry::Removal(Removal { job_id: id, idempotency: Some(name) }));
+            }
+            NOTICE => {
+                let sequence = u64::from_le_bytes(*self.chunk::<8>()?);
+                return Ok(Entry::Notice(notice::decode(id.key(), sequence, self.bytes()?)?));
             }
             INSERT | INSERT_KEYED => Some(record::decode_submission(id, self.bytes()?)?),
             UPDATE => None,
@@ -266,6 +285,7 @@ mod tests {
             samples.update(&finished),
             samples.insert(&last),
             Write::PutSchedule(samples.schedule("nightly")),
+            Write::PutNotice(Arc::new(samples.notice(&finished))),
             Write::RemoveJob(Removal { job_id: old.id, idempotency: None }),
             Write::RemoveJob(Removal {
                 job_id: new.id,

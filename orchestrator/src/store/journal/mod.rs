@@ -31,8 +31,9 @@ use self::{
     ring::{Appended, Found, Ring},
 };
 use super::{
-    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, ScheduleRecord,
-    SessionRecord, Standing, Store, StoreError, Stub, Write, listing::Listing, sqlite::SqliteStore,
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
+    ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, Write, listing::Listing,
+    sqlite::SqliteStore,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -243,6 +244,8 @@ impl<S: Store> JournaledStore<S> {
                     continue;
                 }
                 Write::PutSchedule(_) => continue,
+                // Whatever the store behind has of the job, it takes them.
+                Write::PutNotice(_) => continue,
                 _ => return Ok(false),
             };
             let Some(before) = before else { return Ok(false) };
@@ -490,6 +493,33 @@ impl<S: Store> Store for JournaledStore<S> {
         // Nobody waits for this but a chore.
         self.shared.flush()?;
         self.shared.behind.prunable(query)
+    }
+
+    fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        if self.standing(id)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let range = (id.key(), 0)..=(id.key(), u64::MAX);
+        let news = self.shared.on_its_way(|pending| {
+            Some(pending.notices().range(range.clone()).map(|(_, notice)| notice.clone()).collect::<Vec<_>>())
+        });
+        let stored = self.shared.behind.notices(id)?;
+        let mut notices: BTreeMap<u64, NoticeRecord> =
+            stored.into_iter().map(|notice| (notice.id.sequence, notice)).collect();
+        // The older news first. What has arrived behind meanwhile may be newer than they are.
+        for new in news.into_iter().rev().flatten().filter(|new| new.id.job_id == id) {
+            let known = notices.get(&new.id.sequence);
+            if known.is_none_or(|known| known.revision <= new.revision) {
+                notices.insert(new.id.sequence, Arc::unwrap_or_clone(new));
+            }
+        }
+        Ok(notices.into_values().collect())
+    }
+
+    fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
+        // Asked for once, at the start, when nothing is on its way.
+        self.shared.flush()?;
+        self.shared.behind.pending_notices(each)
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {

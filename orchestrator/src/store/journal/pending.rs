@@ -14,7 +14,7 @@ use avtomatika_proto::JobId;
 use super::ring::Appended;
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, IdempotencyKey, Removal, ScheduleRecord, Write},
+    store::{Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, Write},
 };
 
 /// A client and one of its idempotency keys.
@@ -42,6 +42,8 @@ pub(super) struct Pending {
     freed: HashSet<KeyName>,
     /// How far schedules have come.
     schedules: BTreeMap<Arc<str>, ScheduleRecord>,
+    /// By the job's key and their sequence, as last committed.
+    notices: BTreeMap<(i64, u64), Arc<NoticeRecord>>,
     /// Of their frames.
     pub(super) bytes: usize,
     /// When the first one came.
@@ -107,6 +109,9 @@ impl Pending {
                 Write::PutSchedule(schedule) => {
                     self.schedules.insert(schedule.name.clone(), schedule.clone());
                 }
+                Write::PutNotice(notice) => {
+                    self.notices.insert(notice.place(), notice.clone());
+                }
                 // Nothing else goes through the journal.
                 Write::PutSession(_)
                 | Write::RemoveSession(_)
@@ -123,7 +128,12 @@ impl Pending {
         if let Some(name) = &removal.idempotency {
             self.keys.remove(name);
         }
-        let known = self.jobs.remove(&removal.job_id.key());
+        let key = removal.job_id.key();
+        let notices = self.notices.range((key, 0)..=(key, u64::MAX));
+        for place in notices.map(|(place, _)| *place).collect::<Vec<_>>() {
+            self.notices.remove(&place);
+        }
+        let known = self.jobs.remove(&key);
         if known.as_ref().is_none_or(|known| known.inserted.is_none()) {
             self.removed.insert(removal.job_id, (known, removal.clone()));
         }
@@ -147,6 +157,7 @@ impl Pending {
         });
         let mut writes: Vec<Write> = removals.chain(self.jobs.values().map(write)).collect();
         writes.extend(self.schedules.values().cloned().map(Write::PutSchedule));
+        writes.extend(self.notices.values().cloned().map(Write::PutNotice));
         writes.extend(self.last.map(|frame| Write::JournalApplied(frame.sequence)));
         Batch { writes }
     }
@@ -165,6 +176,11 @@ impl Pending {
     /// The schedules with news.
     pub(super) fn schedules(&self) -> &BTreeMap<Arc<str>, ScheduleRecord> {
         &self.schedules
+    }
+
+    /// The notices that are new or changed, by their job's key and their sequence.
+    pub(super) fn notices(&self) -> &BTreeMap<(i64, u64), Arc<NoticeRecord>> {
+        &self.notices
     }
 
     /// Every job with news, by key.

@@ -25,8 +25,8 @@ use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
-    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, ScheduleRecord,
-    SessionRecord, Standing, Store, StoreError, Stub, files,
+    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
+    ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -140,6 +140,14 @@ impl Store for SqliteStore {
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
         self.lookups.get()?.find_idempotent(client, key)
+    }
+
+    fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        self.lookups.get()?.notices(id)
+    }
+
+    fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
+        self.scans.get()?.pending_notices(each)
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {

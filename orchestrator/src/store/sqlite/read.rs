@@ -14,9 +14,10 @@ use super::{At, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, EachLoaded, ListPage, ListQuery, PruneQuery, PruneSlice, Removal, ScheduleRecord,
-        SessionRecord, Standing, StoreError, Stub,
+        BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice, Removal,
+        ScheduleRecord, SessionRecord, Standing, StoreError, Stub,
         listing::Listing,
+        notice,
         pruning::Slicing,
         record::{self, Origin},
         schedule,
@@ -143,6 +144,10 @@ const ENDED: &str = "SELECT id, status, CASE WHEN status >= 9 THEN record END
 /// memory, so that the commit that removes it need not wait for the disk.
 const GOES_WITH: &str = "SELECT record, (SELECT sum(length(record)) FROM history WHERE key = ?1)
      FROM submissions WHERE key = ?1";
+
+const NOTICES: &str = "SELECT key, sequence, record FROM notices WHERE key = ?1 ORDER BY sequence";
+
+const PENDING_NOTICES: &str = "SELECT key, sequence, record FROM notices WHERE pending = 1";
 
 impl Reader<'_> {
     /// See [`Store`](crate::store::Store), here and below.
@@ -333,6 +338,30 @@ impl Reader<'_> {
         Ok(stored == Some(id))
     }
 
+    pub(super) fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        let path = &self.readers.path;
+        if !self.holds(id)? {
+            return Ok(Vec::new());
+        }
+        let mut statement = self.prepare_cached(NOTICES).at(path)?;
+        let mut rows = statement.query([id.key()]).at(path)?;
+        let mut notices = Vec::new();
+        while let Some(row) = rows.next().at(path)? {
+            notices.push(notice_of(path, row)?);
+        }
+        Ok(notices)
+    }
+
+    pub(super) fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
+        let path = &self.readers.path;
+        let mut statement = self.prepare_cached(PENDING_NOTICES).at(path)?;
+        let mut rows = statement.query(()).at(path)?;
+        while let Some(row) = rows.next().at(path)? {
+            each(notice_of(path, row)?);
+        }
+        Ok(())
+    }
+
     pub(super) fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
         let path = &self.readers.path;
         let mut statement = self.prepare_cached("SELECT id, record FROM sessions").at(path)?;
@@ -425,6 +454,11 @@ fn origin(path: &Path, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
     }
 }
 
+fn notice_of(path: &Path, row: &Row<'_>) -> Result<NoticeRecord, StoreError> {
+    let (key, sequence): (i64, i64) = (row.get(0).at(path)?, row.get(1).at(path)?);
+    notice::decode(key, sequence as u64, blob(row, 2).at(path)?).at(path)
+}
+
 fn status(path: &Path, row: &Row<'_>, column: usize) -> Result<JobStatus, StoreError> {
     let number: u8 = row.get(column).at(path)?;
     JobStatus::from_number(number)
@@ -475,6 +509,8 @@ mod tests {
              SEARCH history USING PRIMARY KEY (key=?)"
         );
         assert_eq!(plan(&store, OPEN_JOBS), "SCAN open_jobs");
+        assert_eq!(plan(&store, NOTICES), "SEARCH notices USING PRIMARY KEY (key=?)");
+        assert_eq!(plan(&store, PENDING_NOTICES), "SCAN notices USING INDEX notices_pending");
     }
 
     #[test]

@@ -40,8 +40,13 @@ enum Migration {
 
 /// Each brings the database to the next format; the format is how many have run. What is released here is
 /// never changed, only added to.
-const MIGRATIONS: &[Migration] =
-    &[Migration::Sql(TABLES), Migration::Rust(add_stubs), Migration::Sql(JOURNAL), Migration::Sql(SCHEDULES)];
+const MIGRATIONS: &[Migration] = &[
+    Migration::Sql(TABLES),
+    Migration::Rust(add_stubs),
+    Migration::Sql(JOURNAL),
+    Migration::Sql(SCHEDULES),
+    Migration::Sql(NOTICES),
+];
 
 const TABLES: &str = "
     -- Job rows are keyed by the 60 leading bits of the job id, which saves an index. The columns are what
@@ -124,6 +129,19 @@ const SCHEDULES: &str = "
         name TEXT PRIMARY KEY,
         record BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
+";
+
+const NOTICES: &str = "
+    -- Messages to webhooks, under their job's key: they go with it.
+    CREATE TABLE notices (
+        key INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        pending INTEGER NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (key, sequence)
+    ) STRICT, WITHOUT ROWID;
+    -- A start reads those that are still to be delivered.
+    CREATE INDEX notices_pending ON notices (key, sequence) WHERE pending = 1;
 ";
 
 /// The newest format that this release knows.
@@ -268,6 +286,7 @@ mod tests {
         connection
             .execute_batch(
                 "DROP TABLE schedules;
+                 DROP TABLE notices;
                  DROP TABLE journal;
                  DROP TABLE open_jobs;
                  CREATE INDEX jobs_open ON jobs (partition) WHERE status < 9;

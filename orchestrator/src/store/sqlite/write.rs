@@ -12,9 +12,9 @@ use super::{At, PARTITION, schema, store_error};
 use crate::{
     engine::{HistoryEntry, Job},
     store::{
-        Batch, IdempotencyKey, Removal, StoreError, Stub, Write,
+        Batch, IdempotencyKey, NoticeRecord, NoticeStatus, Removal, StoreError, Stub, Write,
         files::{self, Identity},
-        record, schedule,
+        notice, record, schedule,
     },
 };
 
@@ -134,6 +134,7 @@ impl Writer {
                 self.append_history(job.id, entries)
             }
             Write::RemoveJob(removal) => self.remove_job(removal),
+            Write::PutNotice(notice) => self.put_notice(notice),
             Write::PutSession(session) => {
                 record::encode_session(session, &mut self.buffer);
                 let sql = "INSERT OR REPLACE INTO sessions (id, record) VALUES (?1, ?2)";
@@ -243,6 +244,20 @@ impl Writer {
         execute(&self.connection, update, (name.0, name.1, &self.buffer))
     }
 
+    fn put_notice(&mut self, notice: &NoticeRecord) -> Result<(), Fault> {
+        let (key, sequence) = notice.place();
+        let sequence = i64::try_from(sequence)
+            .map_err(|_| Fault::Ours(format!("job {} has no room for a notice", notice.id.job_id)))?;
+        let pending = notice.status == NoticeStatus::Pending;
+        notice::encode(notice, &mut self.buffer);
+        execute(
+            &self.connection,
+            "INSERT OR REPLACE INTO notices (key, sequence, pending, record)
+             SELECT ?1, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM jobs WHERE key = ?1 AND id = ?2)",
+            (key, notice.id.job_id.as_bytes(), sequence, pending, &self.buffer),
+        )
+    }
+
     /// The keys of removals ascend, so that whole pages become free one after the other.
     fn remove_job(&mut self, removal: &Removal) -> Result<(), Fault> {
         let key = removal.job_id.key();
@@ -253,6 +268,7 @@ impl Writer {
         }
         execute(&self.connection, "DELETE FROM submissions WHERE key = ?1", [key])?;
         execute(&self.connection, "DELETE FROM history WHERE key = ?1", [key])?;
+        execute(&self.connection, "DELETE FROM notices WHERE key = ?1", [key])?;
         let Some((client, name)) = &removal.idempotency else { return Ok(()) };
         let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
         execute(&self.connection, sql, (&**client, &**name))
