@@ -71,6 +71,9 @@ error_codes! {
     /// No blueprint has that name (or that version).
     BlueprintNotFound = "BLUEPRINT_NOT_FOUND", NotFound, 404, false,
         "List what is served with GET /api/blueprints.";
+    /// A blueprint, or a directory of them, cannot be loaded.
+    BlueprintsInvalid = "BLUEPRINTS_INVALID", InvalidArgument, 422, false,
+        "Mend what the findings name; each has its place and its cure.";
     /// Nothing is served at that path.
     EndpointNotFound = "ENDPOINT_NOT_FOUND", NotFound, 404, false,
         "Choose one of the served paths.";

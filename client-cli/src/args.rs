@@ -120,6 +120,8 @@ pub enum Command {
     /// Look at one blueprint
     #[command(subcommand)]
     Blueprint(commands::blueprint::Command),
+    /// Have the orchestrator read its blueprints again
+    Reload(commands::reload::Args),
     /// Count jobs, tasks and workers
     Stats(commands::stats::Args),
     /// Run an orchestrator, a worker and a sample job in this process

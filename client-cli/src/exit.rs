@@ -29,7 +29,7 @@ exits! {
     /// The command did what it was asked to.
     Ok = 0, "done; with --wait or watch: the job finished";
     /// A followed job ended as `failed`, a checked file has errors, or a benchmark has found something wrong.
-    Failed = 1, "the job ended as failed; with blueprint check: a file has errors; with bench: a check failed";
+    Failed = 1, "the job ended as failed; with blueprint check or reload: a file has errors; with bench: a check failed";
     /// The command line or its data is at fault; nothing was sent.
     Usage = 2, "the command line or its data is wrong; nothing was sent";
     /// A followed job ended as `cancelled`.

@@ -1,6 +1,6 @@
 //! The orchestrator as one piece: parts in, a running service out.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
@@ -10,12 +10,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness},
-    blueprint::{Blueprint, Definition, Registry},
+    blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
     chores::{self, pruning::Pruning, webhooks::Webhooks},
     conductor::{self, Conductor, Running, Settings},
     dispatch::session::WorkerGate,
     metrics::Metrics,
-    store::{Batch, BlueprintRecord, Store, StoreError, Write},
+    reload::Reload,
+    store::{Batch, BlueprintRecord, Store, StoreError},
     time::Clock,
     webhook::Poster,
 };
@@ -87,7 +88,8 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
         Webhooks::new(conductor, clock, poster, api::compose, metrics, entropy_seed)
     };
     let webhooks = poster.map(deliver);
-    let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default() };
+    let reload = Reload::new(conductor.clone());
+    let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default(), reload };
     Ok(App { inside, stopped, storage_full, pruning, webhooks, drain_timeout })
 }
 
@@ -95,6 +97,20 @@ impl App {
     /// The verbs, for a process that embeds the orchestrator.
     pub fn conductor(&self) -> &Conductor {
         &self.inside.conductor
+    }
+
+    /// Says where the blueprints are read again when somebody asks for it. Without, a reload is refused.
+    pub fn reload_from(
+        mut self,
+        source: impl Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync + 'static,
+    ) -> Self {
+        self.inside.reload = self.inside.reload.from_source(Arc::new(source));
+        self
+    }
+
+    /// Reads the blueprints again, for a process that embeds the orchestrator.
+    pub fn reload(&self) -> &Reload {
+        &self.inside.reload
     }
 
     /// Serves the listener until `shutdown`, then stops in order: no new work, what is in flight is made durable, the workers
@@ -159,40 +175,19 @@ async fn show_full_disk(mut storage_full: watch::Receiver<bool>, readiness: Read
 /// All stored versions, and the given definitions as the newest of each: a changed definition is stored as a new version, so
 /// that running jobs keep the one that they started with.
 fn enact(store: &dyn Store, definitions: Vec<Definition>) -> Result<Registry, StartError> {
-    let mut registry = Registry::default();
-    let mut newest: BTreeMap<Arc<str>, Arc<Blueprint>> = BTreeMap::new();
-    let mut stored = store.blueprints()?;
-    stored.sort_by_key(|record| record.version);
-    for record in stored {
-        let blueprint = Arc::new(reload(record)?);
-        registry.add(blueprint.clone(), false);
-        newest.insert(blueprint.name.clone(), blueprint);
+    let mut stored = Registry::default();
+    for record in store.blueprints()? {
+        stored.add(Arc::new(load_stored(record)?), false);
     }
-    let mut batch = Batch::default();
-    for definition in definitions {
-        let before = newest.get(definition.name());
-        let blueprint = match before {
-            Some(before) if before.definition == *definition.canonical() => before.clone(),
-            _ => {
-                let version = before.map_or(1, |before| before.version + 1);
-                let blueprint = definition.into_blueprint(version);
-                batch.writes.push(Write::PutBlueprint(BlueprintRecord {
-                    name: blueprint.name.clone(),
-                    version,
-                    definition: blueprint.definition.clone(),
-                }));
-                Arc::new(blueprint)
-            }
-        };
-        registry.add(blueprint, true);
-    }
+    let enactment = stored.enact(definitions);
+    let batch = Batch { writes: conductor::records(&enactment.new_versions).collect() };
     if !batch.writes.is_empty() {
         store.commit(&batch)?;
     }
-    Ok(registry)
+    Ok(enactment.registry)
 }
 
-fn reload(record: BlueprintRecord) -> Result<Blueprint, StartError> {
+fn load_stored(record: BlueprintRecord) -> Result<Blueprint, StartError> {
     match Definition::from_canonical(&record.definition) {
         Ok(definition) => Ok(definition.into_blueprint(record.version)),
         Err(findings) => Err(StartError::StoredBlueprint {

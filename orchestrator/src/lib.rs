@@ -21,6 +21,7 @@ pub mod dispatch;
 pub mod engine;
 pub mod json;
 pub mod metrics;
+pub mod reload;
 pub mod spelling;
 pub mod store;
 pub mod telemetry;

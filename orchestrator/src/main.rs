@@ -6,21 +6,27 @@
 use std::{
     fmt::Display,
     net::SocketAddr,
+    path::Path,
     process::{self, ExitCode},
     sync::Arc,
 };
 
 use avtomatika_orchestrator::{
     App, Parts, StartError, assemble,
-    blueprint::{Definition, load_dir},
+    blueprint::{Definition, Finding, Loaded, Position, Severity, load_dir},
     conductor::Settings,
     config::{Args, Config, ConfigError},
+    reload::Reload,
     store::{StoreError, journal},
     telemetry,
     time::SystemClock,
 };
 use clap::Parser as _;
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 /// Measured against the system's: see docs/performance.md.
@@ -97,9 +103,10 @@ fn run(args: Args) -> Result<(), Failure> {
         retention: config.retention,
         drain_timeout: config.drain_timeout,
     };
-    let app = assemble(parts).map_err(start_failure)?;
+    let directory = config.blueprints;
+    let app = assemble(parts).map_err(start_failure)?.reload_from(move || read_blueprints(&directory));
     // Before anybody is told that we run: who knows it may want to stop us.
-    let signals = runtime.block_on(async { stop_signals() }).map_err(|error| {
+    let signals = runtime.block_on(async { Signals::install() }).map_err(|error| {
         Failure::new(
             EXIT_FAILED,
             format_args!("cannot wait for signals: {error}"),
@@ -111,7 +118,7 @@ fn run(args: Args) -> Result<(), Failure> {
 }
 
 fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {
-    let loaded = load_dir(&config.blueprints).map_err(|findings| {
+    let loaded = read_blueprints(&config.blueprints).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         Failure::new(
             EXIT_USAGE,
@@ -119,17 +126,26 @@ fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {
             "each line names the place and the cure",
         )
     })?;
-    if loaded.is_empty() {
-        return Err(Failure::new(
-            EXIT_USAGE,
-            format_args!("blueprints: {} holds none", config.blueprints.display()),
-            "put *.yaml files there, or name another directory; examples/blueprints has some",
-        ));
-    }
     for warning in loaded.iter().flat_map(|loaded| &loaded.warnings) {
         tracing::warn!("{warning}");
     }
     Ok(loaded.into_iter().map(|loaded| loaded.definition).collect())
+}
+
+/// What the directory holds. One that holds nothing is a wrong path, or a deployment that is not complete.
+fn read_blueprints(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
+    let loaded = load_dir(dir)?;
+    match loaded.is_empty() {
+        false => Ok(loaded),
+        true => Err(vec![Finding {
+            severity: Severity::Error,
+            file: dir.display().to_string(),
+            at: Position::default(),
+            what: "holds no blueprint".to_owned(),
+            cure: "put *.yaml files there, or name another directory; examples/blueprints has some"
+                .to_owned(),
+        }]),
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
@@ -196,23 +212,36 @@ fn announce(app: &App, address: SocketAddr) {
 
 async fn serve(app: App, listener: TcpListener, signals: Signals) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
-    tokio::spawn(obey(signals, shutdown.clone()));
+    let Signals { stop, hangup } = signals;
+    tokio::spawn(obey(stop, shutdown.clone()));
+    tokio::spawn(reload_when_told(hangup, app.reload().clone()));
     app.serve(listener, shutdown).await.map_err(|error| store_failure(EXIT_FAILED, &error))?;
     tracing::info!("Stopped: every acknowledged job is on disk");
     Ok(())
 }
 
 struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    stop: StopSignals,
+    hangup: Signal,
 }
 
-fn stop_signals() -> std::io::Result<Signals> {
-    use tokio::signal::unix::{SignalKind, signal};
-    Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Signals {
+    /// Takes them over: from now on they do what is written here.
+    fn install() -> std::io::Result<Self> {
+        let stop = StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        };
+        Ok(Self { stop, hangup: signal(SignalKind::hangup())? })
+    }
+}
+
+impl StopSignals {
     /// The next signal, by number.
     async fn next(&mut self) -> i32 {
         tokio::select! {
@@ -223,10 +252,17 @@ impl Signals {
 }
 
 /// The first signal asks for a stop in order; the second one is somebody who will not wait.
-async fn obey(mut signals: Signals, shutdown: CancellationToken) {
+async fn obey(mut signals: StopSignals, shutdown: CancellationToken) {
     signals.next().await;
     tracing::info!("Stopping; a second signal stops at once");
     shutdown.cancel();
     let signal = signals.next().await;
     process::exit(128 + signal);
+}
+
+/// SIGHUP asks for the blueprints to be read again.
+async fn reload_when_told(mut hangup: Signal, reload: Reload) {
+    while hangup.recv().await.is_some() {
+        reload.reload_and_log().await;
+    }
 }

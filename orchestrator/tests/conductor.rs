@@ -13,7 +13,7 @@ use std::{
 };
 
 use avtomatika_orchestrator::{
-    blueprint::{Registry, load},
+    blueprint::{Definition, Registry, load},
     conductor::{self, Conductor, FromWorker, OpenStream, Running, Settings, SubmitRequest, WorkerResult},
     dispatch::{Assignment, Outbox, ToWorker, Verdict},
     engine::{HistoryEntry, Job, JobError, JobStatus, Submission},
@@ -1080,4 +1080,79 @@ async fn a_repeated_delay_is_the_same_request_although_time_has_passed() {
     assert_eq!((second.job_id, second.deduplicated), (first.job_id, true));
     let other = conductor.submit(&acme(), keyed(2 * minute)).await.unwrap_err();
     assert_eq!(other.code, ErrorCode::IdempotencyConflict);
+}
+
+// ---- Blueprints that change ----
+
+fn other_story() -> Vec<Definition> {
+    let text = STORY.replace("type: work", "type: other_work");
+    vec![load("story.yaml", &text).expect("a sound blueprint").definition]
+}
+
+#[tokio::test]
+async fn nobody_is_served_by_a_version_that_is_not_durable() {
+    let store = Faulty::new();
+    let Running { conductor, .. } = start(store.clone());
+    store.close_gate();
+    let enacting = tokio::spawn({
+        let conductor = conductor.clone();
+        async move { conductor.enact(other_story()).await }
+    });
+    // Behind it in the mailbox, hence decided after it.
+    conductor.stats().await.unwrap();
+    assert_eq!(conductor.blueprints().newest("story").unwrap().version, 1);
+    let early = tokio::spawn({
+        let conductor = conductor.clone();
+        async move { submit(&conductor).await }
+    });
+    conductor.stats().await.unwrap();
+    store.open_gate();
+    let changes = enacting.await.unwrap().unwrap();
+    assert_eq!((changes[0].before, changes[0].after), (Some(1), Some(2)));
+    assert_eq!(conductor.blueprints().newest("story").unwrap().version, 2);
+    let version = async |id| conductor.get(&acme(), id).await.unwrap().job.blueprint_version;
+    assert_eq!(version(early.await.unwrap()).await, 1);
+    assert_eq!(version(submit(&conductor).await).await, 2);
+    let mut stored: Vec<u32> = store.blueprints().unwrap().iter().map(|record| record.version).collect();
+    stored.sort();
+    assert_eq!(stored, [2], "the first one was never stored by this test");
+}
+
+#[tokio::test]
+async fn versions_that_found_no_room_never_were() {
+    let store = Faulty::new();
+    let Running { conductor, .. } = start(store.clone());
+    store.full.store(true, Ordering::SeqCst);
+    let (first, second) = tokio::join!(conductor.enact(other_story()), conductor.enact(vec![]));
+    assert_eq!(first.unwrap_err().code, ErrorCode::StorageFull);
+    // What rests on nothing that has to be stored may go either way, but not with the other's version.
+    if let Ok(changes) = second {
+        assert_eq!((changes[0].before, changes[0].after), (Some(1), None));
+        assert!(conductor.blueprints().newest("story").is_none());
+    }
+    store.full.store(false, Ordering::SeqCst);
+    let changes = conductor.enact(other_story()).await.unwrap();
+    assert_eq!(changes[0].after, Some(2), "the number was not used up");
+    assert_eq!(conductor.blueprints().newest("story").unwrap().version, 2);
+}
+
+#[tokio::test]
+async fn changes_at_once_are_versions_in_a_row() {
+    let store = Faulty::new();
+    let Running { conductor, .. } = start(store.clone());
+    store.close_gate();
+    let enact = |definitions| {
+        let conductor = conductor.clone();
+        tokio::spawn(async move { conductor.enact(definitions).await.unwrap() })
+    };
+    let first = enact(other_story());
+    conductor.stats().await.unwrap();
+    let original = vec![load("story.yaml", STORY).unwrap().definition];
+    let second = enact(original);
+    conductor.stats().await.unwrap();
+    store.open_gate();
+    assert_eq!(first.await.unwrap()[0].after, Some(2));
+    let changes = second.await.unwrap();
+    assert_eq!((changes[0].before, changes[0].after), (Some(2), Some(3)));
+    assert_eq!(conductor.blueprints().newest("story").unwrap().version, 3);
 }

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    net::TcpListener,
+    fs::DirEntry,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
+    time::SystemTime,
 };
 
 use avtomatika_orchestrator::store::sqlite::SqliteStore;
@@ -156,7 +158,14 @@ fn what_keeps_it_from_starting_is_said_in_two_lines_and_by_its_status() {
             2,
             "error: blueprints: no directory with blueprints is named\nhint: name one with --blueprints",
         ),
-        (with(&["--blueprints", empty.to_str().unwrap()], "d"), 2, "error: blueprints: "),
+        (
+            with(&["--blueprints", empty.to_str().unwrap()], "d"),
+            2,
+            &*format!(
+                "error: the blueprints cannot be used:\n{}: error: holds no blueprint",
+                empty.display()
+            ),
+        ),
         (with(&["--blueprints", "/nowhere"], "d"), 2, "error: the blueprints cannot be used:\n/nowhere: "),
         (with(&["--config", "/nowhere.toml"], "d"), 2, "error: /nowhere.toml: cannot be read: "),
         (with(&[&free[..], &["--log", "a=b=c"]].concat(), "d"), 2, "error: log: \"a=b=c\" is not a filter"),
@@ -192,6 +201,117 @@ fn what_keeps_it_from_starting_is_said_in_two_lines_and_by_its_status() {
     }
     first.signal("-TERM");
     assert_eq!(first.wait().0, Some(0));
+}
+
+/// A directory of its own with one blueprint, whose jobs end by themselves.
+fn one_blueprint(dir: &Path) -> PathBuf {
+    let blueprints = dir.join("blueprints");
+    std::fs::create_dir(&blueprints).unwrap();
+    write_edition(&blueprints, 1);
+    blueprints
+}
+
+fn write_edition(blueprints: &Path, edition: u32) {
+    let text = format!(
+        "blueprint: book\nendpoint: /books\nstates:\n  print: {{ start: true, pass: {{ edition: {edition} }}, next: done }}\n  done: {{ end: finished }}\n"
+    );
+    std::fs::write(blueprints.join("book.yaml"), text).unwrap();
+}
+
+fn serving(blueprints: &Path, data_dir: &Path) -> Command {
+    let mut command = program();
+    command.args(TOKENS).args(["--listen", "127.0.0.1:0", "--blueprints"]).arg(blueprints);
+    command.arg("--data-dir").arg(data_dir);
+    command
+}
+
+/// Status and body of the answer; `None` when there was none.
+fn post(port: u16, path: &str) -> Option<(u16, serde_json::Value)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}",
+        TOKENS[1]
+    );
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
+}
+
+/// Sizes and times of the files in which jobs and blueprints are kept.
+fn look(data_dir: &Path) -> Vec<(u64, SystemTime)> {
+    let about = |file: DirEntry| file.metadata().and_then(|about| Ok((about.len(), about.modified()?))).ok();
+    std::fs::read_dir(data_dir).unwrap().flatten().filter_map(about).collect()
+}
+
+impl Running {
+    /// Reads on until a line has these words.
+    fn until(&mut self, words: &str) -> String {
+        loop {
+            let begin = self.said.len();
+            assert!(self.stderr.read_line(&mut self.said).unwrap() > 0, "ended early: {}", self.said);
+            if self.said[begin..].contains(words) {
+                return self.said[begin..].to_owned();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hangup_has_the_blueprints_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let blueprints = one_blueprint(dir.path());
+    let mut running = Running::start(serving(&blueprints, &dir.path().join("data")));
+    let edition = |port| post(port, "/api/books?wait=10s").unwrap().1["state_history"]["edition"].clone();
+    running.until("  - book (version 1");
+    assert_eq!(edition(running.port), 1);
+
+    write_edition(&blueprints, 2);
+    running.signal("-HUP");
+    running.until("  - book: version 2 instead of 1");
+    assert_eq!(edition(running.port), 2);
+
+    std::fs::write(blueprints.join("bad.yaml"), "blueprint: bad").unwrap();
+    write_edition(&blueprints, 3);
+    running.signal("-HUP");
+    running.until("The blueprints stay as they are, because of:");
+    let finding = running.until("bad.yaml");
+    assert!(finding.contains("error: "), "{finding}");
+    assert_eq!(edition(running.port), 2);
+    running.signal("-TERM");
+    assert_eq!(running.wait().0, Some(0));
+}
+
+/// Whatever the moment: the change is in force whole or not at all, and no number is lost or given twice.
+#[test]
+fn a_kill_during_a_reload_leaves_one_version_for_each_definition() {
+    let dir = tempfile::tempdir().unwrap();
+    let blueprints = one_blueprint(dir.path());
+    let data_dir = dir.path().join("data");
+    for cycle in 1..=12 {
+        let mut running = Running::start(serving(&blueprints, &data_dir));
+        // The start before this one, or the reload that was killed, has stored it; once.
+        running.until(&format!("  - book (version {cycle}"));
+        write_edition(&blueprints, cycle + 1);
+        let (port, before) = (running.port, look(&data_dir));
+        let reload = std::thread::spawn(move || post(port, "/api/reload"));
+        match cycle % 3 {
+            // At once; as soon as it writes; after it was acknowledged.
+            0 => {}
+            1 => {
+                while look(&data_dir) == before && !reload.is_finished() {
+                    std::thread::yield_now();
+                }
+            }
+            _ => assert_eq!(reload.join().unwrap().unwrap().0, 200),
+        }
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+    }
+    let mut last = Running::start(serving(&blueprints, &data_dir));
+    last.until("  - book (version 13");
+    assert_eq!(post(last.port, "/api/books?wait=10s").unwrap().1["state_history"]["edition"], 13);
 }
 
 #[test]

@@ -10,8 +10,9 @@ use std::{
 
 use avtomatika_orchestrator::{
     App,
-    blueprint::{Definition, load, load_dir},
+    blueprint::{Definition, Finding, Loaded, load, load_dir},
     config::{self, LogFormat},
+    reload::{Reload, Reloaded},
     store::StoreError,
     telemetry,
 };
@@ -20,6 +21,9 @@ use avtomatika_worker::{WorkerHandle, builtin};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+mod watch;
+
+use self::watch::DirWatch;
 use crate::{
     args::{DEFAULT_URL, DEVELOPMENT_TOKEN, Format, Options},
     client::Server,
@@ -65,7 +69,7 @@ pub struct Args {
     #[arg(long)]
     ephemeral: bool,
 
-    /// Serve the blueprints of this directory too
+    /// Serve the blueprints of this directory too, and again whenever its files change
     #[arg(long, value_name = "DIR")]
     blueprints: Option<PathBuf>,
 
@@ -84,6 +88,9 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     // The only worker runs in this process, so nobody comes back from before.
     let limits = Limits { adoption_window: Duration::ZERO, ..Limits::default() };
     let app = local::orchestrator(data.path(), definitions(args.blueprints.as_deref())?, limits)?;
+    let dir = args.blueprints.clone();
+    let app = app.reload_from(move || blueprints(dir.as_deref()));
+    let reload = app.reload().clone();
     let url = format!("http://localhost:{port}");
     let everything = Everything::start(app, listener, &url)?;
 
@@ -93,9 +100,13 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     };
     if shown.is_ok() {
         console.note("Stop with Ctrl+C.");
-        tokio::select! {
-            _ = signals.next() => console.note("Stopping; once more stops at once."),
-            () = everything.ended() => {}
+        let stopping = tokio::select! {
+            _ = signals.next() => true,
+            () = everything.ended() => false,
+            () = follow(args.blueprints.as_deref(), &reload, console) => false,
+        };
+        if stopping {
+            console.note("Stopping; once more stops at once.");
         }
     }
     let stopped = tokio::select! {
@@ -200,24 +211,54 @@ impl Data {
 }
 
 /// The sample blueprint, and those of the user. The user's own version of the sample goes before it.
-fn definitions(dir: Option<&Path>) -> Result<Vec<Definition>, Failure> {
-    let findings = |findings: Vec<_>| {
-        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        Failure::usage(
-            format!("the blueprints cannot be used:\n{}", lines.join("\n")),
-            "each line names the place and the cure",
-        )
-    };
+fn blueprints(dir: Option<&Path>) -> Result<Vec<Loaded>, Vec<Finding>> {
     let mut loaded = match dir {
-        Some(dir) => load_dir(dir).map_err(findings)?,
+        Some(dir) => load_dir(dir)?,
         None => Vec::new(),
     };
-    let sample = load("test_workflow.yaml", SAMPLE_BLUEPRINT).map_err(findings)?;
+    let sample = load("test_workflow.yaml", SAMPLE_BLUEPRINT)?;
     let theirs = |name: &str| loaded.iter().any(|own| **own.definition.name() == *name);
     if !theirs(sample.definition.name()) {
         loaded.push(sample);
     }
+    Ok(loaded)
+}
+
+fn definitions(dir: Option<&Path>) -> Result<Vec<Definition>, Failure> {
+    let loaded = blueprints(dir).map_err(|findings| {
+        Failure::usage(
+            format!("the blueprints cannot be used:\n{}", lines(&findings)),
+            "each line names the place and the cure",
+        )
+    })?;
     Ok(loaded.into_iter().map(|loaded| loaded.definition).collect())
+}
+
+fn lines(findings: &[Finding]) -> String {
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    lines.join("\n")
+}
+
+/// Serves what the user's directory holds whenever that has changed, and says so. Never returns.
+async fn follow(dir: Option<&Path>, reload: &Reload, console: &mut Console) {
+    let Some(dir) = dir else { return std::future::pending().await };
+    let mut watch = DirWatch::new(dir);
+    // What has changed since the start and before this is noticed, too.
+    loop {
+        match reload.reload(false).await {
+            Ok(Reloaded::Applied { changes, warnings, .. }) => {
+                if !changes.is_empty() && !warnings.is_empty() {
+                    console.note(&lines(&warnings));
+                }
+                changes.iter().for_each(|change| console.note(&format!("Reloaded {change}")));
+            }
+            Ok(Reloaded::Refused(findings)) => {
+                console.note(&format!("The blueprints stay as they are, because of:\n{}", lines(&findings)));
+            }
+            Err(error) => console.note(&format!("The blueprints stay as they are: {error}")),
+        }
+        watch.changed().await;
+    }
 }
 
 fn broken(what: &str) -> Failure {

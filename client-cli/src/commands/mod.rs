@@ -21,6 +21,7 @@ pub mod explain;
 pub mod get;
 pub mod history;
 pub mod list;
+pub mod reload;
 pub mod stats;
 pub mod submit;
 pub mod watch;
@@ -40,6 +41,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Workers(args) => workers::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
+        Command::Reload(args) => reload::run(args, &options, console).await,
         Command::Stats(args) => stats::run(args, &options, console).await,
         Command::Dev(args) => dev::run(args, &options, console).await,
         Command::Bench(args) => bench::run(args, &options, console).await,

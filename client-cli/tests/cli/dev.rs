@@ -103,3 +103,24 @@ fn it_keeps_its_jobs_from_run_to_run_and_shows_the_curl_line() {
     assert!(taken.stderr.contains("--port"), "{taken}");
     assert_eq!(again.interrupt().0, Some(0));
 }
+
+#[test]
+fn a_blueprint_that_is_saved_is_served_and_one_with_a_mistake_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("greeting.yaml");
+    let greeting =
+        |end: &str| format!("blueprint: greeting\nstates:\n  only: {{ start: true, end: {end} }}\n");
+    std::fs::write(&file, greeting("finished")).unwrap();
+    let mut dev =
+        Dev::start(&["--ephemeral", "--no-sample", "--blueprints", &dir.path().display().to_string()]);
+    dev.until("Stop with Ctrl+C");
+    std::fs::write(&file, greeting("failed")).unwrap();
+    dev.until("Reloaded greeting: version 2 instead of 1");
+    std::fs::write(&file, greeting("nowhere")).unwrap();
+    dev.until("The blueprints stay as they are, because of:");
+    let finding = dev.until("greeting.yaml:3:");
+    assert!(finding.contains("error: "), "{finding}");
+    std::fs::remove_file(&file).unwrap();
+    dev.until("Reloaded greeting: served no more");
+    assert_eq!(dev.interrupt().0, Some(0));
+}

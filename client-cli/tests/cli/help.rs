@@ -29,6 +29,7 @@ fn the_help_of_every_command_has_examples() {
         &["blueprint", "show"],
         &["blueprint", "graph"],
         &["blueprint", "check"],
+        &["reload"],
         &["stats"],
         &["dev"],
         &["bench"],

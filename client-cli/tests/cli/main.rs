@@ -17,3 +17,4 @@ mod help;
 mod server;
 mod streams;
 mod submitting;
+mod versions;

@@ -54,6 +54,7 @@ pub struct Script {
     pub workers: Vec<WorkerInfo>,
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
+    pub reload: ReloadConfigResponse,
     /// The error that every call is answered with.
     pub error: Option<(ErrorCode, &'static str)>,
     /// Most jobs in one page, whatever was asked for.
@@ -68,6 +69,7 @@ pub struct Heard {
     pub submitted: Vec<SubmitJobRequest>,
     pub listed: Vec<ListJobsRequest>,
     pub cancelled: Vec<CancelJobRequest>,
+    pub reloads: Vec<ReloadConfigRequest>,
     pub authorization: Vec<Option<String>>,
 }
 
@@ -341,6 +343,12 @@ impl AdminService for Scripted {
     async fn get_stats(&self, request: Request<GetStatsRequest>) -> Answer<GetStatsResponse> {
         self.enter(request).await?;
         Ok(Response::new(self.0.script.lock().unwrap().stats.clone()))
+    }
+
+    async fn reload_config(&self, request: Request<ReloadConfigRequest>) -> Answer<ReloadConfigResponse> {
+        let request = self.enter(request).await?;
+        self.0.heard.lock().unwrap().reloads.push(request);
+        Ok(Response::new(self.0.script.lock().unwrap().reload.clone()))
     }
 }
 

@@ -14,10 +14,11 @@ use avtomatika_proto::{
 pub(super) use self::explanation::explained;
 use super::submission::{self, Draft, invalid};
 use crate::{
-    blueprint::Blueprint,
+    blueprint::{Blueprint, Change, Finding, Severity},
     conductor::{JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
     engine::{Attempt, HistoryEntry, JobStatus},
     json::Json,
+    reload::Reloaded,
     store::ListQuery,
     time::Timestamp,
 };
@@ -268,6 +269,45 @@ pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
         sdk_version: worker.sdk_version.to_string(),
         connected_at: Some(timestamp(view.connected_at)),
         hot_cache: view.hot_cache.iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+/// `dry_run`: what the reload came to is not in force.
+pub(super) fn reloaded(reloaded: Reloaded, dry_run: bool) -> v1::ReloadConfigResponse {
+    match reloaded {
+        Reloaded::Applied { changes, unchanged, warnings } => v1::ReloadConfigResponse {
+            applied: !dry_run,
+            changes: changes.iter().map(change).collect(),
+            unchanged: unchanged as u32,
+            findings: warnings.iter().map(finding).collect(),
+        },
+        Reloaded::Refused(findings) => v1::ReloadConfigResponse {
+            findings: findings.iter().map(finding).collect(),
+            ..Default::default()
+        },
+    }
+}
+
+fn change(change: &Change) -> v1::BlueprintChange {
+    v1::BlueprintChange {
+        name: change.name.to_string(),
+        version: change.after.unwrap_or(0),
+        previous_version: change.before.unwrap_or(0),
+    }
+}
+
+fn finding(finding: &Finding) -> v1::Finding {
+    let severity = match finding.severity {
+        Severity::Error => v1::FindingSeverity::Error,
+        Severity::Warning => v1::FindingSeverity::Warning,
+    };
+    v1::Finding {
+        severity: severity.into(),
+        file: finding.file.clone(),
+        line: finding.at.line as u32,
+        column: finding.at.column as u32,
+        what: finding.what.clone(),
+        cure: finding.cure.clone(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::{conductor::Conductor, metrics::Metrics};
+use crate::{conductor::Conductor, metrics::Metrics, reload::Reload};
 
 pub mod auth;
 mod convert;
@@ -42,6 +42,7 @@ pub mod rest {
     mod jobs;
     mod operate;
     mod query;
+    mod reload;
     mod route;
     mod submit;
 
@@ -65,4 +66,6 @@ pub struct Inside {
     pub metrics: Arc<Metrics>,
     /// Whether to send work here.
     pub readiness: Readiness,
+    /// How the blueprints are read again.
+    pub reload: Reload,
 }

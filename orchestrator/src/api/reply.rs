@@ -42,8 +42,12 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 /// The answer that carries this error.
 pub(super) fn error(error: &ApiError) -> Response {
-    let status = StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    error_with_status(error, status)
+    error_with_status(error, status(error))
+}
+
+/// The HTTP status that this error has.
+pub(super) fn status(error: &ApiError) -> StatusCode {
+    StatusCode::from_u16(error.code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 /// The same with a status of its own, for probes that must answer 503.

@@ -247,6 +247,7 @@ mod tests {
         blueprint::Registry,
         conductor::{self, Settings},
         metrics::Metrics,
+        reload::Reload,
         store::memory::MemoryStore,
         time::SystemClock,
     };
@@ -269,6 +270,7 @@ mod tests {
             conductor::start(store, clock, Arc::new(Registry::default()), settings, metrics.clone()).unwrap();
         let token = Secret::new("t");
         let inside = Inside {
+            reload: Reload::new(running.conductor.clone()),
             conductor: running.conductor,
             auth: Arc::new(Auth::new([("c", &token)], [])),
             metrics: metrics.clone(),

@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use crate::time::Timestamp;
 
 pub mod builder;
+mod catalog;
 mod check;
 mod directory;
 pub mod expr;
@@ -24,6 +25,7 @@ mod states;
 mod work;
 mod yaml;
 
+pub use catalog::Catalog;
 pub use directory::load_dir;
 pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};
@@ -31,7 +33,7 @@ pub use load::{
     BRANCHES_MAX, Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX,
     STATES_MAX, load,
 };
-pub use registry::Registry;
+pub use registry::{Change, Enactment, Registry};
 pub use schema::{Schema, SchemaError};
 
 /// A state machine that jobs follow.

@@ -1,8 +1,8 @@
 //! The blueprints that this orchestrator serves: every version that a job may keep, and the newest of each for new jobs.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use super::Blueprint;
+use super::{Blueprint, Definition};
 
 /// All versions of all blueprints. Immutable; a change makes a new one.
 #[derive(Debug, Default, Clone)]
@@ -10,6 +10,38 @@ pub struct Registry {
     versions: BTreeMap<(Arc<str>, u32), Arc<Blueprint>>,
     newest: BTreeMap<Arc<str>, Arc<Blueprint>>,
     by_endpoint: BTreeMap<Arc<str>, Arc<Blueprint>>,
+}
+
+/// What becomes of a registry when other definitions are to be served.
+#[derive(Debug)]
+pub struct Enactment {
+    /// The registry as it will be.
+    pub registry: Registry,
+    /// The versions that are new in it. They have to be stored before anybody is served by them.
+    pub new_versions: Vec<Arc<Blueprint>>,
+    /// What changes for new jobs, by name.
+    pub changes: Vec<Change>,
+}
+
+/// What changes for new jobs of one blueprint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The version that new jobs took before; `None` when it was not served.
+    pub before: Option<u32>,
+    /// The version that they take from now on; `None` when it is served no more.
+    pub after: Option<u32>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.before, self.after) {
+            (None, Some(after)) => write!(f, "{}: version {after}, served from now on", self.name),
+            (Some(before), Some(after)) => write!(f, "{}: version {after} instead of {before}", self.name),
+            (_, None) => write!(f, "{}: served no more", self.name),
+        }
+    }
 }
 
 impl Registry {
@@ -22,6 +54,50 @@ impl Registry {
             }
             self.newest.insert(blueprint.name.clone(), blueprint);
         }
+    }
+
+    /// The registry in which these definitions are served, and no others. A definition that differs from the latest version of
+    /// its name becomes the next one; every version stays for the jobs that keep it.
+    pub fn enact(&self, definitions: Vec<Definition>) -> Enactment {
+        let mut registry = Self { versions: self.versions.clone(), ..Self::default() };
+        let mut new_versions = Vec::new();
+        for definition in definitions {
+            let latest = registry.latest(definition.name());
+            let blueprint = match latest {
+                Some(latest) if latest.definition == *definition.canonical() => latest.clone(),
+                latest => {
+                    let version = latest.map_or(1, |latest| latest.version + 1);
+                    let blueprint = Arc::new(definition.into_blueprint(version));
+                    new_versions.push(blueprint.clone());
+                    blueprint
+                }
+            };
+            registry.add(blueprint, true);
+        }
+        let changes = self.changes_to(&registry);
+        Enactment { registry, new_versions, changes }
+    }
+
+    fn changes_to(&self, other: &Self) -> Vec<Change> {
+        let version_in = |registry: &Self, name: &str| registry.newest(name).map(|served| served.version);
+        let gone = self.newest.keys().filter(|name| other.newest(name).is_none());
+        let mut changes: Vec<Change> = gone
+            .chain(other.newest.keys())
+            .map(|name| Change {
+                name: name.clone(),
+                before: version_in(self, name),
+                after: version_in(other, name),
+            })
+            .filter(|change| change.before != change.after)
+            .collect();
+        changes.sort_by(|a, b| a.name.cmp(&b.name));
+        changes
+    }
+
+    /// The latest version of this blueprint, served or not.
+    fn latest(&self, name: &str) -> Option<&Arc<Blueprint>> {
+        let name: Arc<str> = Arc::from(name);
+        self.versions.range((name.clone(), 0)..=(name, u32::MAX)).next_back().map(|(_, latest)| latest)
     }
 
     /// This version of this blueprint.
@@ -42,5 +118,58 @@ impl Registry {
     /// What new jobs can be created from, by name.
     pub fn served(&self) -> impl Iterator<Item = &Arc<Blueprint>> {
         self.newest.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blueprint::load;
+
+    fn definition(name: &str, endpoint: &str, end: &str) -> Definition {
+        let text = format!(
+            "blueprint: {name}\nendpoint: {endpoint}\nstates:\n  only: {{ start: true, end: {end} }}\n"
+        );
+        load("test.yaml", &text).unwrap_or_else(|findings| panic!("{findings:?}")).definition
+    }
+
+    fn told(enactment: &Enactment) -> Vec<String> {
+        let shown = |version: Option<u32>| version.map_or("-".to_owned(), |version| version.to_string());
+        let change =
+            |change: &Change| format!("{} {} to {}", change.name, shown(change.before), shown(change.after));
+        enactment.changes.iter().map(change).collect()
+    }
+
+    #[test]
+    fn a_changed_definition_is_the_next_version_and_an_unchanged_one_is_none() {
+        let empty = Registry::default();
+        let first = empty.enact(vec![definition("b", "/b", "finished"), definition("a", "/a", "finished")]);
+        assert_eq!(told(&first), ["a - to 1", "b - to 1"]);
+        let same =
+            first.registry.enact(vec![definition("a", "/a", "finished"), definition("b", "/b", "finished")]);
+        assert_eq!((told(&same).len(), same.new_versions.len()), (0, 0));
+        let changed =
+            first.registry.enact(vec![definition("a", "/a", "failed"), definition("b", "/b", "finished")]);
+        assert_eq!(told(&changed), ["a 1 to 2"]);
+        assert_eq!(changed.new_versions.len(), 1);
+        assert!(changed.registry.version("a", 1).is_some(), "jobs may keep it");
+    }
+
+    #[test]
+    fn a_definition_that_is_gone_is_not_served_and_keeps_its_versions_and_its_numbers() {
+        let both = Registry::default()
+            .enact(vec![definition("a", "/a", "finished"), definition("b", "/b", "finished")])
+            .registry;
+        let without = both.enact(vec![definition("b", "/moved", "finished")]);
+        assert_eq!(told(&without), ["a 1 to -", "b 1 to 2"]);
+        let without = without.registry;
+        assert!(without.newest("a").is_none() && without.at_endpoint("/a").is_none());
+        assert!(without.at_endpoint("/b").is_none(), "an endpoint goes with the version that had it");
+        assert!(without.version("a", 1).is_some());
+        let same_again =
+            without.enact(vec![definition("a", "/a", "finished"), definition("b", "/moved", "finished")]);
+        assert_eq!(told(&same_again), ["a - to 1"]);
+        let other = without.enact(vec![definition("a", "/a", "failed")]);
+        assert_eq!(told(&other), ["a - to 2", "b 2 to -"]);
     }
 }

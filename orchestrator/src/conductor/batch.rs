@@ -12,6 +12,7 @@ use super::{
     view::JobView,
 };
 use crate::{
+    blueprint::{Change, Registry},
     dispatch::Verdict,
     engine::{Effect, Event, Job},
     store::{self, NoticeRecord, SessionRecord},
@@ -61,6 +62,8 @@ pub(super) enum Afterwards {
         records: Vec<NoticeRecord>,
         reply: Reply<Result<Vec<NoticeRecord>, ApiError>>,
     },
+    /// These blueprints may be served: put them in force.
+    Enacted { registry: Arc<Registry>, changes: Vec<Change>, reply: Reply<Result<Vec<Change>, ApiError>> },
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
     /// A large payload is durable: the next one may come in.

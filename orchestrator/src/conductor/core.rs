@@ -24,7 +24,7 @@ use super::{
     watchers::Watchers,
 };
 use crate::{
-    blueprint::Registry,
+    blueprint::{Catalog, Registry},
     dispatch::{Dispatch, Farewell, ToWorker, Verdict},
     engine::{ChildSpec, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
     metrics::Metrics,
@@ -79,7 +79,12 @@ type ClientKey = (Arc<str>, Arc<str>);
 pub(super) struct Core {
     pub store: Arc<dyn Store>,
     pub clock: Arc<dyn Clock>,
+    /// The blueprints in force: every version in it is durable.
     pub blueprints: Arc<Registry>,
+    /// Where everybody else finds them.
+    pub catalog: Catalog,
+    /// The blueprints as last decided, while those are not durable yet.
+    pub enacted: Option<Arc<Registry>>,
     pub settings: Settings,
     pub metrics: Arc<Metrics>,
     pub entropy: Entropy,
@@ -143,6 +148,7 @@ impl Core {
             Request::TakeNotices(reply) => self.take_notices(reply),
             Request::SettleNotice { id, record, reply } => self.settle_notice(id, record, reply),
             Request::Redeliver { client, job_id, id, reply } => self.redeliver(&client, job_id, id, reply),
+            Request::Enact(definitions, reply) => self.enact(definitions, reply),
             Request::Drain(reply) => {
                 self.dispatch.pause();
                 self.draining = Some(reply);
@@ -261,6 +267,9 @@ impl Core {
                     self.redelivered(&before, &records);
                     let _ = reply.send(Ok(records));
                 }
+                Afterwards::Enacted { registry, changes, reply } => {
+                    self.put_in_force(registry, changes, reply)
+                }
                 Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
                 Afterwards::Admitted(admission) => drop(admission),
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
@@ -374,6 +383,11 @@ impl Core {
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Enacted { reply, .. } => {
+                // Whatever was decided later has been undone before.
+                self.enacted = None;
+                let _ = reply.send(Err(full()));
+            }
             Afterwards::Watched { .. } | Afterwards::Admitted(_) | Afterwards::Owed(_) => {}
             Afterwards::NoticeSettled { record, reply } => {
                 self.notice_again(record.id);

@@ -15,7 +15,7 @@ use super::{
     view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
-    blueprint::{Blueprint, Registry},
+    blueprint::{Blueprint, Catalog, Registry},
     engine::{Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission},
     store::{ListQuery, Store, StoreError},
     time::{Clock, Timestamp},
@@ -28,7 +28,7 @@ pub struct Conductor {
     pub(super) mailbox: Mailbox,
     pub(super) store: Arc<dyn Store>,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) blueprints: Arc<Registry>,
+    pub(super) catalog: Catalog,
     pub(super) admissions: Admissions,
     pub(super) webhooks: Option<webhook::Setup>,
     pub(super) notice_news: Arc<Notify>,
@@ -75,9 +75,9 @@ impl Watch {
 }
 
 impl Conductor {
-    /// The blueprints that are served.
-    pub fn blueprints(&self) -> &Arc<Registry> {
-        &self.blueprints
+    /// The blueprints that are served now.
+    pub fn blueprints(&self) -> Arc<Registry> {
+        self.catalog.current()
     }
 
     /// Name of the store.
@@ -114,7 +114,8 @@ impl Conductor {
         admission: Admission,
     ) -> Result<Submitted, ApiError> {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
-        let blueprint = self.blueprints.newest(&name).cloned().ok_or_else(|| self.no_blueprint(&name))?;
+        let blueprints = self.blueprints();
+        let blueprint = blueprints.newest(&name).cloned().ok_or_else(|| no_blueprint(&blueprints, &name))?;
         check_input(&blueprint, &submission)?;
         self.check_webhook(submission.webhook_url.as_deref())?;
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
@@ -319,13 +320,13 @@ impl Conductor {
             Err(_) => Err(ApiError::new(ErrorCode::Internal, "A read of the store did not come to its end")),
         }
     }
+}
 
-    fn no_blueprint(&self, name: &str) -> ApiError {
-        let served: Vec<&str> = self.blueprints.served().map(|blueprint| &*blueprint.name).collect();
-        let shown = &name[..name.floor_char_boundary(64)];
-        ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))
-            .with_hint(format!("Served blueprints: {}.", served.join(", ")))
-    }
+fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
+    let served: Vec<&str> = blueprints.served().map(|blueprint| &*blueprint.name).collect();
+    let shown = &name[..name.floor_char_boundary(64)];
+    ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))
+        .with_hint(format!("Served blueprints: {}.", served.join(", ")))
 }
 
 /// Whether a submission is what its blueprint wants.

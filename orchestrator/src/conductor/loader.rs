@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::book::{Version, bytes_of};
 use crate::{
-    blueprint::Registry,
+    blueprint::{Catalog, Registry},
     dispatch::Place,
     engine::{Job, Offer, offer_again},
     store::{Store, StoreError},
@@ -62,13 +62,13 @@ impl Loader {
 /// Starts the loading thread. It ends when the [`Loader`] is dropped.
 pub(super) fn start(
     store: Arc<dyn Store>,
-    blueprints: Arc<Registry>,
+    catalog: Catalog,
 ) -> Result<(Loader, Loads, JoinHandle<()>), StoreError> {
     let (sender, requests) = std::sync::mpsc::sync_channel::<Vec<Wanted>>(1);
     let (answers, loads) = mpsc::channel(1);
     let body = move || {
         for wanted in requests {
-            if answers.blocking_send(load(&*store, &blueprints, &wanted)).is_err() {
+            if answers.blocking_send(load(&*store, &catalog.current(), &wanted)).is_err() {
                 return;
             }
         }

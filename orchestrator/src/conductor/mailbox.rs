@@ -17,7 +17,7 @@ use super::{
     view::{JobView, LeaseView, Progress, Stats, WorkerView},
 };
 use crate::{
-    blueprint::Blueprint,
+    blueprint::{Blueprint, Change, Definition},
     dispatch::Outbox,
     engine::{Event, JobError, Submission},
     json::Json,
@@ -123,6 +123,8 @@ pub(super) enum Request {
         id: Option<NoticeId>,
         reply: Reply<Result<Vec<NoticeRecord>, ApiError>>,
     },
+    /// Serve these definitions from now on, and no others. The answer is what changed for new jobs.
+    Enact(Vec<Definition>, Reply<Result<Vec<Change>, ApiError>>),
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
 }

@@ -12,6 +12,7 @@ mod book;
 mod clients;
 mod commit;
 mod core;
+mod enact;
 mod explain;
 mod families;
 mod handle;
@@ -31,6 +32,7 @@ use std::{sync::Arc, thread, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::enact::records;
 pub use self::{
     admission::Admission,
     core::Settings,
@@ -53,7 +55,7 @@ use self::{
     mailbox::{Mailbox, Request},
 };
 use crate::{
-    blueprint::Registry,
+    blueprint::{Catalog, Registry},
     metrics::Metrics,
     store::{Store, StoreError},
     time::Clock,
@@ -97,17 +99,18 @@ pub fn start(
     let (mailbox, requests) = Mailbox::new();
     let admissions = Admissions::new();
     let webhooks = settings.webhooks.clone();
-    let core = Core::recover(store.clone(), clock.clone(), blueprints.clone(), settings, metrics.clone())?;
+    let catalog = Catalog::new(blueprints);
+    let core = Core::recover(store.clone(), clock.clone(), catalog.clone(), settings, metrics.clone())?;
     let conductor = Conductor {
         mailbox,
         store: store.clone(),
         clock,
-        blueprints: blueprints.clone(),
+        catalog: catalog.clone(),
         admissions,
         webhooks,
         notice_news: core.notices.news(),
     };
-    let (loader, loads, loading) = loader::start(store.clone(), blueprints)?;
+    let (loader, loads, loading) = loader::start(store.clone(), catalog)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;
     let storage_full = core.storage_full.subscribe();
     let (tell, stopped) = oneshot::channel();

@@ -17,7 +17,7 @@ use super::{
     watchers::Watchers,
 };
 use crate::{
-    blueprint::Registry,
+    blueprint::Catalog,
     dispatch::{Adoption, Dispatch},
     engine::Entropy,
     metrics::Metrics,
@@ -31,7 +31,7 @@ impl Core {
     pub fn recover(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        blueprints: Arc<Registry>,
+        catalog: Catalog,
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
@@ -82,7 +82,9 @@ impl Core {
             draining: None,
             store,
             clock,
-            blueprints,
+            blueprints: catalog.current(),
+            catalog,
+            enacted: None,
             settings,
             metrics,
         })

@@ -19,26 +19,26 @@ use crate::support::{ALICE, BOB, Server, WORKER};
 const UNKNOWN_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// A client's way to the server.
-struct Caller {
+pub struct Caller {
     channel: Channel,
     token: &'static str,
 }
 
 impl Caller {
-    async fn new(server: &Server, token: &'static str) -> Self {
+    pub async fn new(server: &Server, token: &'static str) -> Self {
         let endpoint = tonic::transport::Endpoint::try_from(server.url("")).unwrap();
         Self { channel: endpoint.connect().await.unwrap(), token }
     }
 
-    fn jobs(&self) -> JobServiceClient<Channel> {
+    pub fn jobs(&self) -> JobServiceClient<Channel> {
         JobServiceClient::new(self.channel.clone()).max_encoding_message_size(4 * MESSAGE_BYTES_MAX)
     }
 
-    fn admin(&self) -> AdminServiceClient<Channel> {
+    pub fn admin(&self) -> AdminServiceClient<Channel> {
         AdminServiceClient::new(self.channel.clone())
     }
 
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if !self.token.is_empty() {
             let value = MetadataValue::try_from(format!("Bearer {}", self.token)).unwrap();

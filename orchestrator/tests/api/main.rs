@@ -5,6 +5,7 @@
 
 mod explain;
 mod grpc;
+mod reload;
 mod rest;
 mod retention;
 mod support;

@@ -1,12 +1,12 @@
 //! A running orchestrator, and ways to talk to it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use avtomatika_orchestrator::{
-    Parts,
+    App, Parts,
     api::{Auth, Secret},
     assemble,
-    blueprint::{Definition, load},
+    blueprint::{Definition, load, load_dir},
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     store::{StoreError, memory::MemoryStore},
     time::SystemClock,
@@ -144,6 +144,21 @@ impl Server {
 
     pub async fn start_over(store: Arc<MemoryStore>, drain_timeout: Duration) -> Self {
         let app = assemble(parts(store.clone(), drain_timeout)).unwrap();
+        Self::serve(app, store).await
+    }
+
+    /// Serves what this directory holds.
+    pub async fn start_from(dir: &Path) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let loaded = load_dir(dir).unwrap();
+        let definitions = loaded.into_iter().map(|loaded| loaded.definition).collect();
+        let parts = Parts { definitions, ..parts(store.clone(), Duration::from_secs(5)) };
+        let dir = dir.to_owned();
+        let app = assemble(parts).unwrap().reload_from(move || load_dir(&dir));
+        Self::serve(app, store).await
+    }
+
+    async fn serve(app: App, store: Arc<MemoryStore>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

@@ -30,8 +30,8 @@ impl AdminService for Admin {
         &self,
         _: Request<v1::ListBlueprintsRequest>,
     ) -> Result<Response<v1::ListBlueprintsResponse>, Status> {
-        let served = self.inside.conductor.blueprints().served();
-        let blueprints = served.map(|blueprint| convert::blueprint(blueprint)).collect();
+        let blueprints = self.inside.conductor.blueprints();
+        let blueprints = blueprints.served().map(|blueprint| convert::blueprint(blueprint)).collect();
         Ok(Response::new(v1::ListBlueprintsResponse { blueprints }))
     }
 
@@ -65,5 +65,13 @@ impl AdminService for Admin {
     ) -> Result<Response<v1::GetStatsResponse>, Status> {
         let stats = self.inside.conductor.stats().await?;
         Ok(Response::new(convert::stats(&stats, self.inside.conductor.store_name())))
+    }
+
+    async fn reload_config(
+        &self,
+        request: Request<v1::ReloadConfigRequest>,
+    ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
+        let dry_run = request.into_inner().dry_run;
+        Ok(Response::new(convert::reloaded(self.inside.reload.reload(dry_run).await?, dry_run)))
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    events, explanation, jobs, operate, query,
+    events, explanation, jobs, operate, query, reload,
     route::{self, NoRoute, Route},
     submit,
 };
@@ -39,9 +39,9 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
     let client = inside.auth.client(request.headers())?;
     let blueprints = inside.conductor.blueprints();
     let uri = request.uri().clone();
-    let route = match route::client(request.method(), uri.path(), blueprints) {
+    let route = match route::client(request.method(), uri.path(), &blueprints) {
         Ok(route) => route,
-        Err(NoRoute::UnknownPath) => return Err(route::unknown_path(Some(blueprints))),
+        Err(NoRoute::UnknownPath) => return Err(route::unknown_path(Some(&blueprints))),
         Err(NoRoute::WrongMethod(allow)) => return Ok(wrong_method(allow)),
     };
     match route {
@@ -64,6 +64,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::BlueprintGraph(name) => {
             query::none(&uri).and_then(|()| operate::blueprint_graph(inside, name))
         }
+        Route::Reload => reload::reload(inside, request).await,
         Route::Dashboard => query::none(&uri).map(|()| operate::dashboard(inside))?.await,
     }
 }

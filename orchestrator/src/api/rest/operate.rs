@@ -1,5 +1,7 @@
 //! What the orchestrator runs and knows: workers, blueprints, counts, and the probes that ask for no token.
 
+use std::sync::Arc;
+
 use avtomatika_proto::{ApiError, ErrorCode};
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
@@ -22,14 +24,14 @@ pub(super) async fn workers(inside: &Inside) -> Result<Response, ApiError> {
 }
 
 pub(super) fn blueprints(inside: &Inside) -> Response {
-    let served = inside.conductor.blueprints().served();
+    let blueprints = inside.conductor.blueprints();
     let document: Vec<BlueprintDocument<'_>> =
-        served.map(|blueprint| BlueprintDocument::short(blueprint)).collect();
+        blueprints.served().map(|blueprint| BlueprintDocument::short(blueprint)).collect();
     reply::json(StatusCode::OK, &document)
 }
 
 pub(super) fn blueprint(inside: &Inside, name: &str) -> Result<Response, ApiError> {
-    Ok(reply::json(StatusCode::OK, &BlueprintDocument::whole(find(inside, name)?)))
+    Ok(reply::json(StatusCode::OK, &BlueprintDocument::whole(&*find(inside, name)?)))
 }
 
 pub(super) fn blueprint_graph(inside: &Inside, name: &str) -> Result<Response, ApiError> {
@@ -37,10 +39,10 @@ pub(super) fn blueprint_graph(inside: &Inside, name: &str) -> Result<Response, A
     Ok(text(HeaderValue::from_static("text/vnd.graphviz; charset=utf-8"), dot))
 }
 
-fn find<'a>(inside: &'a Inside, name: &str) -> Result<&'a Blueprint, ApiError> {
+fn find(inside: &Inside, name: &str) -> Result<Arc<Blueprint>, ApiError> {
     let missing =
         || ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {}", quote(name)));
-    Ok(&**inside.conductor.blueprints().newest(name).ok_or_else(missing)?)
+    inside.conductor.blueprints().newest(name).cloned().ok_or_else(missing)
 }
 
 pub(super) async fn dashboard(inside: &Inside) -> Result<Response, ApiError> {

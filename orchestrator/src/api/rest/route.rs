@@ -32,6 +32,7 @@ pub(super) enum Route<'p> {
     BlueprintByName(&'p str),
     BlueprintGraph(&'p str),
     Dashboard,
+    Reload,
 }
 
 /// What the body of a submission is.
@@ -147,6 +148,7 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
     let mut segments = path.split('/').skip(1);
     match (segments.next()?, segments.next(), segments.next(), segments.next()) {
         ("jobs", None, None, None) => return Some(Route::SubmitByName),
+        ("reload", None, None, None) => return Some(Route::Reload),
         ("jobs", Some(id), Some("cancel"), None) => return Some(Route::CancelJob(id)),
         _ => {}
     }
@@ -176,7 +178,7 @@ pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
 
 const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
     GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel, GET /api/workers, GET /api/blueprints, \
-    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard; each also below /api/v1";
+    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; each also below /api/v1";
 
 /// The answer to a method that a path does not have.
 pub(super) fn wrong_method(allow: &str) -> ApiError {
@@ -234,6 +236,8 @@ mod tests {
             ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),
             ("GET", "/api/blueprints/b/graph", "BlueprintGraph(\"b\")"),
             ("GET", "/api/v1/dashboard", "Dashboard"),
+            ("POST", "/api/reload", "Reload"),
+            ("GET", "/api/v1/reload", "405 POST"),
             ("POST", "/api/jobs/xyz", "404"),
             ("POST", "/api/jobs/31c0f6fe-650e-4c67-9a15-641ec32266b7", "404"),
             ("DELETE", "/api/jobs/test", "405 GET, HEAD, POST"),

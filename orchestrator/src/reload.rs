@@ -1,0 +1,106 @@
+//! Reading the blueprints again while the orchestrator runs: all or nothing.
+//!
+//! One file that cannot be used, and everything stays as it is; whoever asked is told all that is wrong. It refuses to know who
+//! asks (a call, a signal, a changed file) and where the blueprints come from.
+
+use std::sync::Arc;
+
+use avtomatika_proto::{ApiError, ErrorCode};
+use tokio::sync::Mutex;
+
+use crate::{
+    blueprint::{Change, Definition, Finding, Loaded},
+    conductor::Conductor,
+};
+
+/// Reads every blueprint that is to be served. May block.
+pub type Source = dyn Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync;
+
+/// The way to a reload. Cheap to clone.
+#[derive(Clone)]
+pub struct Reload {
+    conductor: Conductor,
+    source: Option<Arc<Source>>,
+    /// Held from reading to the answer, so that what was read earlier cannot come into force later.
+    one_at_a_time: Arc<Mutex<()>>,
+}
+
+/// What a reload came to.
+#[derive(Debug)]
+pub enum Reloaded {
+    /// What was read is in force, or would be.
+    Applied {
+        /// What changed for new jobs.
+        changes: Vec<Change>,
+        /// Blueprints that are served as before.
+        unchanged: usize,
+        /// What the loader wants looked at.
+        warnings: Vec<Finding>,
+    },
+    /// Nothing has changed, because of these. Warnings may be among them, and at least one error is.
+    Refused(Vec<Finding>),
+}
+
+impl Reload {
+    /// Without anything to read from: every reload is refused.
+    pub fn new(conductor: Conductor) -> Self {
+        Self { conductor, source: None, one_at_a_time: Arc::default() }
+    }
+
+    /// With this to read from.
+    pub fn from_source(self, source: Arc<Source>) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// Reads the blueprints, and puts them in force unless it is only asked what that would do.
+    ///
+    /// # Errors
+    /// `UNSUPPORTED` when the blueprints of this orchestrator come from nowhere; `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    /// Nothing has changed then.
+    pub async fn reload(&self, dry_run: bool) -> Result<Reloaded, ApiError> {
+        let Some(source) = self.source.clone() else {
+            return Err(ApiError::new(
+                ErrorCode::Unsupported,
+                "This orchestrator reads no blueprint directory",
+            )
+            .with_hint("Start it again with other blueprints."));
+        };
+        let _turn = self.one_at_a_time.lock().await;
+        let read = tokio::task::spawn_blocking(move || source()).await;
+        let loaded = match read {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(findings)) => return Ok(Reloaded::Refused(findings)),
+            Err(_) => {
+                return Err(ApiError::new(
+                    ErrorCode::Internal,
+                    "The blueprints could not be read to the end",
+                ));
+            }
+        };
+        let total = loaded.len();
+        let (definitions, warnings): (Vec<Definition>, Vec<Vec<Finding>>) =
+            loaded.into_iter().map(|loaded| (loaded.definition, loaded.warnings)).unzip();
+        let changes = match dry_run {
+            true => self.conductor.blueprints().enact(definitions).changes,
+            false => self.conductor.enact(definitions).await?,
+        };
+        let unchanged = total - changes.iter().filter(|change| change.after.is_some()).count();
+        Ok(Reloaded::Applied { changes, unchanged, warnings: warnings.into_iter().flatten().collect() })
+    }
+
+    /// A reload that nobody waits for: the log tells what it came to.
+    pub async fn reload_and_log(&self) {
+        match self.reload(false).await {
+            Ok(Reloaded::Applied { changes, unchanged, warnings }) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                tracing::info!("Blueprints reloaded: {} changed, {unchanged} as before", changes.len());
+                changes.iter().for_each(|change| tracing::info!("  - {change}"));
+            }
+            Ok(Reloaded::Refused(findings)) => {
+                tracing::error!("The blueprints stay as they are, because of:");
+                findings.iter().for_each(|finding| tracing::error!("  - {finding}"));
+            }
+            Err(error) => tracing::error!(hint = &*error.hint, "The blueprints stay as they are: {error}"),
+        }
+    }
+}
