@@ -2,6 +2,9 @@
 
 use crate::limits::{NAME_BYTES_MAX, OUTCOME_BYTES_MAX};
 
+/// What the types of tasks begin with that call functions of the orchestrator's own process. No worker may announce one.
+pub const CODE_PREFIX: &str = "code:";
+
 /// Whether this may be a worker's id or a task type: 1 to [`NAME_BYTES_MAX`] characters of `[a-zA-Z0-9._:-]`.
 pub fn is_name(text: &str) -> bool {
     consists_of(text, b"._:-", NAME_BYTES_MAX)

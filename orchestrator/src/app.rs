@@ -1,10 +1,11 @@
 //! The orchestrator as one piece: parts in, a running service out.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
+    task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -12,12 +13,14 @@ use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness},
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
     chores::{self, pruning::Pruning, webhooks::Webhooks},
-    conductor::{self, Conductor, Running, Settings},
+    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Running, Settings},
+    config,
     dispatch::session::WorkerGate,
+    functions::{self, Functions, InvalidFunction},
     metrics::Metrics,
     reload::Reload,
     store::{Batch, BlueprintRecord, Store, StoreError},
-    time::Clock,
+    time::{Clock, SystemClock},
     webhook::Poster,
 };
 
@@ -39,6 +42,32 @@ pub struct Parts {
     pub drain_timeout: Duration,
 }
 
+impl Parts {
+    /// Of this store, with the machine's clock and every limit as it is when nobody says. No blueprints yet, no webhooks, and no
+    /// tokens, so nobody can call from outside: name with `..` what is to be different.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new(store: Arc<dyn Store>) -> io::Result<Self> {
+        Ok(Self {
+            store,
+            clock: Arc::new(SystemClock::new()),
+            definitions: Vec::new(),
+            auth: Auth::new([], []),
+            settings: Settings {
+                max_open_jobs: config::DEFAULT_MAX_OPEN_JOBS,
+                max_workers: config::DEFAULT_MAX_WORKERS,
+                adoption_window: config::DEFAULT_ADOPTION_WINDOW,
+                resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+                webhooks: None,
+                entropy_seed: Settings::fresh_seed()?,
+            },
+            retention: Some(config::DEFAULT_RETENTION),
+            drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
+        })
+    }
+}
+
 /// Why an orchestrator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -58,6 +87,9 @@ pub enum StartError {
         /// The first thing that is wrong with it.
         finding: String,
     },
+    /// A function cannot be had under its name.
+    #[error(transparent)]
+    Function(#[from] InvalidFunction),
 }
 
 /// An orchestrator that has recovered its jobs and waits for a listener.
@@ -65,12 +97,13 @@ pub struct App {
     inside: Inside,
     stopped: oneshot::Receiver<Result<(), StoreError>>,
     storage_full: watch::Receiver<bool>,
+    functions: Functions,
     pruning: Option<Pruning>,
     webhooks: Option<Webhooks>,
     drain_timeout: Duration,
 }
 
-/// Recovers what the store holds and starts the conductor. Nothing is served until [`App::serve`].
+/// Recovers what the store holds and starts the conductor. No work is handed out until [`App::serve`] or [`App::run`].
 ///
 /// # Errors
 /// When the store cannot be used, or holds a blueprint that cannot be loaded.
@@ -90,7 +123,8 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let webhooks = poster.map(deliver);
     let reload = Reload::new(conductor.clone());
     let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default(), reload };
-    Ok(App { inside, stopped, storage_full, pruning, webhooks, drain_timeout })
+    let functions = Functions::default();
+    Ok(App { inside, stopped, storage_full, functions, pruning, webhooks, drain_timeout })
 }
 
 impl App {
@@ -113,18 +147,52 @@ impl App {
         &self.inside.reload
     }
 
-    /// Serves the listener until `shutdown`, then stops in order: no new work, what is in flight is made durable, the workers
-    /// are told to come back, and connections get the drain time to end.
+    /// Has the `code` states of blueprints call these functions. Without one that a blueprint names, its jobs wait there, which
+    /// is said by name when the orchestrator starts to run, and when blueprints are read again.
+    ///
+    /// # Errors
+    /// When a function cannot be had under its name.
+    pub fn with_functions(mut self, functions: Functions) -> Result<Self, StartError> {
+        functions.check()?;
+        self.inside.reload = self.inside.reload.with_functions(functions.clone());
+        self.functions = functions;
+        Ok(self)
+    }
+
+    /// Serves the listener until `shutdown`, then stops in order: no new work, calls of functions get half of the drain time to end,
+    /// what is in flight is made durable, the workers are told to come back, and connections get the drain time to end.
     ///
     /// # Errors
     /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let Self { inside, mut stopped, storage_full, pruning, webhooks, drain_timeout } = self;
-        let gate = WorkerGate::new(inside.conductor.sessions(), inside.auth.clone());
-        let grpc = api::grpc::routes(&inside).add_service(gate.into_service());
+        let gate = WorkerGate::new(self.inside.conductor.sessions(), self.inside.auth.clone());
+        let grpc = api::grpc::routes(&self.inside).add_service(gate.into_service());
         let closing = CancellationToken::new();
-        let api = Api::new(inside.clone(), grpc);
-        let serving = tokio::spawn(api::serve(listener, api, closing.clone(), drain_timeout));
+        let api = Api::new(self.inside.clone(), grpc);
+        let serving = tokio::spawn(api::serve(listener, api, closing.clone(), self.drain_timeout));
+        self.work(Some(serving), closing, shutdown).await
+    }
+
+    /// Runs without a listener until `shutdown`, then stops in order: for a process that submits jobs by
+    /// [`App::conductor`] and does their work in functions.
+    ///
+    /// # Errors
+    /// The same as of [`App::serve`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        self.work(None, CancellationToken::new(), shutdown).await
+    }
+
+    async fn work(
+        self,
+        serving: Option<JoinHandle<()>>,
+        closing: CancellationToken,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
+        let Self { inside, mut stopped, storage_full, functions, pruning, webhooks, drain_timeout } = self;
+        for warning in functions.missing(&inside.conductor.blueprints()) {
+            tracing::warn!("{warning}");
+        }
+        let hosting = functions::start(functions, inside.conductor.sessions(), drain_timeout / 2);
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
         let mut at_work = Vec::new();
@@ -133,6 +201,9 @@ impl App {
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {
                 inside.readiness.set(Phase::Draining);
+                if let Some(hosting) = hosting {
+                    hosting.drain().await;
+                }
                 let drained = async {
                     inside.conductor.drain().await;
                     (&mut stopped).await
@@ -148,16 +219,18 @@ impl App {
         closing.cancel();
         let outcome = outcome
             .unwrap_or_else(|_| Err(StoreError::Failed { reason: "the conductor has panicked".into() }));
-        match outcome {
-            Ok(()) => {
-                let _ = serving.await;
+        match (&outcome, serving) {
+            // Nothing more can be promised to anybody: the sooner the process ends, the sooner it can recover.
+            (Err(_), serving) => serving.iter().for_each(JoinHandle::abort),
+            (Ok(()), serving) => {
+                if let Some(serving) = serving {
+                    let _ = serving.await;
+                }
                 // They hold the store, which others may open once we have stopped.
                 for chore in at_work {
                     let _ = tokio::time::timeout(drain_timeout, chore).await;
                 }
             }
-            // Nothing more can be promised to anybody: the sooner the process ends, the sooner it can recover.
-            Err(_) => serving.abort(),
         }
         outcome
     }

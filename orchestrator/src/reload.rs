@@ -11,6 +11,7 @@ use tokio::sync::Mutex;
 use crate::{
     blueprint::{Change, Definition, Finding, Loaded},
     conductor::Conductor,
+    functions::Functions,
 };
 
 /// Reads every blueprint that is to be served. May block.
@@ -21,6 +22,7 @@ pub type Source = dyn Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync;
 pub struct Reload {
     conductor: Conductor,
     source: Option<Arc<Source>>,
+    functions: Functions,
     /// Held from reading to the answer, so that what was read earlier cannot come into force later.
     one_at_a_time: Arc<Mutex<()>>,
 }
@@ -44,7 +46,12 @@ pub enum Reloaded {
 impl Reload {
     /// Without anything to read from: every reload is refused.
     pub fn new(conductor: Conductor) -> Self {
-        Self { conductor, source: None, one_at_a_time: Arc::default() }
+        Self { conductor, source: None, functions: Functions::default(), one_at_a_time: Arc::default() }
+    }
+
+    /// With these functions, so that a blueprint which calls others is warned of.
+    pub fn with_functions(self, functions: Functions) -> Self {
+        Self { functions, ..self }
     }
 
     /// With this to read from.
@@ -80,12 +87,17 @@ impl Reload {
         let total = loaded.len();
         let (definitions, warnings): (Vec<Definition>, Vec<Vec<Finding>>) =
             loaded.into_iter().map(|loaded| (loaded.definition, loaded.warnings)).unzip();
-        let changes = match dry_run {
-            true => self.conductor.blueprints().enact(definitions).changes,
-            false => self.conductor.enact(definitions).await?,
+        let (changes, registry) = match dry_run {
+            true => {
+                let enactment = self.conductor.blueprints().enact(definitions);
+                (enactment.changes, Arc::new(enactment.registry))
+            }
+            false => (self.conductor.enact(definitions).await?, self.conductor.blueprints()),
         };
         let unchanged = total - changes.iter().filter(|change| change.after.is_some()).count();
-        Ok(Reloaded::Applied { changes, unchanged, warnings: warnings.into_iter().flatten().collect() })
+        let missing = self.functions.missing(&registry);
+        let warnings = warnings.into_iter().flatten().chain(missing).collect();
+        Ok(Reloaded::Applied { changes, unchanged, warnings })
     }
 
     /// A reload that nobody waits for: the log tells what it came to.

@@ -174,7 +174,7 @@ async fn what_a_worker_says_of_itself_is_checked() {
     let mut wire = Wire::new(&stack, WORKER_TOKEN).await;
     let task = |name: &str| v1::SupportedTask { r#type: name.into() };
     let long = "x".repeat(200);
-    let cases: [(&str, v1::RegisterWorkerRequest); 8] = [
+    let cases: [(&str, v1::RegisterWorkerRequest); 10] = [
         ("no task types", v1::RegisterWorkerRequest { supported_tasks: vec![], ..worker("w") }),
         (
             "a task type with a space",
@@ -183,6 +183,14 @@ async fn what_a_worker_says_of_itself_is_checked() {
         (
             "too many task types",
             v1::RegisterWorkerRequest { supported_tasks: vec![task("a"); 300], ..worker("w") },
+        ),
+        (
+            "a function of the orchestrator's own process",
+            v1::RegisterWorkerRequest { supported_tasks: vec![task("a"), task("code:b")], ..worker("w") },
+        ),
+        (
+            "the name of those functions",
+            v1::RegisterWorkerRequest { worker_id: "in-process".into(), ..worker("w") },
         ),
         ("no slots", v1::RegisterWorkerRequest { max_concurrent_tasks: 0, ..worker("w") }),
         ("too many slots", v1::RegisterWorkerRequest { max_concurrent_tasks: u32::MAX, ..worker("w") }),

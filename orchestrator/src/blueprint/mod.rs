@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use avtomatika_proto::names::CODE_PREFIX;
 use indexmap::IndexMap;
 
 use crate::time::Timestamp;
@@ -293,6 +294,13 @@ impl Over {
     }
 }
 
+impl TaskWork {
+    /// The function of the orchestrator's own process that does the work, if it is not a worker's.
+    pub fn function(&self) -> Option<&str> {
+        self.task_type.strip_prefix(CODE_PREFIX)
+    }
+}
+
 impl Branch {
     fn task_type(&self) -> Option<&Arc<str>> {
         match self {
@@ -357,6 +365,12 @@ impl Blueprint {
         types.sort();
         types.dedup();
         types
+    }
+
+    /// Functions of the orchestrator's own process that the blueprint calls, sorted, each once.
+    pub fn functions(&self) -> Vec<Arc<str>> {
+        let types = self.task_types();
+        types.iter().filter_map(|task_type| task_type.strip_prefix(CODE_PREFIX)).map(Arc::from).collect()
     }
 }
 

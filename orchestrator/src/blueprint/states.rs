@@ -42,8 +42,9 @@ pub struct Link {
 }
 
 /// The keys that make a state what it is, each with the others that such a state may have.
-const KINDS: [(&str, &[&str]); 9] = [
+const KINDS: [(&str, &[&str]); 10] = [
     ("task", &["on", "catch"]),
+    ("code", &["on", "catch"]),
     ("map", &["on"]),
     ("run", &["on"]),
     ("choice", &["else"]),
@@ -174,7 +175,7 @@ impl Reader {
     fn kind(&mut self, kind: &Entry, state: Reading<'_, '_>) -> Option<StateKind> {
         let node = &kind.value;
         match kind.key.as_str() {
-            "task" => self.task(node, state).map(StateKind::Task),
+            key @ ("task" | "code") => self.task(key, node, state).map(StateKind::Task),
             "map" => self.fan_out(node, state).map(StateKind::Map),
             "run" => self.run(node, state).map(StateKind::Run),
             "choice" => self.choice(node, state).map(StateKind::Choice),
@@ -200,10 +201,11 @@ impl Reader {
                     let fault = format!("`{key}` does not belong to {} state", with_article(kind));
                     (fault, transitions_of(kind).to_owned())
                 }
-                Some("task")
+                Some(kind @ ("task" | "code"))
                     if ["output", "result_schema", "params", "timeout", "retry"].contains(&&*key) =>
                 {
-                    (format!("`{key}` stands beside the task of {what}"), "write it under `task`".to_owned())
+                    let fault = format!("`{key}` stands beside the {kind} of {what}");
+                    (fault, format!("write it under `{kind}`"))
                 }
                 _ => (
                     format!("unknown key `{key}` in {what}"),
@@ -355,6 +357,7 @@ impl Reader {
 fn transitions_of(kind: &str) -> &'static str {
     match kind {
         "task" => "write the transitions of a task under `on` and `catch`",
+        "code" => "write the transitions of a code state under `on` and `catch`",
         "choice" => "write the transitions of a choice as `when`, `next` and `else`",
         "pass" => "write the transition of a pass state as `next`",
         "wait" => "write the transition of a wait state as `next`",

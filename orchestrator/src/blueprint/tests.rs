@@ -8,7 +8,7 @@ use super::*;
 
 const SEED: &str = include_str!("../../../examples/blueprints/test_workflow.yaml");
 
-mod kinds;
+pub mod kinds;
 
 /// What the loader has to say about a text, one finding a line.
 fn findings(text: &str) -> String {
@@ -258,12 +258,12 @@ fn there_is_exactly_one_start() {
 fn a_state_has_exactly_one_kind() {
     check_states(
         "  a: { start: true }",
-        "f:3:3: error: state `a` has no kind; give it one of `task`, `map`, `run`, `choice`, `pass`, `wait`, `event`, `approval`, `end`",
+        "f:3:3: error: state `a` has no kind; give it one of `task`, `code`, `map`, `run`, `choice`, `pass`, `wait`, `event`, `approval`, `end`",
     );
     check_states(
         "  a: { start: true, tsak: { type: t }, on: { success: done } }",
         "
-        f:3:3: error: state `a` has no kind; give it one of `task`, `map`, `run`, `choice`, `pass`, `wait`, `event`, `approval`, `end`
+        f:3:3: error: state `a` has no kind; give it one of `task`, `code`, `map`, `run`, `choice`, `pass`, `wait`, `event`, `approval`, `end`
         f:3:21: error: unknown key `tsak` in state `a`; did you mean `task`?
         ",
     );

@@ -1,17 +1,21 @@
-//! The grammar of states in which somebody works: `task`, `run` and `map`.
+//! The grammar of states in which somebody works: `task`, `code`, `run` and `map`.
 //!
-//! What a worker is asked to do and which blueprint is run are spelled the same way in a state of their own and in the branches of
-//! a map. How long a child or a branch takes is its own business.
+//! What a worker or a function is asked to do and which blueprint is run are spelled the same way in a state of their own and in the
+//! branches of a map. A function is asked as a worker would be, for a type of task that no worker can have. How long a child or a branch takes is its own business.
 
 use std::sync::Arc;
 
-use avtomatika_proto::limits::{NAME_BYTES_MAX, OUTCOME_BYTES_MAX};
+use avtomatika_proto::{
+    limits::{NAME_BYTES_MAX, OUTCOME_BYTES_MAX},
+    names::CODE_PREFIX,
+};
 use serde_json::{Map, Value, json};
 
 use super::{
     Branch, MapState, Over, RetryPolicy, RunState, RunWork, TaskState, TaskWork, Template, Tolerance,
     Transitions,
     expr::Place,
+    finding::shown,
     load::{BRANCHES_MAX, MAX_RETRIES_MAX, MULTIPLIER_MAX},
     reader::{Members, Reader, duration_text, literal},
     states::{Outcomes, Reading},
@@ -46,25 +50,27 @@ const OUTCOMES_OF_MAP: Outcomes = Outcomes {
     cure: "say where a success leads, as in `on: { success: gather, failure: failed }`",
 };
 
+/// What a branch of a map may do.
+const BRANCH_KINDS: [&str; 3] = ["task", "code", "run"];
+
 /// A piece of a state with its canonical form.
 type WithForm<T> = (T, Map<String, Value>);
 
 impl Reader {
     // ---- Tasks ----
 
-    pub fn task(&mut self, node: &Node, mut state: Reading<'_, '_>) -> Option<TaskState> {
+    /// A `task` or a `code` state, as `key` says.
+    pub fn task(&mut self, key: &str, node: &Node, mut state: Reading<'_, '_>) -> Option<TaskState> {
         // Transitions are read even if the task is wrong, so that what they lead to is not called unreachable.
         let on = self.outcomes(&mut state, &OUTCOMES_OF_TASK);
         let catch = self.catch(&mut state);
-        let what = format!("the task of {}", state.members.what);
-        let keys = ["type", "params", "timeout", "retry", "result_schema", "output"];
-        let task = self.members(node, &what, &keys)?;
-        let work = self.task_work(&task, Place::Common);
+        let task = self.asked(key, node, &state.members.what, true)?;
+        let work = self.work(key, node, &task, Place::Common);
         let output = self.output(&task);
         let ((work, mut form), (output, output_form)) = (work?, output?);
         form.extend(output_form.map(|output| ("output".to_owned(), output)));
         let task = TaskState { work, output, catch: catch?, on: on? };
-        state.form.insert("task".to_owned(), Value::Object(form));
+        state.form.insert(key.to_owned(), Value::Object(form));
         state.form.insert("on".to_owned(), json!(task.on));
         if !task.catch.is_empty() {
             state.form.insert("catch".to_owned(), json!(task.catch));
@@ -72,14 +78,56 @@ impl Reader {
         Some(task)
     }
 
-    /// What a worker is asked to do. In a branch, the params are an object: they are what the branch is made with.
-    fn task_work(&mut self, task: &Members<'_>, place: Place) -> Option<WithForm<TaskWork>> {
-        let task_type = task
-            .required(self, "type", "say what a worker must serve, as in `type: process_data`")
-            .and_then(|node| {
-                let text = self.text(node, "a task's type")?;
-                self.checked(text, node.at, "a task's type", NAME_BYTES_MAX, "._:-")
-            });
+    /// The members of a `task` or `code`.
+    fn asked<'n>(&mut self, key: &str, node: &'n Node, of: &str, has_output: bool) -> Option<Members<'n>> {
+        let what = format!("the {key} of {of}");
+        if key == "code" && matches!(node.value, Yaml::Text(_)) {
+            // `code: name` names a function and says nothing else.
+            return Some(Members { at: node.at, what, entries: &[] });
+        }
+        let name = if key == "code" { "function" } else { "type" };
+        let keys = [name, "params", "timeout", "retry", "result_schema", "output"];
+        self.members(node, &what, if has_output { &keys } else { &keys[..5] })
+    }
+
+    fn task_type(&mut self, task: &Members<'_>) -> Option<Arc<str>> {
+        let node = task.required(self, "type", "say what a worker must serve, as in `type: process_data`")?;
+        let text = self.text(node, "a task's type")?;
+        if let Some(function) = text.strip_prefix(CODE_PREFIX) {
+            self.findings.error(
+                node.at,
+                format!("the type `{}` belongs to functions and not to workers", shown(text)),
+                format!("write `code: {}` instead of `task`", shown(function)),
+            );
+            return None;
+        }
+        self.checked(text, node.at, "a task's type", NAME_BYTES_MAX, "._:-")
+    }
+
+    /// The type of the task that calls a function.
+    fn function_type(&mut self, node: &Node, code: &Members<'_>) -> Option<Arc<str>> {
+        let node = match &node.value {
+            Yaml::Text(_) => node,
+            _ => code.required(self, "function", "name it, as in `function: count_words`")?,
+        };
+        let text = self.text(node, "a function's name")?;
+        let bytes_max = NAME_BYTES_MAX - CODE_PREFIX.len();
+        let name = self.checked(text, node.at, "a function's name", bytes_max, "._-")?;
+        Some(Arc::from(format!("{CODE_PREFIX}{name}")))
+    }
+
+    /// What a worker or a function is asked to do. In a branch, the params are an object: they are what the branch is made with.
+    fn work(
+        &mut self,
+        key: &str,
+        node: &Node,
+        task: &Members<'_>,
+        place: Place,
+    ) -> Option<WithForm<TaskWork>> {
+        let task_type = match key {
+            "code" => self.function_type(node, task),
+            _ => self.task_type(task),
+        };
         let params_form = task.value("params").map_or_else(|| json!({}), Node::to_json);
         let params = match task.value("params") {
             Some(node) => self.template(node, place),
@@ -105,7 +153,10 @@ impl Reader {
             result_schema: result_schema?,
         };
         let mut form = Map::new();
-        form.insert("type".to_owned(), json!(work.task_type));
+        match work.function() {
+            Some(function) => form.insert("function".to_owned(), json!(function)),
+            None => form.insert("type".to_owned(), json!(work.task_type)),
+        };
         form.insert("params".to_owned(), params_form);
         form.insert("timeout".to_owned(), json!(duration_text(work.timeout)));
         form.insert("retry".to_owned(), retry_form(&work.retry));
@@ -251,7 +302,7 @@ impl Reader {
     pub fn fan_out(&mut self, node: &Node, mut state: Reading<'_, '_>) -> Option<MapState> {
         let on = self.outcomes(&mut state, &OUTCOMES_OF_MAP);
         let what = format!("the map of {}", state.members.what);
-        let keys = ["over", "task", "run", "branches", "max_parallel", "tolerate"];
+        let keys = ["over", "task", "code", "run", "branches", "max_parallel", "tolerate"];
         let map = self.members(node, &what, &keys)?;
         let over = match (map.entry("over"), map.entry("branches")) {
             (Some(over), None) => self.each(&over.value, &map),
@@ -334,7 +385,7 @@ impl Reader {
 
     /// Different works side by side.
     fn named_branches(&mut self, node: &Node, map: &Members<'_>) -> Option<WithForm<Over>> {
-        for stray in ["task", "run"].into_iter().filter_map(|key| map.entry(key)) {
+        for stray in BRANCH_KINDS.into_iter().filter_map(|key| map.entry(key)) {
             self.findings.error(
                 stray.key_at,
                 format!("`{}` stands beside the branches of {}", stray.key, map.what),
@@ -357,7 +408,7 @@ impl Reader {
             .map(|entry| {
                 let name = self.checked(&entry.key, entry.key_at, "a branch's name", NAME_BYTES_MAX, "._-");
                 let what = format!("branch `{}` of {}", entry.key, map.what);
-                let members = self.members(&entry.value, &what, &["task", "run"])?;
+                let members = self.members(&entry.value, &what, &BRANCH_KINDS)?;
                 let (branch, form) = self.one_branch(&members, Place::Common)?;
                 forms.insert(entry.key.clone(), Value::Object(form));
                 Some((name?, branch))
@@ -369,34 +420,35 @@ impl Reader {
         Some((Over::Named(branches), form))
     }
 
-    /// The `task` or `run` among these members.
+    /// What a branch with these members does.
     fn one_branch(&mut self, members: &Members<'_>, place: Place) -> Option<WithForm<Branch>> {
-        const CURE: &str = "give it one `task` or one `run`";
-        let (key, branch, form) = match (members.entry("task"), members.entry("run")) {
-            (Some(task), None) => {
-                let what = format!("the task of {}", members.what);
-                let keys = ["type", "params", "timeout", "retry", "result_schema"];
-                let task = self.members(&task.value, &what, &keys)?;
+        const CURE: &str = "give it one `task`, one `code` or one `run`";
+        let mut kinds = BRANCH_KINDS.into_iter().filter_map(|key| members.entry(key));
+        let (kind, second) = (kinds.next(), kinds.next());
+        let Some(kind) = kind else {
+            self.findings.error(members.at, format!("{} does nothing", members.what), CURE);
+            return None;
+        };
+        if let Some(second) = second {
+            let fault = format!("{} has both a `{}` and a `{}`", members.what, kind.key, second.key);
+            self.findings.error(second.key_at, fault, CURE);
+            return None;
+        }
+        let (key, node) = (kind.key.as_str(), &kind.value);
+        let (branch, form) = match key {
+            "run" => {
+                let what = format!("the run of {}", members.what);
+                let run = self.members(node, &what, &["blueprint", "input"])?;
+                let (work, form) = self.run_work(&run, place)?;
+                (Branch::Run(work), form)
+            }
+            _ => {
+                let task = self.asked(key, node, &members.what, false)?;
                 if let Some(params) = task.value("params") {
                     self.object(params, "the params of a branch", place)?;
                 }
-                let (work, form) = self.task_work(&task, place)?;
-                ("task", Branch::Task(work), form)
-            }
-            (None, Some(run)) => {
-                let what = format!("the run of {}", members.what);
-                let run = self.members(&run.value, &what, &["blueprint", "input"])?;
-                let (work, form) = self.run_work(&run, place)?;
-                ("run", Branch::Run(work), form)
-            }
-            (Some(_), Some(run)) => {
-                let fault = format!("{} has both a `task` and a `run`", members.what);
-                self.findings.error(run.key_at, fault, CURE);
-                return None;
-            }
-            (None, None) => {
-                self.findings.error(members.at, format!("{} does nothing", members.what), CURE);
-                return None;
+                let (work, form) = self.work(key, node, &task, place)?;
+                (Branch::Task(work), form)
             }
         };
         let mut outer = Map::new();

@@ -136,3 +136,16 @@ pub struct SubmitRequest {
     /// How long to hold the answer for the end of the job; zero answers when it is accepted.
     pub wait: Duration,
 }
+
+impl SubmitRequest {
+    /// A job of this blueprint with this input, and nothing else asked for.
+    pub fn of(blueprint: &str, initial_data: Json) -> Self {
+        Self {
+            blueprint: Arc::from(blueprint),
+            submission: crate::engine::Submission::of(initial_data),
+            idempotency_key: None,
+            delay: None,
+            wait: Duration::ZERO,
+        }
+    }
+}

@@ -19,7 +19,7 @@ use avtomatika_proto::{
         OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX, WORKER_SLOTS_MAX,
         WORKER_TASK_TYPES_MAX,
     },
-    names::{is_name, is_outcome},
+    names::{CODE_PREFIX, is_name, is_outcome},
     outcome, task_error,
     v1::{self, orchestrator_message::Message as Down, worker_message::Message as Up},
     wire_time,
@@ -33,6 +33,7 @@ use crate::{
     api::auth::Auth,
     conductor::{Admission, FromWorker, OpenStream, Progress, Sessions, WorkerResult},
     engine::JobError,
+    functions,
     json::Json,
     store::WorkerRecord,
 };
@@ -357,6 +358,7 @@ fn worker_record(request: v1::RegisterWorkerRequest) -> Result<WorkerRecord, Api
     if supported_tasks.iter().any(|task| !is_name(&task.r#type)) {
         return Err(not_a_name("supported_tasks.type"));
     }
+    check_reserved(&request)?;
     if !(1..=WORKER_SLOTS_MAX).contains(max_concurrent_tasks) {
         return Err(invalid(format!("max_concurrent_tasks must be 1 to {WORKER_SLOTS_MAX}")));
     }
@@ -375,6 +377,24 @@ fn worker_record(request: v1::RegisterWorkerRequest) -> Result<WorkerRecord, Api
         hostname: Arc::from(cut(&request.hostname, LABEL_VALUE_BYTES_MAX)),
         sdk_version: Arc::from(cut(&request.sdk_version, LABEL_VALUE_BYTES_MAX)),
     })
+}
+
+/// The functions of this process are called here and nowhere else.
+fn check_reserved(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
+    if request.worker_id == functions::WORKER_ID {
+        return Err(invalid(format!(
+            "worker_id {:?} is the name of the orchestrator's own functions; choose another",
+            functions::WORKER_ID
+        )));
+    }
+    match request.supported_tasks.iter().find(|task| task.r#type.starts_with(CODE_PREFIX)) {
+        None => Ok(()),
+        Some(task) => Err(invalid(format!(
+            "supported_tasks: {:?} is a function of the orchestrator's own process, which no worker can serve; types that begin \
+             with {CODE_PREFIX:?} are reserved",
+            task.r#type
+        ))),
+    }
 }
 
 fn check_marks(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {

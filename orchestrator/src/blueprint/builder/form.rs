@@ -27,6 +27,12 @@ impl Form {
         self
     }
 
+    /// With these too.
+    pub fn and(mut self, more: Form) -> Self {
+        self.0.extend(more.0);
+        self
+    }
+
     /// With this map, unless it is empty.
     pub fn with_form(self, key: &str, form: Form) -> Self {
         if form.0.is_empty() { self } else { self.with_node(key, form.into_node()) }

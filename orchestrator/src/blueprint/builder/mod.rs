@@ -3,6 +3,9 @@
 //! The builder puts together what a file would say, and the loader reads it: so a blueprint that was built and one that was
 //! written are the same version when they mean the same, and a mistake gets the same finding. It has no rules of its own.
 //!
+//! Expressions and templates are spelled as in a file: `"${initial_data.url}"` in a value, `state_history.total > 10` as a
+//! condition.
+//!
 //! ```
 //! use std::time::Duration;
 //! use avtomatika_orchestrator::blueprint::{Blueprint, builder::{choice, failed, finished, task}};
@@ -28,16 +31,23 @@
 mod form;
 mod place;
 mod states;
+mod work;
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use self::{form::Form, place::Ways};
+use serde_json::Value;
+
+use self::{form::Form, place::Ways, work::retry_form};
 pub use self::{
     form::StateForm,
-    states::{Choice, EndForm, Pass, Task, choice, failed, finished, pass, task},
+    states::{
+        Approval, Choice, End, Event, Pass, Wait, approval, choice, event, failed, finished, pass, wait,
+        wait_until,
+    },
+    work::{Branch, Map, Run, Task, code, map_each, map_named, run, task},
 };
 use super::{
-    Blueprint, Definition, Finding, Severity,
+    Blueprint, Definition, Finding, RetryPolicy, Severity,
     finding::{Findings, Position},
     load::{CURE_TOO_LARGE, FILE_BYTES_MAX, Loaded, load_tree, too_large},
 };
@@ -48,6 +58,7 @@ use super::{
 pub struct BlueprintBuilder {
     name: String,
     top: Form,
+    defaults: Form,
     states: Form,
 }
 
@@ -72,7 +83,7 @@ impl Blueprint {
     pub fn builder(name: impl Into<String>) -> BlueprintBuilder {
         let name = name.into();
         let top = Form::default().with("blueprint", name.clone());
-        BlueprintBuilder { name, top, states: Form::default() }
+        BlueprintBuilder { name, top, defaults: Form::default(), states: Form::default() }
     }
 }
 
@@ -86,6 +97,24 @@ impl BlueprintBuilder {
     /// Moves that one job may make; without it [`Blueprint::MAX_TRANSITIONS_DEFAULT`].
     pub fn max_transitions(mut self, max_transitions: u32) -> Self {
         self.top = self.top.with("max_transitions", max_transitions);
+        self
+    }
+
+    /// What the initial data of a job must be like: a JSON Schema.
+    pub fn input_schema(mut self, schema: impl Into<Value>) -> Self {
+        self.top = self.top.with("input_schema", schema);
+        self
+    }
+
+    /// How long an attempt may run whose state does not say; without it [`Blueprint::TASK_TIMEOUT_DEFAULT`].
+    pub fn default_timeout(mut self, timeout: Duration) -> Self {
+        self.defaults = self.defaults.with_span("timeout", timeout);
+        self
+    }
+
+    /// What happens after a failed attempt whose state does not say; without it the default of [`RetryPolicy`].
+    pub fn default_retry(mut self, policy: RetryPolicy) -> Self {
+        self.defaults = self.defaults.with_form("retry", retry_form(&policy));
         self
     }
 
@@ -119,7 +148,8 @@ impl BlueprintBuilder {
     /// # Errors
     /// All that a file which says the same would be refused for.
     pub fn check(self) -> Result<Loaded, Unsound> {
-        let mut tree = self.top.with_node("states", self.states.into_node()).into_node();
+        let top = self.top.with_form("defaults", self.defaults);
+        let mut tree = top.with_node("states", self.states.into_node()).into_node();
         let file = format!("blueprint {}", self.name);
         let ways = Ways::through(&mut tree);
         let told = |findings: Vec<Finding>| findings.into_iter().map(|finding| ways.tell(finding)).collect();

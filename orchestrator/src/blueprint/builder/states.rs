@@ -1,25 +1,10 @@
-//! The kinds of states, each with the words that belong to it.
-//!
-//! Expressions and templates are written as in a file: `"${initial_data.url}"` in a value, `state_history.total > 10` as a
-//! condition.
+//! States that move a job or let it wait, each with the words that belong to it.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
-    super::RetryPolicy,
-    form::{Form, StateForm},
-};
-
-/// A state that asks a worker for a piece of work of this type.
-pub fn task(task_type: impl Into<String>) -> Task {
-    Task {
-        task: Form::default().with("type", task_type.into()),
-        params: Form::default(),
-        on: Form::default(),
-    }
-}
+use super::form::{Form, StateForm};
 
 /// A state that goes on at the first condition that holds.
 pub fn choice() -> Choice {
@@ -31,66 +16,35 @@ pub fn pass() -> Pass {
     Pass { set: Form::default(), rest: Form::default() }
 }
 
+/// A state that waits for so long, from the moment at which it is entered.
+pub fn wait(span: Duration) -> Wait {
+    Wait(Form::default().with_span("wait", span))
+}
+
+/// A state that waits until this time: RFC 3339, or a `${…}` that gives a time, a span such as `10m`, or a number of seconds.
+pub fn wait_until(time: impl Into<String>) -> Wait {
+    let until = Form::default().with("until", time.into());
+    Wait(Form::default().with_node("wait", until.into_node()))
+}
+
+/// A state that waits for a signal of this name, which may hold expressions in `${…}`.
+pub fn event(name: impl Into<String>) -> Event {
+    Event { event: Form::default().with("name", name.into()), on: Form::default() }
+}
+
+/// A state that waits for a human's decision.
+pub fn approval() -> Approval {
+    Approval { approval: Form::default(), on: Form::default() }
+}
+
 /// A state that ends the job well.
-pub fn finished() -> EndForm {
-    EndForm(Form::default().with("end", "finished"))
+pub fn finished() -> End {
+    End(Form::default().with("end", "finished"))
 }
 
 /// A state that ends the job badly.
-pub fn failed() -> EndForm {
-    EndForm(Form::default().with("end", "failed"))
-}
-
-/// See [`task`].
-#[derive(Debug, Clone)]
-#[must_use = "add it to a blueprint"]
-pub struct Task {
-    task: Form,
-    params: Form,
-    on: Form,
-}
-
-impl Task {
-    /// One of the params that the handler is given.
-    pub fn param(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.params = self.params.with(key, value);
-        self
-    }
-
-    /// How long one attempt may run; without it [`Blueprint::TASK_TIMEOUT_DEFAULT`](super::Blueprint::TASK_TIMEOUT_DEFAULT).
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.task = self.task.with_span("timeout", timeout);
-        self
-    }
-
-    /// What happens after a failed attempt; without it the default of [`RetryPolicy`].
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        let retry = Form::default()
-            .with("max_retries", policy.max_retries)
-            .with_span("initial_delay", policy.initial_delay)
-            .with_span("max_delay", policy.max_delay)
-            .with("multiplier", policy.multiplier);
-        self.task = self.task.with_form("retry", retry);
-        self
-    }
-
-    /// One attempt and no more.
-    pub fn no_retry(self) -> Self {
-        self.retry(RetryPolicy { max_retries: 0, ..RetryPolicy::default() })
-    }
-
-    /// The next state after an outcome: `success`, `failure`, `timeout`, `cancelled`, or a word of the worker's own.
-    pub fn on(mut self, outcome: impl Into<String>, next: impl Into<String>) -> Self {
-        self.on = self.on.with(outcome, next.into());
-        self
-    }
-}
-
-impl From<Task> for StateForm {
-    fn from(state: Task) -> Self {
-        let task = state.task.with_form("params", state.params);
-        StateForm(Form::default().with_node("task", task.into_node()).with_form("on", state.on))
-    }
+pub fn failed() -> End {
+    End(Form::default().with("end", "failed"))
 }
 
 /// See [`choice`].
@@ -149,13 +103,106 @@ impl From<Pass> for StateForm {
     }
 }
 
+/// See [`wait`] and [`wait_until`].
+#[derive(Debug, Clone)]
+#[must_use = "add it to a blueprint"]
+pub struct Wait(Form);
+
+impl Wait {
+    /// The next state.
+    pub fn then(self, next: impl Into<String>) -> Self {
+        Self(self.0.with("next", next.into()))
+    }
+}
+
+impl From<Wait> for StateForm {
+    fn from(state: Wait) -> Self {
+        StateForm(state.0)
+    }
+}
+
+/// See [`event`].
+#[derive(Debug, Clone)]
+#[must_use = "add it to a blueprint"]
+pub struct Event {
+    event: Form,
+    on: Form,
+}
+
+impl Event {
+    /// Only a signal for which this expression holds. It sees the signal's data as `signal`.
+    pub fn when(mut self, condition: impl Into<String>) -> Self {
+        self.event = self.event.with("when", condition.into());
+        self
+    }
+
+    /// How long to wait. Then the outcome is `timeout`.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.event = self.event.with_span("deadline", deadline);
+        self
+    }
+
+    /// The next state after an outcome: `received` or `timeout`.
+    pub fn on(mut self, outcome: impl Into<String>, next: impl Into<String>) -> Self {
+        self.on = self.on.with(outcome, next.into());
+        self
+    }
+}
+
+impl From<Event> for StateForm {
+    fn from(state: Event) -> Self {
+        StateForm(Form::default().with_node("event", state.event.into_node()).with_form("on", state.on))
+    }
+}
+
+/// See [`approval`].
+#[derive(Debug, Clone)]
+#[must_use = "add it to a blueprint"]
+pub struct Approval {
+    approval: Form,
+    on: Form,
+}
+
+impl Approval {
+    /// What the human is asked; it may hold expressions in `${…}`.
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.approval = self.approval.with("message", message.into());
+        self
+    }
+
+    /// How long to wait. Then the outcome is `timeout`.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.approval = self.approval.with_span("deadline", deadline);
+        self
+    }
+
+    /// The next state after a decision, such as `approved`, or after `timeout`.
+    pub fn on(mut self, decision: impl Into<String>, next: impl Into<String>) -> Self {
+        self.on = self.on.with(decision, next.into());
+        self
+    }
+}
+
+impl From<Approval> for StateForm {
+    fn from(state: Approval) -> Self {
+        StateForm(Form::default().with_node("approval", state.approval.into_node()).with_form("on", state.on))
+    }
+}
+
 /// See [`finished`] and [`failed`].
 #[derive(Debug, Clone)]
 #[must_use = "add it to a blueprint"]
-pub struct EndForm(Form);
+pub struct End(Form);
 
-impl From<EndForm> for StateForm {
-    fn from(state: EndForm) -> Self {
+impl End {
+    /// The job's result, instead of the data of the last one: an object with templates in it, or one `${…}` that gives an object.
+    pub fn result(self, result: impl Into<Value>) -> Self {
+        Self(self.0.with("result", result))
+    }
+}
+
+impl From<End> for StateForm {
+    fn from(state: End) -> Self {
         StateForm(state.0)
     }
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 
 use super::*;
-use crate::blueprint::{RetryPolicy, load};
+use crate::blueprint::{RetryPolicy, Tolerance, load, tests::kinds::ALL_KINDS};
 
 /// Blueprints of `examples/blueprints`, as one would build them.
 fn built() -> Vec<(&'static str, BlueprintBuilder)> {
@@ -152,6 +152,106 @@ fn a_shipped_example_can_be_built_and_is_the_same_version() {
     }
 }
 
+/// The blueprint that has a state of every kind, with every key.
+fn all_kinds() -> BlueprintBuilder {
+    let once_more = RetryPolicy { max_retries: 1, ..RetryPolicy::default() };
+    let (left, middle, right) =
+        (task("left"), code("middle"), run("right").input(json!({ "all": "${results}" })));
+    Blueprint::builder("all_kinds")
+        .input_schema(
+            json!({ "type": "object", "properties": { "pages": { "type": "array", "maxItems": 9 } } }),
+        )
+        .default_timeout(Duration::from_mins(1))
+        .default_retry(once_more)
+        .start(
+            "scan",
+            map_each(
+                "initial_data.pages",
+                task("scan")
+                    .param("page", "${item}")
+                    .param("number", "${index}")
+                    .result_schema(json!({ "type": "object" })),
+            )
+            .max_parallel(3)
+            .tolerate(Tolerance::Percent(10.0))
+            .on("success", "both")
+            .on("failure", "failed"),
+        )
+        .state(
+            "both",
+            map_named()
+                .branch("left", left)
+                .branch("middle", middle)
+                .branch("right", right)
+                .tolerate(Tolerance::Count(1))
+                .on("success", "child")
+                .on("failure", "failed"),
+        )
+        .state(
+            "child",
+            run("child")
+                .input("${initial_data}")
+                .output(json!({ "child": "${result}" }))
+                .on("success", "tell")
+                .on("failure", "failed")
+                .on("cancelled", "failed")
+                .on("quarantined", "failed"),
+        )
+        .state("tell", run("tell").detached().on("success", "ask"))
+        .state(
+            "ask",
+            approval()
+                .message("go on with ${job.id}?")
+                .deadline(Duration::from_hours(48))
+                .on("approved", "listen")
+                .on("rejected", "failed")
+                .on("timeout", "failed"),
+        )
+        .state(
+            "listen",
+            event("paid:${job.id}")
+                .when("signal.amount > 3")
+                .deadline(Duration::from_hours(1))
+                .on("received", "rest")
+                .on("timeout", "failed"),
+        )
+        .state("rest", wait(Duration::from_secs(10)).then("night"))
+        .state("night", wait_until("2026-12-24T18:00:00Z").then("computed"))
+        .state("computed", wait_until("${state_history.pause}").then("note"))
+        .state("note", pass().set("at", "${now}").then("sign"))
+        .state(
+            "sign",
+            code("sign")
+                .params("${state_history}")
+                .timeout(Duration::from_secs(2))
+                .result_schema(json!({ "type": "object" }))
+                .output(json!({ "signed": true }))
+                .on("success", "which")
+                .catch("NO_KEY", "failed"),
+        )
+        .state("which", choice().when("results.size() > 0", "work").otherwise("finished"))
+        .state(
+            "work",
+            task("work")
+                .output(json!({ "sum": "${result.sum}" }))
+                .timeout(Duration::from_secs(5))
+                .no_retry()
+                .on("success", "finished")
+                .on("failure", "failed")
+                .catch("NO_STOCK", "rest"),
+        )
+        .state("finished", finished().result(json!({ "sum": "${state_history.sum}" })))
+        .state("failed", failed())
+}
+
+#[test]
+fn every_kind_of_state_can_be_built() {
+    let built = all_kinds().check().unwrap();
+    assert_eq!(built.warnings, []);
+    let written = load("f", ALL_KINDS).unwrap().definition;
+    assert_eq!(built.definition.canonical(), written.canonical());
+}
+
 /// Checks what is found in a blueprint `b`, one finding a line.
 #[track_caller]
 fn check(builder: BlueprintBuilder, expected: &str) {
@@ -198,6 +298,20 @@ fn a_mistake_is_found_as_in_a_file_and_told_by_the_way_to_it() {
     check_start(
         choice().when("initial_data.a", "done"),
         ", states.init: warning: state `init` has no `else`: a job for which no condition holds fails; add `else: some_state`",
+    );
+}
+
+#[test]
+fn a_branch_has_no_transitions_and_no_output() {
+    let map = map_each("initial_data.pages", task("scan").on("success", "done")).on("success", "done");
+    check_start(
+        map,
+        ", states.init.map.on: error: unknown key `on` in the map of state `init`; known are `over`, `task`, `code`, `run`, `branches`, `max_parallel`, `tolerate`",
+    );
+    let map = map_named().branch("a", code("scan").output(json!({}))).on("success", "done");
+    check_start(
+        map,
+        ", states.init.map.branches.a.code.output: error: unknown key `output` in the code of branch `a` of the map of state `init`; known are `function`, `params`, `timeout`, `retry`, `result_schema`",
     );
 }
 

@@ -20,6 +20,7 @@ states:
     map:
       branches:
         left: { task: { type: left } }
+        middle: { code: middle }
         right: { run: { blueprint: right, input: { all: "${results}" } } }
       tolerate: 1
     on: { success: child, failure: failed }
@@ -36,7 +37,11 @@ states:
   rest: { wait: 10s, next: night }
   night: { wait: { until: 2026-12-24T18:00:00Z }, next: computed }
   computed: { wait: "${state_history.pause}", next: note }
-  note: { pass: { at: "${now}" }, next: which }
+  note: { pass: { at: "${now}" }, next: sign }
+  sign:
+    code: { function: sign, params: "${state_history}", timeout: 2s, result_schema: { type: object }, output: { signed: true } }
+    on: { success: which }
+    catch: { NO_KEY: failed }
   which: { choice: [ { when: results.size() > 0, next: work } ], else: finished }
   work:
     task: { type: work, output: { sum: "${result.sum}" }, timeout: 5s, retry: { max_retries: 0 } }
@@ -54,7 +59,8 @@ fn a_blueprint_may_have_all_kinds() {
     assert_eq!(again.canonical(), loaded.definition.canonical());
     let (again, once) = (again.into_blueprint(1), loaded.definition.into_blueprint(1));
     assert_eq!(format!("{again:?}"), format!("{once:?}"));
-    assert_eq!(once.task_types(), ["left", "scan", "work"].map(Arc::from));
+    assert_eq!(once.task_types(), ["code:middle", "code:sign", "left", "scan", "work"].map(Arc::from));
+    assert_eq!(once.functions(), ["middle", "sign"].map(Arc::from));
 }
 
 /// The blueprint with this state as its start, and the canonical form of that state. The ends are `done` and `failed`.
@@ -226,11 +232,11 @@ fn what_is_wrong_with_a_map_is_named() {
     );
     map(
         "{ over: initial_data.x }",
-        "f:5:10: error: the map of state `it` does nothing; give it one `task` or one `run`",
+        "f:5:10: error: the map of state `it` does nothing; give it one `task`, one `code` or one `run`",
     );
     map(
         "{ over: initial_data.x, task: { type: t }, run: { blueprint: c } }",
-        "f:5:53: error: the map of state `it` has both a `task` and a `run`; give it one `task` or one `run`",
+        "f:5:53: error: the map of state `it` has both a `task` and a `run`; give it one `task`, one `code` or one `run`",
     );
     map(
         "{ over: initial_data.x, branches: { a: { task: { type: t } } } }",
@@ -247,7 +253,7 @@ fn what_is_wrong_with_a_map_is_named() {
     map(
         "{ branches: { a: { pass: {} }, b c: { task: { type: t } } } }",
         "
-        f:5:27: error: branch `a` of the map of state `it` does nothing; give it one `task` or one `run`
+        f:5:27: error: branch `a` of the map of state `it` does nothing; give it one `task`, one `code` or one `run`
         f:5:29: error: unknown key `pass` in branch `a` of the map of state `it`; did you mean `task`?
         f:5:41: error: `b c` cannot be a branch's name; use 1 to 128 characters of a-z, A-Z, 0-9 and ._-
         ",
@@ -403,6 +409,49 @@ fn what_is_wrong_with_a_task_of_many_keys_is_named() {
         f:7:30: error: there is no state `nowhere`; known are `it`, `done`, `failed`
         f:8:5: error: `output` stands beside the task of state `it`; write it under `task`
         ",
+    );
+}
+
+#[test]
+fn a_code_state_is_a_task_of_a_type_that_no_worker_can_have() {
+    let (blueprint, form) = state_of("code: count_words\non: { success: done }\n");
+    assert_eq!(form, form_of("code: { function: count_words, timeout: 5m }\non: { success: done }\n"));
+    insta::assert_snapshot!(form, @r#"{"start":true,"code":{"function":"count_words","params":{},"timeout":"300s","retry":{"max_retries":3,"initial_delay":"1s","max_delay":"60s","multiplier":2.0}},"on":{"success":"done"}}"#);
+    let StateKind::Task(task) = it(&blueprint) else { panic!("a task") };
+    assert_eq!((&*task.work.task_type, task.work.function()), ("code:count_words", Some("count_words")));
+}
+
+#[test]
+fn what_is_wrong_with_a_code_state_is_named() {
+    let code = |code: &str, expected: &str| {
+        check_states(
+            &format!("  it:\n    start: true\n    {code}\n    on: {{ success: done, failure: failed }}"),
+            expected,
+        );
+    };
+    code(
+        "code: {}",
+        "f:5:11: error: the code of state `it` has no `function`; name it, as in `function: count_words`",
+    );
+    code(
+        "code: { function: a, type: b }",
+        "f:5:26: error: unknown key `type` in the code of state `it`; known are `function`, `params`, `timeout`, `retry`, `result_schema`, `output`",
+    );
+    code(
+        "code: count words",
+        "f:5:11: error: `count words` cannot be a function's name; use 1 to 123 characters of a-z, A-Z, 0-9 and ._-",
+    );
+    code(
+        "task: { type: 'code:count_words' }",
+        "f:5:19: error: the type `code:count_words` belongs to functions and not to workers; write `code: count_words` instead of `task`",
+    );
+    code(
+        "code: [a]",
+        "f:5:11: error: the code of state `it` must be a map, not a list; write it as `key: value` lines",
+    );
+    code(
+        "code: a\n    timeout: 5s",
+        "f:6:5: error: `timeout` stands beside the code of state `it`; write it under `code`",
     );
 }
 
