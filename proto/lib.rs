@@ -32,6 +32,8 @@ pub mod headers {
     pub const AVTOMATIKA_TOKEN: &str = "x-avtomatika-token";
     /// The client header of later Python versions.
     pub const CLIENT_TOKEN: &str = "x-client-token";
+    /// The token of one approval, where a human decides without any other credential.
+    pub const APPROVAL_TOKEN: &str = "x-approval-token";
     /// The worker header of the Python system.
     pub const WORKER_TOKEN: &str = "x-worker-token";
 }

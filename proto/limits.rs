@@ -41,7 +41,22 @@ pub const LABEL_VALUE_BYTES_MAX: usize = 255;
 /// Length of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 
-/// Length of a cancel reason.
+/// Length of the name that a sender gives a signal, to send it again safely.
+pub const SIGNAL_ID_BYTES_MAX: usize = 255;
+
+/// Largest data of a signal, in bytes: as much as all the signals that a job keeps may have together.
+pub const SIGNAL_DATA_BYTES_MAX: usize = 256 * 1024;
+
+/// Length of the name of whoever decides an approval.
+pub const APPROVER_BYTES_MAX: usize = 128;
+
+/// Jobs that one call repairs at most. They share a few commits, so that it takes well under a second.
+pub const REPAIR_JOBS_MAX: u32 = 1000;
+
+/// Jobs that the answer to a repair names.
+pub const REPAIR_IDS_MAX: usize = 100;
+
+/// Length of a reason or of a comment.
 pub const REASON_CHARS_MAX: usize = 1000;
 
 /// Length at which an error message from a worker is cut.

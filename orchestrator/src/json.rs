@@ -81,6 +81,22 @@ impl Json {
         members.extend(newer.to_map());
         Self::from_map(&members)
     }
+
+    /// This object with the members of `patch` put over it, where `null` takes a member out: a merge patch (RFC 7396) of the
+    /// top level.
+    pub fn patched(&self, patch: &Json) -> Json {
+        if patch.is_empty_object() {
+            return self.clone();
+        }
+        let mut members = self.to_map();
+        for (key, value) in patch.to_map() {
+            match value {
+                Value::Null => drop(members.shift_remove(&key)),
+                value => drop(members.insert(key, value)),
+            }
+        }
+        Self::from_map(&members)
+    }
 }
 
 impl fmt::Debug for Json {
@@ -250,5 +266,14 @@ mod tests {
         assert_eq!(older.merged(&newer).as_str(), r#"{"a":{"y":2},"b":1,"c":3}"#);
         assert_eq!(older.merged(&Json::empty()), older);
         assert_eq!(Json::object(" { }").unwrap().merged(&newer), newer);
+    }
+
+    #[test]
+    fn a_patch_replaces_members_and_null_takes_them_out() {
+        let data = Json::object(r#"{"a":{"x":1},"b":1,"c":null}"#).unwrap();
+        let patched = |patch: &str| data.patched(&Json::object(patch).unwrap()).as_str().to_owned();
+        assert_eq!(patched(r#"{"a":{"y":2},"d":3}"#), r#"{"a":{"y":2},"b":1,"c":null,"d":3}"#);
+        assert_eq!(patched(r#"{"a":null,"z":null,"c":0}"#), r#"{"b":1,"c":0}"#);
+        assert_eq!(patched("{}"), data.as_str());
     }
 }

@@ -23,8 +23,8 @@ use avtomatika_orchestrator::{
     api,
     blueprint::{Registry, load},
     chores::{Chore, webhooks::Webhooks},
-    conductor::{self, Conductor, Running, Settings, SubmitRequest},
-    engine::{Retry, Submission},
+    conductor::{self, Admission, Conductor, Running, Settings, SubmitRequest},
+    engine::{Edit, Retry, Submission},
     json::Json,
     metrics::Metrics,
     store::{NoticeRecord, NoticeStatus, Removal, Store, memory::MemoryStore},
@@ -431,12 +431,12 @@ async fn a_failure_is_told_even_if_the_job_was_mended_meanwhile() {
     let job_id = world.submit("picky", r#"{"good": false}"#, &receiver.url("/")).await;
     let retry = Retry {
         state: Some("look".into()),
-        initial_data: Some(Json::object(r#"{"good": true}"#).unwrap()),
+        initial_data: Some(Edit::Replace(Json::object(r#"{"good": true}"#).unwrap())),
         state_history: None,
         by: acme(),
         reason: None,
     };
-    world.conductor.retry(&acme(), job_id, retry).await.unwrap();
+    world.conductor.retry(&acme(), job_id, retry, Admission::default()).await.unwrap();
     world.deliver().await;
     let mut bodies = [receiver.next().await.json(), receiver.next().await.json()];
     bodies.sort_by_key(|body| body["type"].to_string());

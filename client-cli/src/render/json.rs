@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use avtomatika_proto::v1::{BlueprintInfo, CurrentTask, GetStatsResponse, HistoryEntry, Job, WorkerInfo};
+use avtomatika_proto::v1::{
+    BlueprintInfo, CurrentTask, GetStatsResponse, HistoryEntry, Job, WorkerInfo, waiting_for::What,
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -145,6 +147,65 @@ struct JobForm<'a> {
     created_at: Option<String>,
     updated_at: Option<String>,
     finished_at: Option<String>,
+    resumes_at: Option<String>,
+    waiting_for: Option<WaitingForm<'a>>,
+    outcome: Option<&'a str>,
+    failed_state: Option<&'a str>,
+    results: Box<RawValue>,
+    parent_job_id: Option<&'a str>,
+    start_at: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum WaitingForm<'a> {
+    Approval {
+        message: Option<&'a str>,
+        token: Option<&'a str>,
+        since: Option<String>,
+        deadline: Option<String>,
+        decisions: &'a [String],
+    },
+    Signal {
+        name: &'a str,
+        since: Option<String>,
+        deadline: Option<String>,
+    },
+    Children {
+        total: u32,
+        ended: u32,
+        failed: u32,
+        since: Option<String>,
+    },
+    Timer {
+        until: Option<String>,
+    },
+}
+
+impl<'a> WaitingForm<'a> {
+    fn of(waiting: &'a What) -> Self {
+        match waiting {
+            What::Approval(approval) => Self::Approval {
+                message: text_or_null(&approval.message),
+                token: text_or_null(&approval.token),
+                since: rfc3339(approval.since.as_ref()),
+                deadline: rfc3339(approval.deadline.as_ref()),
+                decisions: &approval.decisions,
+            },
+            What::Signal(signal) => Self::Signal {
+                name: &signal.name,
+                since: rfc3339(signal.since.as_ref()),
+                deadline: rfc3339(signal.deadline.as_ref()),
+            },
+            What::Children(children) => Self::Children {
+                total: children.total,
+                ended: children.ended,
+                failed: children.failed,
+                since: rfc3339(children.since.as_ref()),
+            },
+            What::Timer(timer) => Self::Timer { until: rfc3339(timer.until.as_ref()) },
+        }
+    }
 }
 
 /// The attempt that a job waits for.
@@ -202,6 +263,13 @@ pub fn job(job: &Job) -> impl Serialize + '_ {
         created_at: rfc3339(job.created_at.as_ref()),
         updated_at: rfc3339(job.updated_at.as_ref()),
         finished_at: rfc3339(job.finished_at.as_ref()),
+        resumes_at: rfc3339(job.resumes_at.as_ref()),
+        waiting_for: job.waiting_for.as_ref().and_then(|waiting| waiting.what.as_ref()).map(WaitingForm::of),
+        outcome: text_or_null(&job.outcome),
+        failed_state: text_or_null(&job.failed_state),
+        results: raw_or(&job.results, "null"),
+        parent_job_id: text_or_null(&job.parent_job_id),
+        start_at: rfc3339(job.start_at.as_ref()),
     }
 }
 
@@ -232,6 +300,8 @@ pub fn history_entry(entry: &HistoryEntry) -> impl Serialize + '_ {
         error_code: Option<&'a str>,
         error_message: Option<&'a str>,
         duration_ms: Option<i64>,
+        by: Option<&'a str>,
+        detail: Option<&'a str>,
     }
     Form {
         sequence: entry.sequence,
@@ -249,6 +319,8 @@ pub fn history_entry(entry: &HistoryEntry) -> impl Serialize + '_ {
             .duration
             .as_ref()
             .map(|span| span.seconds.saturating_mul(1000).saturating_add(i64::from(span.nanos / 1_000_000))),
+        by: text_or_null(&entry.by),
+        detail: text_or_null(&entry.detail),
     }
 }
 
@@ -394,7 +466,8 @@ mod tests {
         assert_eq!(
             keys.join(" "),
             "id blueprint_name current_state initial_data state_history status result error_message error_code \
-             retry_count blueprint_version labels priority current_task created_at updated_at finished_at"
+             retry_count blueprint_version labels priority current_task created_at updated_at finished_at resumes_at \
+             waiting_for outcome failed_state results parent_job_id start_at"
         );
     }
 }

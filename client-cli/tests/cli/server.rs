@@ -51,6 +51,8 @@ pub struct Script {
     pub history: Vec<HistoryEntry>,
     /// Why every job is where it is.
     pub explanation: Explanation,
+    /// Answers to successive `RepairJobs` calls.
+    pub repairs: Vec<RepairJobsResponse>,
     pub workers: Vec<WorkerInfo>,
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
@@ -70,6 +72,11 @@ pub struct Heard {
     pub listed: Vec<ListJobsRequest>,
     pub cancelled: Vec<CancelJobRequest>,
     pub reloads: Vec<ReloadConfigRequest>,
+    pub signalled: Vec<SignalJobRequest>,
+    pub decided: Vec<DecideApprovalRequest>,
+    pub retried: Vec<RetryJobRequest>,
+    pub skipped: Vec<SkipJobRequest>,
+    pub repaired: Vec<RepairJobsRequest>,
     pub authorization: Vec<Option<String>>,
 }
 
@@ -311,6 +318,54 @@ impl JobService for Scripted {
             current_task: job.current_task,
         }))
     }
+
+    async fn signal_job(&self, request: Request<SignalJobRequest>) -> Answer<SignalJobResponse> {
+        let request = self.enter(request).await?;
+        let job = Some(self.job(&request.job_id)?);
+        let mut heard = self.0.heard.lock().unwrap();
+        let deduplicated =
+            !request.id.is_empty() && heard.signalled.iter().any(|earlier| earlier.id == request.id);
+        heard.signalled.push(request);
+        Ok(Response::new(SignalJobResponse { job, deduplicated }))
+    }
+
+    async fn decide_approval(
+        &self,
+        request: Request<DecideApprovalRequest>,
+    ) -> Answer<DecideApprovalResponse> {
+        let request = self.enter(request).await?;
+        let mut job = self.job(&request.job_id)?;
+        job.set_status(JobStatus::WaitingForWorker);
+        job.waiting_for = None;
+        self.0.heard.lock().unwrap().decided.push(request);
+        Ok(Response::new(DecideApprovalResponse { job: Some(job) }))
+    }
+
+    async fn retry_job(&self, request: Request<RetryJobRequest>) -> Answer<RetryJobResponse> {
+        let request = self.enter(request).await?;
+        let mut job = self.job(&request.job_id)?;
+        job.set_status(JobStatus::WaitingForWorker);
+        self.0.heard.lock().unwrap().retried.push(request);
+        Ok(Response::new(RetryJobResponse { job: Some(job) }))
+    }
+
+    async fn skip_job(&self, request: Request<SkipJobRequest>) -> Answer<SkipJobResponse> {
+        let request = self.enter(request).await?;
+        let mut job = self.job(&request.job_id)?;
+        job.set_status(JobStatus::WaitingForWorker);
+        self.0.heard.lock().unwrap().skipped.push(request);
+        Ok(Response::new(SkipJobResponse { job: Some(job) }))
+    }
+
+    async fn repair_jobs(&self, request: Request<RepairJobsRequest>) -> Answer<RepairJobsResponse> {
+        let request = self.enter(request).await?;
+        self.0.heard.lock().unwrap().repaired.push(request);
+        let mut answers = self.0.script.lock().unwrap();
+        match answers.repairs.is_empty() {
+            true => Err(Status::internal("not in the script")),
+            false => Ok(Response::new(answers.repairs.remove(0))),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -411,7 +466,7 @@ pub fn job(status: JobStatus) -> Job {
         created_at: at(0),
         updated_at: at(if ended { 1_250 } else { 30 }),
         finished_at: if ended { at(1_250) } else { None },
-        resumes_at: None,
-        webhook_url: String::new(),
+        failed_state: if status == JobStatus::Quarantined { "init".into() } else { String::new() },
+        ..Job::default()
     }
 }

@@ -1,9 +1,14 @@
-//! Wire to domain and back: the only file that names both. What comes in is checked here or in [`submission`]; what goes out
+//! Wire to domain and back: the only place that names both. What comes in is checked here or in [`submission`]; what goes out
 //! has nothing in it that its reader may not see.
 
+mod action;
 mod explanation;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use avtomatika_proto::{
     ApiError, JobId,
@@ -11,8 +16,12 @@ use avtomatika_proto::{
     v1, wire_time,
 };
 
+pub(super) use self::action::{deciding, repair, repair_query, repaired, retry, signal, skip};
 pub(super) use self::explanation::explained;
-use super::submission::{self, Draft, invalid};
+use super::{
+    shown::{self, Shown, Waiting},
+    submission::{self, Draft, invalid},
+};
 use crate::{
     blueprint::{Blueprint, Change, Finding, Severity},
     conductor::{JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
@@ -55,9 +64,6 @@ pub(super) fn submit_request(wire: v1::SubmitJobRequest) -> Result<SubmitRequest
 }
 
 pub(super) fn list_query(client: Arc<str>, wire: v1::ListJobsRequest) -> Result<ListQuery, ApiError> {
-    if wire.labels.len() > LABELS_MAX {
-        return Err(invalid(format!("there are {} labels, the limit is {LABELS_MAX}", wire.labels.len())));
-    }
     let mut statuses = Vec::new();
     for number in wire.statuses {
         if number != v1::JobStatus::Unspecified as i32 {
@@ -68,12 +74,20 @@ pub(super) fn list_query(client: Arc<str>, wire: v1::ListJobsRequest) -> Result<
         client,
         statuses,
         blueprint: Some(wire.blueprint).filter(|name| !name.is_empty()).map(Arc::from),
-        labels: wire.labels.into_iter().collect(),
+        labels: labels_of(wire.labels)?,
         created_from: wire.created_after.map(|time| timestamp_in("created_after", time)).transpose()?,
         created_before: wire.created_before.map(|time| timestamp_in("created_before", time)).transpose()?,
         below_key: jobs_cursor(&wire.cursor)?,
         limit: submission::page_size(wire.page_size.into(), submission::JOBS_PAGE_DEFAULT)?,
     })
+}
+
+/// Labels to filter by.
+fn labels_of(wire: HashMap<String, String>) -> Result<BTreeMap<String, String>, ApiError> {
+    match wire.len() <= LABELS_MAX {
+        true => Ok(wire.into_iter().collect()),
+        false => Err(invalid(format!("there are {} labels, the limit is {LABELS_MAX}", wire.len()))),
+    }
 }
 
 fn status_filter(number: i32) -> Result<Option<JobStatus>, ApiError> {
@@ -149,7 +163,7 @@ pub(super) fn submitted(done: Submitted) -> v1::SubmitJobResponse {
     v1::SubmitJobResponse {
         job_id: done.job_id.to_string(),
         deduplicated: done.deduplicated,
-        job: done.job.as_ref().map(job),
+        job: done.job.as_ref().map(|view| job(view, Shown::Alone)),
     }
 }
 
@@ -162,7 +176,7 @@ pub(super) fn submit_error(error: ApiError) -> v1::SubmitJobError {
     }
 }
 
-pub(super) fn job(view: &JobView) -> v1::Job {
+pub(super) fn job(view: &JobView, shown: Shown<'_>) -> v1::Job {
     let job = &view.job;
     let submission = &job.submission;
     let (error_code, error_message) = match &job.error {
@@ -176,7 +190,7 @@ pub(super) fn job(view: &JobView) -> v1::Job {
         current_state: job.state.to_string(),
         // The numbers of the protocol are those of the domain, by definition.
         status: i32::from(view.status() as u8),
-        initial_data: submission.initial_data.as_str().to_owned(),
+        initial_data: job.initial_data().as_str().to_owned(),
         state_history: job.state_history.as_str().to_owned(),
         result: job.result.as_ref().map(|result| result.as_str().to_owned()).unwrap_or_default(),
         error_message,
@@ -191,7 +205,42 @@ pub(super) fn job(view: &JobView) -> v1::Job {
         finished_at: job.finished_at.map(timestamp),
         resumes_at: job.resumes_at.map(timestamp),
         webhook_url: submission.webhook_url.as_deref().unwrap_or_default().to_owned(),
+        waiting_for: shown::waiting(view, shown).map(waiting_for),
+        outcome: job.outcome.as_deref().unwrap_or_default().to_owned(),
+        failed_state: job.failed_state.as_deref().unwrap_or_default().to_owned(),
+        results: shown::results_that_fit(job, shown).unwrap_or_default().to_owned(),
+        parent_job_id: submission.parent.as_ref().map(|parent| parent.job_id.to_string()).unwrap_or_default(),
+        start_at: submission.start_at.map(timestamp),
     }
+}
+
+fn waiting_for(waiting: Waiting<'_>) -> v1::WaitingFor {
+    use v1::waiting_for::What;
+    let what = match waiting {
+        Waiting::Approval { message, token, since, deadline, decisions } => {
+            What::Approval(v1::WaitingForApproval {
+                message: message.unwrap_or_default().to_owned(),
+                token: token.unwrap_or_default().to_owned(),
+                since: Some(timestamp(since)),
+                deadline: deadline.map(timestamp),
+                decisions: decisions
+                    .unwrap_or_default()
+                    .iter()
+                    .map(|decision| decision.to_string())
+                    .collect(),
+            })
+        }
+        Waiting::Signal { name, since, deadline } => What::Signal(v1::WaitingForSignal {
+            name: name.to_owned(),
+            since: Some(timestamp(since)),
+            deadline: deadline.map(timestamp),
+        }),
+        Waiting::Children { total, ended, failed, since } => {
+            What::Children(v1::WaitingForChildren { total, ended, failed, since: Some(timestamp(since)) })
+        }
+        Waiting::Timer { until } => What::Timer(v1::WaitingForTimer { until: Some(timestamp(until)) }),
+    };
+    v1::WaitingFor { what: Some(what) }
 }
 
 fn current_task(attempt: &Attempt, lease: Option<&LeaseView>) -> v1::CurrentTask {
@@ -226,6 +275,8 @@ pub(super) fn history_entry(entry: &HistoryEntry) -> v1::HistoryEntry {
         error_code: entry.error.as_ref().map(|error| error.code.to_string()).unwrap_or_default(),
         error_message: entry.error.as_ref().map(|error| error.message.to_string()).unwrap_or_default(),
         duration: entry.duration.map(wire_time::duration),
+        by: text(&entry.by),
+        detail: text(&entry.detail),
     }
 }
 
@@ -234,7 +285,8 @@ pub(super) fn history_entry(entry: &HistoryEntry) -> v1::HistoryEntry {
 pub(super) fn history_page(mut entries: Vec<HistoryEntry>, limit: usize) -> (Vec<HistoryEntry>, Option<u64>) {
     let mut bytes = 0;
     let fits = entries.iter().take(limit).take_while(|entry| {
-        bytes += HISTORY_ENTRY_BYTES + entry.error.as_ref().map_or(0, |error| error.message.len());
+        let message = entry.error.as_ref().map_or(0, |error| error.message.len());
+        bytes += HISTORY_ENTRY_BYTES + message + entry.detail.as_ref().map_or(0, |detail| detail.len());
         bytes <= BATCH_BYTES_TARGET
     });
     // A single entry is always far below the limit, so that every page moves on.
@@ -244,7 +296,7 @@ pub(super) fn history_page(mut entries: Vec<HistoryEntry>, limit: usize) -> (Vec
     (entries, next)
 }
 
-/// What an entry takes on the wire beside its error message, generously.
+/// What an entry takes on the wire beside its error message and its detail, generously.
 const HISTORY_ENTRY_BYTES: usize = 512;
 
 pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::{conductor::Conductor, metrics::Metrics, reload::Reload};
 
+pub mod action;
 pub mod auth;
 mod convert;
 mod explain;
@@ -16,10 +17,12 @@ mod notice;
 mod readiness;
 mod reply;
 mod server;
+mod shown;
 pub mod submission;
 
 /// The gRPC services.
 pub mod grpc {
+    mod actions;
     mod admin;
     mod gate;
     mod health;
@@ -34,6 +37,7 @@ pub mod grpc {
 
 /// The REST endpoints.
 pub mod rest {
+    mod actions;
     mod answer;
     mod body;
     mod document;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::rest::JobDocument;
+use super::{rest::JobDocument, shown::Shown};
 use crate::{
     blueprint::{Blueprint, StateKind},
     conductor::JobView,
@@ -21,17 +21,27 @@ use crate::{
 pub fn compose(notice: &NoticeRecord, job: &Job, blueprint: Option<&Blueprint>) -> Option<Bytes> {
     match notice.notice {
         Notice::JobEnded if job.history_len == notice.id.sequence => {
-            Some(body(notice, &JobDocument { view: &view(job.clone()), fields: None }))
+            Some(body(notice, &JobDocument { view: &view(job.clone()), shown: Shown::Alone, fields: None }))
         }
         Notice::JobEnded => {
             let fields = KNOWN_FIELDS.map(str::to_owned);
-            Some(body(notice, &JobDocument { view: &view(as_it_was(notice, job)), fields: Some(&fields) }))
+            Some(body(
+                notice,
+                &JobDocument {
+                    view: &view(as_it_was(notice, job)),
+                    shown: Shown::Alone,
+                    fields: Some(&fields),
+                },
+            ))
         }
         Notice::ApprovalRequested => {
             let approval = Approval::of(notice, job, blueprint)?;
             Some(body(
                 notice,
-                &Asked { job: JobDocument { view: &view(job.clone()), fields: None }, approval },
+                &Asked {
+                    job: JobDocument { view: &view(job.clone()), shown: Shown::Alone, fields: None },
+                    approval,
+                },
             ))
         }
     }
@@ -62,7 +72,7 @@ fn as_it_was(notice: &NoticeRecord, job: &Job) -> Job {
 }
 
 fn view(job: Job) -> JobView {
-    JobView { job: Arc::new(job), lease: None }
+    JobView { job: Arc::new(job), lease: None, children: None }
 }
 
 #[derive(Serialize)]

@@ -140,16 +140,28 @@ pub const JOBS_PAGE_DEFAULT: u32 = PAGE_SIZE_DEFAULT;
 /// The page of a history when the caller names no size: entries are small, and most histories fit.
 pub const HISTORY_PAGE_DEFAULT: u32 = PAGE_SIZE_MAX;
 
-/// The reason for a cancellation; an empty one is none.
+/// The reason for a cancellation or a repair; an empty one is none.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` when it is too long.
 pub fn reason(text: &str) -> Result<Option<Arc<str>>, ApiError> {
+    remark("reason", text)
+}
+
+/// The comment on a decision; an empty one is none.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` when it is too long.
+pub fn comment(text: &str) -> Result<Option<Arc<str>>, ApiError> {
+    remark("comment", text)
+}
+
+fn remark(field: &str, text: &str) -> Result<Option<Arc<str>>, ApiError> {
     let chars = text.chars().count();
     match chars {
         0 => Ok(None),
         1..=REASON_CHARS_MAX => Ok(Some(Arc::from(text))),
-        _ => Err(invalid(format!("reason has {chars} characters, the limit is {REASON_CHARS_MAX}"))),
+        _ => Err(invalid(format!("{field} has {chars} characters, the limit is {REASON_CHARS_MAX}"))),
     }
 }
 

@@ -90,6 +90,20 @@ pub enum StateKind {
     End(EndState),
 }
 
+impl StateKind {
+    /// Where the state leads, by outcome, if it ends with outcomes.
+    pub fn transitions(&self) -> Option<&Transitions> {
+        match self {
+            Self::Task(task) => Some(&task.on),
+            Self::Event(event) => Some(&event.on),
+            Self::Approval(approval) => Some(&approval.on),
+            Self::Run(run) => Some(&run.on),
+            Self::Map(map) => Some(&map.on),
+            Self::Choice(_) | Self::Pass(_) | Self::Wait(_) | Self::End(_) => None,
+        }
+    }
+}
+
 /// The next state, by outcome.
 pub type Transitions = BTreeMap<Arc<str>, Arc<str>>;
 

@@ -201,7 +201,7 @@ impl Reader {
             return None;
         }
         let first = path.split('/').nth(1).unwrap_or_default();
-        if ["/jobs", "/workers", "/dashboard"].contains(&path) || ["blueprints", "v1"].contains(&first) {
+        if TAKEN_ENDPOINTS.contains(&path) || ["blueprints", "v1"].contains(&first) || is_of_a_job(path) {
             self.findings.error(
                 node.at,
                 format!("the endpoint `{path}` is taken by the API itself"),
@@ -296,6 +296,21 @@ impl Reader {
             Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) => Some(Template::Literal(node.to_json())),
         }
     }
+}
+
+/// Paths of the API itself.
+const TAKEN_ENDPOINTS: [&str; 4] = ["/jobs", "/jobs/repair", "/workers", "/dashboard"];
+
+/// What the API does to a job, below its path.
+const DONE_TO_JOBS: [&str; 7] = ["cancel", "signal", "decide", "approve", "reject", "retry", "skip"];
+
+/// Whether the path is one of a job.
+fn is_of_a_job(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    parts.next() == Some("jobs")
+        && parts.next().is_some()
+        && parts.next().is_some_and(|verb| DONE_TO_JOBS.contains(&verb))
+        && parts.next().is_none()
 }
 
 /// A node as it may stand in a message.

@@ -450,10 +450,29 @@ fn a_written_delay_moves_the_default_of_the_other() {
 #[test]
 fn endpoints_leave_room_for_the_api() {
     let endpoint = |path: &str| findings(&SEED.replace("/jobs/test", path));
-    for good in ["/jobs/test", "/orders", "/a/b-c/d_e", "/jobsx", "/v10", "/v1x/jobs"] {
+    for good in [
+        "/jobs/test",
+        "/orders",
+        "/a/b-c/d_e",
+        "/jobsx",
+        "/v10",
+        "/v1x/jobs",
+        "/jobs/retry",
+        "/jobs/x/retry/y",
+    ] {
         assert_eq!(endpoint(good), "", "{good}");
     }
-    for taken in ["/jobs", "/workers", "/dashboard", "/blueprints", "/blueprints/x", "/v1", "/v1/jobs/x"] {
+    for taken in [
+        "/jobs",
+        "/jobs/repair",
+        "/jobs/x/retry",
+        "/workers",
+        "/dashboard",
+        "/blueprints",
+        "/blueprints/x",
+        "/v1",
+        "/v1/jobs/x",
+    ] {
         assert_eq!(
             endpoint(taken),
             format!(

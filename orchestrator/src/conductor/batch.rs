@@ -9,7 +9,7 @@ use super::{
     admission::Admission,
     book::Entry,
     mailbox::{Accepted, Follow, Registered, Reply},
-    view::JobView,
+    view::{Acted, JobView},
 };
 use crate::{
     blueprint::{Change, Registry},
@@ -41,7 +41,7 @@ pub(super) enum Afterwards {
     /// Tell the submitter.
     Submitted { job: Arc<Job>, accepted: Accepted, follow: Follow, reply: Reply<Result<Accepted, ApiError>> },
     /// Tell whoever did something to the job.
-    Acted { job: Arc<Job>, reply: Reply<Result<JobView, ApiError>> },
+    Acted { job: Arc<Job>, repeated: bool, reply: Reply<Result<Acted, ApiError>> },
     /// Start the watch.
     Watched { job: Arc<Job>, sender: mpsc::Sender<JobView>, reply: Reply<Result<(), ApiError>> },
     /// Tell the worker what became of its result.

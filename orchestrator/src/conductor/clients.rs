@@ -9,8 +9,8 @@ use super::{
     batch::Afterwards,
     core::Core,
     handle::{job_not_found, storage_error},
-    mailbox::{Accepted, Reply, Submit},
-    view::JobView,
+    mailbox::{Accepted, Act, Reply, Submit},
+    view::{Acted, JobView},
 };
 use crate::{
     engine::{Event, Job, Refusal},
@@ -95,23 +95,36 @@ impl Core {
         JobId::of_key(self.new_job_key(now), self.entropy.next_u64())
     }
 
-    pub(super) fn act(
-        &mut self,
-        client: Option<&Arc<str>>,
-        job_id: JobId,
-        event: Event,
-        reply: Reply<Result<JobView, ApiError>>,
-    ) {
-        let job = match client {
+    pub(super) fn act(&mut self, act: Act, reply: Reply<Result<Acted, ApiError>>) {
+        let Act { client, job_id, event, seen, admission } = act;
+        let job = match &client {
             Some(client) => self.load_own(client, job_id),
             None => self.load(job_id).and_then(|job| job.ok_or_else(job_not_found)),
         };
         let decided = job.and_then(|job| {
-            let decided = self.decide(&job, event, false);
-            decided.map_err(|refusal| refused(&job, refusal, client.is_some()))
+            if seen.is_some_and(|seen| seen != job.history_len) {
+                return Err(changed_since());
+            }
+            if job.status.is_repairable() && is_repair(&event) {
+                self.check_room()?;
+            }
+            let edit = match &*event {
+                Event::RetryRequested(retry) => retry.initial_data.clone(),
+                _ => None,
+            };
+            match self.decide(&job, *event, false) {
+                Ok(job) => Ok((job, false)),
+                // Behind what has been decided: the first one may not be durable yet.
+                Err(Refusal::SignalRepeated) => Ok((job, true)),
+                Err(Refusal::InputInvalid) => Err(self.misfit(&job, edit.as_ref())),
+                Err(refusal) => Err(self.refused(&job, refusal, client.is_some())),
+            }
         });
         match decided {
-            Ok(job) => self.batch.afterwards.push(Afterwards::Acted { job, reply }),
+            Ok((job, repeated)) => {
+                self.keep(admission);
+                self.batch.afterwards.push(Afterwards::Acted { job, repeated, reply });
+            }
             Err(error) => drop(reply.send(Err(error))),
         }
     }
@@ -134,36 +147,12 @@ impl Core {
     }
 }
 
-/// Why a job does not take what somebody wants to do to it.
-fn refused(job: &Job, refusal: Refusal, is_owner: bool) -> ApiError {
-    let (code, text) = match refusal {
-        // Whoever has no right to the job learns nothing of it.
-        Refusal::NoSuchApproval if !is_owner => return job_not_found(),
-        _ if !is_owner && refusal != Refusal::NoSuchTransition => return job_not_found(),
-        Refusal::JobTerminal => {
-            (ErrorCode::JobTerminal, format!("The job has ended already: it is {}", job.status))
-        }
-        Refusal::NoSuchApproval => {
-            (ErrorCode::ApprovalNotFound, format!("Nobody is asked to decide: the job is {}", job.status))
-        }
-        Refusal::NoSuchTransition => {
-            (ErrorCode::OutcomeUnknown, format!("State {:?} has no such transition", job.state))
-        }
-        Refusal::NoSuchState => {
-            (ErrorCode::StateNotFound, format!("Blueprint {:?} has no such state", job.blueprint))
-        }
-        Refusal::NotRetryable => {
-            let text =
-                format!("Only a failed or quarantined job can be repaired: this one is {}", job.status);
-            (ErrorCode::NotRepairable, text)
-        }
-        Refusal::SignalsFull => {
-            (ErrorCode::TooManySignals, "The job keeps as many signals as a job may".to_owned())
-        }
-        Refusal::DataTooLarge => {
-            (ErrorCode::PayloadTooLarge, "The state_history would be larger than it may be".to_owned())
-        }
-        other => (ErrorCode::Internal, format!("The job does not take this: {other}")),
-    };
-    ApiError::new(code, text)
+/// Whether this opens a job that has ended.
+fn is_repair(event: &Event) -> bool {
+    matches!(event, Event::RetryRequested(_) | Event::SkipRequested(_))
+}
+
+fn changed_since() -> ApiError {
+    ApiError::new(ErrorCode::NotRepairable, "The job has changed since it was looked at")
+        .with_hint("Look at the job: somebody else may have repaired it.")
 }

@@ -19,14 +19,16 @@ use super::{
     handle::{job_not_found, shutting_down},
     mailbox::{Accepted, Follow, Reply, Request},
     notices::Notices,
-    view::{JobView, Stats},
+    view::{Acted, JobView, Stats},
     waiting::Waiting,
     watchers::Watchers,
 };
 use crate::{
     blueprint::{Catalog, Registry},
     dispatch::{Dispatch, Farewell, ToWorker, Verdict},
-    engine::{ChildSpec, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide},
+    engine::{
+        ChildSpec, Children, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide,
+    },
     metrics::Metrics,
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
@@ -125,13 +127,17 @@ impl Core {
     pub fn handle(&mut self, request: Request) {
         match request {
             Request::Submit(submit, reply) => self.submit(submit, reply),
-            Request::Act { client, job_id, event, reply } => self.act(client.as_ref(), job_id, *event, reply),
+            Request::Act(act, reply) => self.act(act, reply),
             Request::Watch { client, job_id, sender, reply } => self.watch(&client, job_id, sender, reply),
             Request::Leases(task_ids, reply) => {
                 let lease = |task_id| self.dispatch.lease_view(task_id).map(|lease| (task_id, lease));
                 let _ = reply.send(task_ids.into_iter().filter_map(lease).collect());
             }
             Request::Explain(question, reply) => drop(reply.send(self.facts(&question))),
+            Request::Families(families, reply) => {
+                let counts = |family: Children| Some((family.first, self.families.counts(&family)?));
+                let _ = reply.send(families.into_iter().filter_map(counts).collect());
+            }
             Request::Workers(reply) => {
                 let _ = reply.send(self.dispatch.roster().iter().map(|session| session.view()).collect());
             }
@@ -236,9 +242,9 @@ impl Core {
                         self.watchers.await_end(view, sender);
                     }
                 }
-                Afterwards::Acted { job, reply } => {
+                Afterwards::Acted { job, repeated, reply } => {
                     let view = self.view(job);
-                    let _ = reply.send(Ok(view));
+                    let _ = reply.send(Ok(Acted { view, repeated }));
                 }
                 Afterwards::Watched { job, sender, reply } => {
                     let view = self.view(job);
@@ -307,25 +313,19 @@ impl Core {
         } else {
             self.rest(job);
         }
-        let attempt = job.attempt.as_ref().map(|attempt| attempt.task_id);
-        let dispatch = &self.dispatch;
-        self.watchers.committed(job, || attempt.and_then(|task_id| dispatch.lease_view(task_id)));
+        let (dispatch, families) = (&self.dispatch, &self.families);
+        self.watchers.committed(job, |job| view(dispatch, families, job));
     }
 
     /// Who holds the job's task, or how far it is, has changed.
     pub fn touched(&mut self, job_id: JobId) {
-        let dispatch = &self.dispatch;
-        // A job whose task is in a worker's hands is resident.
-        let attempt = self.book.resident(job_id).and_then(|job| job.attempt.as_ref());
-        let task_id = attempt.map(|attempt| attempt.task_id);
-        self.watchers.touched(job_id, || task_id.and_then(|task_id| dispatch.lease_view(task_id)));
+        let (dispatch, families) = (&self.dispatch, &self.families);
+        self.watchers.touched(job_id, |job| view(dispatch, families, job));
     }
 
-    /// The job with the lease under which its task is held.
+    /// The job with what only this process knows of it.
     pub fn view(&self, job: Arc<Job>) -> JobView {
-        let attempt = job.attempt.as_ref();
-        let lease = attempt.and_then(|attempt| self.dispatch.lease_view(attempt.task_id));
-        JobView { job, lease }
+        view(&self.dispatch, &self.families, job)
     }
 
     /// The job as it is now, if it ended since this was decided.
@@ -576,6 +576,14 @@ impl Core {
         let accepted = Accepted { job_id: job.id, deduplicated };
         self.batch.afterwards.push(Afterwards::Submitted { job, accepted, follow, reply });
     }
+}
+
+/// The job with the lease under which its task is held, and how far its children are.
+fn view(dispatch: &Dispatch, families: &Families, job: Arc<Job>) -> JobView {
+    let attempt = job.attempt.as_ref();
+    let lease = attempt.and_then(|attempt| dispatch.lease_view(attempt.task_id));
+    let children = job.children().and_then(|children| families.counts(children));
+    JobView { job, lease, children }
 }
 
 /// Takes so many keys in a row, each larger than any before it, also when the clock has stepped back. Returns the first.

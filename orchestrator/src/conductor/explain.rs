@@ -297,7 +297,7 @@ impl Conductor {
             skips: blueprint.map(|blueprint| outlook::skips(&job, blueprint)).unwrap_or_default(),
             storage_full: facts.storage_full,
             at: facts.now,
-            view: JobView { job, lease },
+            view: JobView { job, lease, children: None },
             situation,
         })
     }

@@ -11,12 +11,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     admission::{Admission, Admissions},
-    mailbox::{Accepted, Follow, Mailbox, Request, Submit},
-    view::{JobView, Stats, SubmitRequest, Submitted, WorkerView},
+    mailbox::{Accepted, Act, Follow, Mailbox, Request, Submit},
+    refused::outcomes_of,
+    view::{Acted, JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
     blueprint::{Blueprint, Catalog, Registry},
-    engine::{Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission},
+    engine::{Children, Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission, Wait},
+    json::Json,
     store::{ListQuery, Store, StoreError},
     time::{Clock, Timestamp},
     webhook,
@@ -116,7 +118,7 @@ impl Conductor {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
         let blueprints = self.blueprints();
         let blueprint = blueprints.newest(&name).cloned().ok_or_else(|| no_blueprint(&blueprints, &name))?;
-        check_input(&blueprint, &submission)?;
+        check_input(&blueprint, &submission.initial_data)?;
         self.check_webhook(submission.webhook_url.as_deref())?;
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
         submission.start_at = start_at(submission.start_at, delay, self.clock.now())?;
@@ -205,7 +207,8 @@ impl Conductor {
         job_id: JobId,
         reason: Option<Arc<str>>,
     ) -> Result<JobView, ApiError> {
-        self.act(Some(client), job_id, Event::CancelRequested { reason }).await
+        let act = Act::by(client, job_id, Event::CancelRequested { reason }, Admission::default());
+        Ok(self.act(act).await?.view)
     }
 
     /// Gives the job news that it waits for, or will. A repeated signal changes nothing.
@@ -217,48 +220,88 @@ impl Conductor {
         client: &Arc<str>,
         job_id: JobId,
         signal: Signal,
-    ) -> Result<JobView, ApiError> {
-        self.act(Some(client), job_id, Event::Signalled(signal)).await
+        admission: Admission,
+    ) -> Result<Acted, ApiError> {
+        self.act(Act::by(client, job_id, Event::Signalled(signal), admission)).await
     }
 
-    /// Decides what a job asks a human. Without a client, the ruling must have the approval's token.
+    /// Decides what a job of this client asks a human. If the ruling has a token, it must be that of the approval.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, also for a wrong token; `JOB_TERMINAL`, `APPROVAL_NOT_FOUND`, `OUTCOME_UNKNOWN`, `STORAGE_FULL`,
-    /// `OVERLOADED`, `SHUTTING_DOWN`.
+    /// `JOB_NOT_FOUND`, `JOB_TERMINAL`, `APPROVAL_NOT_FOUND`, `OUTCOME_UNKNOWN`, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
     pub async fn approve(
         &self,
-        client: Option<&Arc<str>>,
+        client: &Arc<str>,
         job_id: JobId,
         ruling: Ruling,
+        admission: Admission,
     ) -> Result<JobView, ApiError> {
-        if client.is_none() && ruling.token.is_none() {
+        Ok(self.act(Act::by(client, job_id, Event::Decided(ruling), admission)).await?.view)
+    }
+
+    /// Decides for whoever has an approval's token, and no other right. Guesses cost a read, and never the conductor.
+    ///
+    /// # Errors
+    /// `JOB_NOT_FOUND` for a wrong or used token as for a job that is not there; `OUTCOME_UNKNOWN` with the right one;
+    /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
+    pub async fn approve_with_token(
+        &self,
+        job_id: JobId,
+        ruling: Ruling,
+        admission: Admission,
+    ) -> Result<JobView, ApiError> {
+        let job = self.read(move |store| store.load(job_id)).await?;
+        let awaits =
+            job.as_ref().and_then(|job| job.wait.as_ref()).is_some_and(|wait| wait.opens_to(&ruling));
+        if ruling.token.is_none() || !awaits {
             return Err(job_not_found());
         }
-        self.act(client, job_id, Event::Decided(ruling)).await
+        let event = Box::new(Event::Decided(ruling));
+        Ok(self.act(Act { client: None, job_id, event, seen: None, admission }).await?.view)
     }
 
     /// Starts a failed or quarantined job again.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `STATE_NOT_FOUND`, `PAYLOAD_TOO_LARGE`, `STORAGE_FULL`, `OVERLOADED`,
-    /// `SHUTTING_DOWN`.
-    pub async fn retry(&self, client: &Arc<str>, job_id: JobId, retry: Retry) -> Result<JobView, ApiError> {
-        self.act(Some(client), job_id, Event::RetryRequested(retry)).await
+    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `STATE_NOT_FOUND`, `PAYLOAD_TOO_LARGE`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`,
+    /// `OVERLOADED`, `SHUTTING_DOWN`.
+    pub async fn retry(
+        &self,
+        client: &Arc<str>,
+        job_id: JobId,
+        retry: Retry,
+        admission: Admission,
+    ) -> Result<JobView, ApiError> {
+        Ok(self.act(Act::by(client, job_id, Event::RetryRequested(retry), admission)).await?.view)
     }
 
     /// Lets a job go on as if its state had ended with an outcome.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `OUTCOME_UNKNOWN`, `PAYLOAD_TOO_LARGE`, `STORAGE_FULL`, `OVERLOADED`,
-    /// `SHUTTING_DOWN`.
-    pub async fn skip(&self, client: &Arc<str>, job_id: JobId, skip: Skip) -> Result<JobView, ApiError> {
-        self.act(Some(client), job_id, Event::SkipRequested(skip)).await
+    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `OUTCOME_UNKNOWN`, `PAYLOAD_TOO_LARGE`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`,
+    /// `OVERLOADED`, `SHUTTING_DOWN`.
+    pub async fn skip(
+        &self,
+        client: &Arc<str>,
+        job_id: JobId,
+        skip: Skip,
+        admission: Admission,
+    ) -> Result<JobView, ApiError> {
+        Ok(self.act(Act::by(client, job_id, Event::SkipRequested(skip), admission)).await?.view)
     }
 
-    async fn act(&self, client: Option<&Arc<str>>, job_id: JobId, event: Event) -> Result<JobView, ApiError> {
-        let (client, event) = (client.cloned(), Box::new(event));
-        self.mailbox.ask(|reply| Request::Act { client, job_id, event, reply }).await?
+    /// What may be decided where the job asks a human.
+    pub fn decisions(&self, job: &Job) -> Vec<Arc<str>> {
+        match self.blueprints().version(&job.blueprint, job.blueprint_version) {
+            Some(blueprint) if matches!(job.wait, Some(Wait::Approval { .. })) => {
+                outcomes_of(blueprint, &job.state, job).into_iter().map(Arc::from).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) async fn act(&self, act: Act) -> Result<Acted, ApiError> {
+        self.mailbox.ask(|reply| Request::Act(act, reply)).await?
     }
 
     /// The connected workers, by name.
@@ -293,7 +336,7 @@ impl Conductor {
         }
     }
 
-    /// Lays over committed jobs what only the conductor knows: who holds their tasks.
+    /// Lays over committed jobs what only the conductor knows: who holds their tasks, how far their children are.
     async fn with_leases(&self, jobs: Vec<Arc<Job>>) -> Vec<JobView> {
         let attempts: Vec<TaskId> =
             jobs.iter().filter_map(|job| job.attempt.as_ref().map(|attempt| attempt.task_id)).collect();
@@ -302,9 +345,15 @@ impl Conductor {
             true => HashMap::new(),
             false => self.mailbox.ask(|reply| Request::Leases(attempts, reply)).await.unwrap_or_default(),
         };
+        let parents: Vec<Children> = jobs.iter().filter_map(|job| job.children().cloned()).collect();
+        let families = match parents.is_empty() {
+            true => HashMap::new(),
+            false => self.mailbox.ask(|reply| Request::Families(parents, reply)).await.unwrap_or_default(),
+        };
         let view = |job: Arc<Job>| {
             let lease = job.attempt.as_ref().and_then(|attempt| leases.remove(&attempt.task_id));
-            JobView { job, lease }
+            let children = job.children().and_then(|children| families.get(&children.first).copied());
+            JobView { job, lease, children }
         };
         jobs.into_iter().map(view).collect()
     }
@@ -329,10 +378,10 @@ fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
         .with_hint(format!("Served blueprints: {}.", served.join(", ")))
 }
 
-/// Whether a submission is what its blueprint wants.
-fn check_input(blueprint: &Blueprint, submission: &Submission) -> Result<(), ApiError> {
+/// Whether an input is what its blueprint wants.
+pub(super) fn check_input(blueprint: &Blueprint, initial_data: &Json) -> Result<(), ApiError> {
     let Some(schema) = &blueprint.input_schema else { return Ok(()) };
-    let input = serde_json::Value::Object(submission.initial_data.to_map());
+    let input = serde_json::Value::Object(initial_data.to_map());
     schema
         .check("initial_data", &input)
         .map_err(|cause| ApiError::new(ErrorCode::InputInvalid, cause.to_string()))

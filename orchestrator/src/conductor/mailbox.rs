@@ -12,14 +12,15 @@ use super::{
     MAILBOX_MAX,
     admission::Admission,
     explain::{Facts, Question},
+    families::ChildCounts,
     handle::shutting_down,
     notices::DueNotices,
-    view::{JobView, LeaseView, Progress, Stats, WorkerView},
+    view::{Acted, JobView, LeaseView, Progress, Stats, WorkerView},
 };
 use crate::{
     blueprint::{Blueprint, Change, Definition},
     dispatch::Outbox,
-    engine::{Event, JobError, Submission},
+    engine::{Children, Event, JobError, Submission},
     json::Json,
     store::{NoticeId, NoticeRecord, Removal, WorkerRecord},
 };
@@ -70,13 +71,8 @@ pub(super) type Reply<T> = oneshot::Sender<T>;
 pub(super) enum Request {
     /// Create a job.
     Submit(Submit, Reply<Result<Accepted, ApiError>>),
-    /// Do something to a job: cancel it, signal it, decide, repair. Without a client, what it brings must prove its right.
-    Act {
-        client: Option<Arc<str>>,
-        job_id: JobId,
-        event: Box<Event>,
-        reply: Reply<Result<JobView, ApiError>>,
-    },
+    /// Do something to a job: cancel it, signal it, decide, repair.
+    Act(Act, Reply<Result<Acted, ApiError>>),
     /// Follow a job.
     Watch {
         client: Arc<str>,
@@ -88,6 +84,8 @@ pub(super) enum Request {
     Leases(Vec<TaskId>, Reply<HashMap<TaskId, LeaseView>>),
     /// What only the conductor knows of a job that waits.
     Explain(Question, Reply<Facts>),
+    /// How far these children are, by the first ones.
+    Families(Vec<Children>, Reply<HashMap<JobId, ChildCounts>>),
     /// Who is connected.
     Workers(Reply<Vec<WorkerView>>),
     /// How much there is of everything.
@@ -139,6 +137,25 @@ pub(super) struct Submit {
     pub follow: Follow,
     /// Kept until the job is durable.
     pub admission: Admission,
+}
+
+/// Something that somebody does to a job.
+pub(super) struct Act {
+    /// Who. Without a client, what the event brings must prove its right.
+    pub client: Option<Arc<str>>,
+    pub job_id: JobId,
+    pub event: Box<Event>,
+    /// Only if the job's history still has so many entries: nothing has happened to it since it was looked at.
+    pub seen: Option<u64>,
+    /// Kept until what follows is durable.
+    pub admission: Admission,
+}
+
+impl Act {
+    /// What a client does to a job, as it is now.
+    pub fn by(client: &Arc<str>, job_id: JobId, event: Event, admission: Admission) -> Self {
+        Self { client: Some(client.clone()), job_id, event: Box::new(event), seen: None, admission }
+    }
 }
 
 /// Whether the submitter wants to know how the job ends.

@@ -22,6 +22,8 @@ mod notices;
 mod paging;
 mod pruning;
 mod recovery;
+mod refused;
+mod repair;
 mod sessions;
 mod view;
 mod waiting;
@@ -43,8 +45,9 @@ pub use self::{
     notices::{
         DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,
     },
+    repair::{Repair, RepairQuery, Repaired},
     sessions::{OpenStream, Sessions},
-    view::{JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
+    view::{Acted, JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
 };
 use self::{
     admission::Admissions,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use super::families::ChildCounts;
 use crate::{
     engine::{Job, JobStatus},
     json::Json,
@@ -16,6 +17,17 @@ pub struct JobView {
     pub job: Arc<Job>,
     /// Present while a worker holds the job's current attempt.
     pub lease: Option<LeaseView>,
+    /// How far the children are that the job waits for, where somebody asked.
+    pub children: Option<ChildCounts>,
+}
+
+/// What was done to a job.
+#[derive(Debug, Clone)]
+pub struct Acted {
+    /// The job afterwards.
+    pub view: JobView,
+    /// Whether it had been done before, so that nothing has changed.
+    pub repeated: bool,
 }
 
 impl JobView {

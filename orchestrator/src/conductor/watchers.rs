@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use avtomatika_proto::JobId;
 use tokio::sync::{mpsc, oneshot};
 
-use super::view::{JobView, LeaseView};
+use super::view::JobView;
 use crate::engine::Job;
 
 /// Watchers of one job. Each costs a message for each of its changes.
@@ -53,33 +53,33 @@ impl Watchers {
     }
 
     /// A change of this job is durable.
-    pub fn committed(&mut self, job: &Arc<Job>, lease: impl FnOnce() -> Option<LeaseView>) {
+    pub fn committed(&mut self, job: &Arc<Job>, view: impl FnOnce(Arc<Job>) -> JobView) {
         if self.jobs.is_empty() || !self.jobs.contains_key(&job.id) {
             return;
         }
         if job.status.is_terminal() {
-            let view = JobView { job: job.clone(), lease: None };
+            let view = view(job.clone());
             if let Some(watched) = self.jobs.remove(&job.id) {
                 watched.changes.iter().for_each(|sender| drop(sender.try_send(view.clone())));
                 watched.ends.into_iter().for_each(|sender| drop(sender.send(view.clone())));
             }
         } else {
-            self.update(job.id, Some(job), lease);
+            self.update(job.id, Some(job), view);
         }
     }
 
     /// Something that is not durable has changed: who holds the task, or how far it is.
-    pub fn touched(&mut self, id: JobId, lease: impl FnOnce() -> Option<LeaseView>) {
-        self.update(id, None, lease);
+    pub fn touched(&mut self, id: JobId, view: impl FnOnce(Arc<Job>) -> JobView) {
+        self.update(id, None, view);
     }
 
-    fn update(&mut self, id: JobId, job: Option<&Arc<Job>>, lease: impl FnOnce() -> Option<LeaseView>) {
+    fn update(&mut self, id: JobId, job: Option<&Arc<Job>>, view: impl FnOnce(Arc<Job>) -> JobView) {
         let Some(watched) = self.jobs.get_mut(&id) else { return };
         if let Some(job) = job {
             watched.job = job.clone();
         }
         if !watched.changes.is_empty() {
-            let view = JobView { job: watched.job.clone(), lease: lease() };
+            let view = view(watched.job.clone());
             // A watcher that is gone or too far behind is dropped; its stream ends and it may come again.
             watched.changes.retain(|sender| sender.try_send(view.clone()).is_ok());
         }

@@ -57,14 +57,7 @@ impl<'a, 'b> Draft<'a, 'b> {
         if self.job.is_branch() {
             return None;
         }
-        match &self.state()?.kind {
-            StateKind::Task(task) => Some(&task.on),
-            StateKind::Event(event) => Some(&event.on),
-            StateKind::Approval(approval) => Some(&approval.on),
-            StateKind::Run(run) => Some(&run.on),
-            StateKind::Map(map) => Some(&map.on),
-            StateKind::Choice(_) | StateKind::Pass(_) | StateKind::Wait(_) | StateKind::End(_) => None,
-        }
+        self.state()?.kind.transitions()
     }
 
     /// Where this outcome leads.

@@ -1,6 +1,6 @@
 //! What can happen to a job, as the engine is told it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
@@ -90,7 +90,7 @@ pub struct Report {
 }
 
 /// What a human decided.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Ruling {
     /// The approval's token; without it the client that owns the job has decided.
     pub token: Option<Arc<str>>,
@@ -102,6 +102,16 @@ pub struct Ruling {
     pub comment: Option<Arc<str>>,
     /// What to merge into the state history.
     pub data: Json,
+}
+
+impl fmt::Debug for Ruling {
+    /// Without the token: it is a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { token: _, decision, by, comment, data } = self;
+        let mut shown = f.debug_struct("Ruling");
+        shown.field("decision", decision).field("by", by).field("comment", comment).field("data", data);
+        shown.finish_non_exhaustive()
+    }
 }
 
 /// What the children of a job ended with.
@@ -131,14 +141,33 @@ pub struct ChildResult {
 pub struct Retry {
     /// Where; the state in which it ended when nobody says.
     pub state: Option<Arc<str>>,
-    /// The input from now on, when it is to be another.
-    pub initial_data: Option<Json>,
-    /// What to merge into the state history.
-    pub state_history: Option<Json>,
+    /// What becomes of the input.
+    pub initial_data: Option<Edit>,
+    /// What becomes of the state history.
+    pub state_history: Option<Edit>,
     /// Who.
     pub by: Arc<str>,
     /// Why.
     pub reason: Option<Arc<str>>,
+}
+
+/// A change of data by a human.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Edit {
+    /// This instead.
+    Replace(Json),
+    /// These members over those that are there; one that is `null` takes its member out.
+    Patch(Json),
+}
+
+impl Edit {
+    /// The data after the change.
+    pub fn apply(&self, data: &Json) -> Json {
+        match self {
+            Self::Replace(data) => data.clone(),
+            Self::Patch(patch) => data.patched(patch),
+        }
+    }
 }
 
 /// What the present state shall have ended with.

@@ -142,7 +142,7 @@ impl ChildKind {
 }
 
 /// What a job waits for beside tasks and retries. Its deadline, if there is one, is the job's `resumes_at`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Wait {
     /// Its start.
     Start,
@@ -166,6 +166,24 @@ pub enum Wait {
     },
     /// The end of its children.
     Children(Children),
+}
+
+impl fmt::Debug for Wait {
+    /// Without the token: it is a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("Start"),
+            Self::Timer => f.write_str("Timer"),
+            Self::Signal { name, since } => {
+                f.debug_struct("Signal").field("name", name).field("since", since).finish()
+            }
+            Self::Approval { token: _, message, since } => {
+                let mut shown = f.debug_struct("Approval");
+                shown.field("message", message).field("since", since).finish_non_exhaustive()
+            }
+            Self::Children(children) => f.debug_tuple("Children").field(children).finish(),
+        }
+    }
 }
 
 /// The children that a job waits for. Their ids follow from the first one's, so that a parent of ten thousand is no larger
@@ -196,7 +214,7 @@ pub struct Signal {
     pub id: Option<Arc<str>>,
     /// The news.
     pub data: Json,
-    /// When it came.
+    /// When it came: written where it is kept.
     pub at: Timestamp,
 }
 
@@ -416,5 +434,26 @@ impl Job {
             .flatten()
             .filter(|&due| due > after)
             .min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Ruling;
+
+    #[test]
+    fn a_token_is_never_part_of_what_is_logged() {
+        let token: Arc<str> = Arc::from("5ec3e7");
+        let wait = Wait::Approval { token: token.clone(), message: None, since: Timestamp::default() };
+        let ruling = Ruling {
+            token: Some(token.clone()),
+            decision: Arc::from("approved"),
+            by: Arc::from("anna"),
+            comment: None,
+            data: Json::empty(),
+        };
+        let logged = format!("{wait:?} {ruling:?}");
+        assert!(logged.contains("anna") && !logged.contains(&*token), "{logged}");
     }
 }

@@ -25,9 +25,10 @@ pub use children::{ChildSpec, Plan, child_result, children_of, plan};
 pub use decision::{Context, Decision};
 pub use effect::{Effect, Notice, Offer};
 pub use entropy::Entropy;
-pub use event::{ChildResult, Event, Harvest, Report, Retry, Ruling, Skip};
+pub use event::{ChildResult, Edit, Event, Harvest, Report, Retry, Ruling, Skip};
 pub use history::{HistoryEntry, HistoryEvent};
 pub use job::{Attempt, ChildKind, Children, Job, JobError, JobStatus, Parent, Signal, Submission, Wait};
+pub use pause::is_decision;
 pub use refusal::Refusal;
 pub use task::offer_again;
 pub use transition::decide;
@@ -51,7 +52,7 @@ pub const CHILD_DEPTH_MAX: u32 = 10;
 pub const SIGNALS_MAX: usize = 32;
 
 /// Bytes of data that those may have together.
-pub const SIGNAL_BYTES_MAX: usize = 256 * 1024;
+pub const SIGNAL_BYTES_MAX: usize = avtomatika_proto::limits::SIGNAL_DATA_BYTES_MAX;
 
 /// Names of signals that a job remembers, to notice one that is repeated.
 pub const SIGNAL_IDS_MAX: usize = 64;

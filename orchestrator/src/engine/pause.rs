@@ -125,7 +125,7 @@ impl Draft<'_, '_> {
         if self.job.signals.len() == SIGNALS_MAX || bytes + signal.data.as_str().len() > SIGNAL_BYTES_MAX {
             return Err(Refusal::SignalsFull);
         }
-        self.job.signals.push(signal.clone());
+        self.job.signals.push(Signal { at: self.context.now, ..signal.clone() });
         let entry = self.note(HistoryEvent::SignalKept);
         entry.detail = Some(signal.name.clone());
         entry.error = misfit;
@@ -176,12 +176,10 @@ impl Draft<'_, '_> {
     }
 
     pub fn decided(&mut self, ruling: &Ruling) -> Result<Step, Refusal> {
-        let Some(Wait::Approval { token, .. }) = &self.job.wait else { return Err(Refusal::NoSuchApproval) };
-        if ruling.token.as_ref().is_some_and(|given| !bool::from(given.as_bytes().ct_eq(token.as_bytes()))) {
+        if !self.job.wait.as_ref().is_some_and(|wait| wait.opens_to(ruling)) {
             return Err(Refusal::NoSuchApproval);
         }
-        // Time alone decides that it is too late.
-        if &*ruling.decision == outcome::TIMEOUT || self.transition(&ruling.decision).is_none() {
+        if !is_decision(&ruling.decision) || self.transition(&ruling.decision).is_none() {
             return Err(Refusal::NoSuchTransition);
         }
         let entry = self.note(HistoryEvent::ApprovalDecided);
@@ -196,6 +194,19 @@ impl Draft<'_, '_> {
         self.job.result = Some(record_of(ruling));
         Ok(self.go(&ruling.decision))
     }
+}
+
+impl Wait {
+    /// Whether this is an approval that the ruling may decide: its token, if it has one, is the approval's own.
+    pub fn opens_to(&self, ruling: &Ruling) -> bool {
+        let Self::Approval { token, .. } = self else { return false };
+        ruling.token.as_ref().is_none_or(|given| bool::from(given.as_bytes().ct_eq(token.as_bytes())))
+    }
+}
+
+/// Whether a human may decide so: that it is too late, or that something went wrong, is for time and for the engine to say.
+pub fn is_decision(outcome: &str) -> bool {
+    outcome != outcome::TIMEOUT && outcome != outcome::FAILURE
 }
 
 /// The decision, for the expressions of the states that follow.

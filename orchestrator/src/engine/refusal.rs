@@ -45,6 +45,9 @@ pub enum Refusal {
     /// The blueprint has no state with this name.
     #[error("no_such_state")]
     NoSuchState,
+    /// The edited input is not what the blueprint wants.
+    #[error("input_invalid")]
+    InputInvalid,
     /// The edited data is larger than data may be.
     #[error("data_too_large")]
     DataTooLarge,
@@ -71,6 +74,7 @@ impl Refusal {
             Self::SignalsFull => "signals_full",
             Self::NotRetryable => "not_retryable",
             Self::NoSuchState => "no_such_state",
+            Self::InputInvalid => "input_invalid",
             Self::DataTooLarge => "data_too_large",
             Self::StateUnknown => "state_unknown",
         }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use avtomatika_proto::limits::PAYLOAD_BYTES_MAX;
+
 use super::{
     HistoryEvent, JobStatus, Refusal, Retry, STATE_HISTORY_BYTES_MAX, Skip, Wait,
     draft::{Draft, Step},
@@ -18,11 +20,14 @@ impl Draft<'_, '_> {
         if self.context.blueprint.state(&state).is_none() || self.job.is_branch() && state != self.job.state {
             return Err(Refusal::NoSuchState);
         }
-        if let Some(patch) = &retry.state_history {
-            self.patch(patch)?;
+        if let Some(edit) = &retry.state_history {
+            self.job.state_history = within(edit.apply(&self.job.state_history), STATE_HISTORY_BYTES_MAX)?;
         }
-        if let Some(initial_data) = &retry.initial_data {
-            self.job.edited_data = Some(initial_data.clone());
+        if let Some(edit) = &retry.initial_data {
+            self.job.edited_data = Some(within(edit.apply(self.job.initial_data()), PAYLOAD_BYTES_MAX)?);
+            if !self.job.is_branch() && self.check_input().is_err() {
+                return Err(Refusal::InputInvalid);
+            }
         }
         self.reopen();
         let entry = self.note(HistoryEvent::JobRetried);
@@ -50,7 +55,7 @@ impl Draft<'_, '_> {
             _ => self.transition(&skip.outcome),
         };
         let next = next.ok_or(Refusal::NoSuchTransition)?;
-        self.patch(&skip.data)?;
+        self.job.state_history = within(self.job.state_history.merged(&skip.data), STATE_HISTORY_BYTES_MAX)?;
         self.withdraw("a human has decided how its state ends");
         self.stop_waiting();
         if ended {
@@ -118,15 +123,6 @@ impl Draft<'_, '_> {
         self.job.failed_state.clone().unwrap_or_else(|| self.job.state.clone())
     }
 
-    fn patch(&mut self, patch: &Json) -> Result<(), Refusal> {
-        let merged = self.job.state_history.merged(patch);
-        if merged.as_str().len() > STATE_HISTORY_BYTES_MAX {
-            return Err(Refusal::DataTooLarge);
-        }
-        self.job.state_history = merged;
-        Ok(())
-    }
-
     /// A job that has ended goes on, with all its time and all its moves.
     fn reopen(&mut self) {
         self.job.status = JobStatus::Pending;
@@ -142,4 +138,9 @@ impl Draft<'_, '_> {
         let entry = self.note(HistoryEvent::StateEntered);
         entry.from_state = Some(from);
     }
+}
+
+/// Edited data, unless it is larger than data may be.
+fn within(data: Json, bytes_max: usize) -> Result<Json, Refusal> {
+    if data.as_str().len() <= bytes_max { Ok(data) } else { Err(Refusal::DataTooLarge) }
 }

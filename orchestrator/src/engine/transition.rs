@@ -24,6 +24,10 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
             Event::Reported(report) if job.settled_task == Some(report.task_id) => {
                 return Err(Refusal::Duplicate);
             }
+            // Its sender did not hear that it was taken.
+            Event::Signalled(signal) if signal.id.as_ref().is_some_and(|id| job.signal_ids.contains(id)) => {
+                return Err(Refusal::SignalRepeated);
+            }
             Event::RetryRequested(_) | Event::SkipRequested(_) if job.status.is_repairable() => {}
             Event::RetryRequested(_) | Event::SkipRequested(_) => return Err(Refusal::NotRetryable),
             _ => return Err(Refusal::JobTerminal),
@@ -92,7 +96,7 @@ impl Draft<'_, '_> {
     }
 
     /// Whether a child's input fits its blueprint. A client's was looked at before the job was accepted.
-    fn check_input(&self) -> Result<(), JobError> {
+    pub(super) fn check_input(&self) -> Result<(), JobError> {
         let Some(schema) = &self.context.blueprint.input_schema else { return Ok(()) };
         let input = serde_json::Value::Object(self.job.initial_data().to_map());
         schema.check("initial_data", &input).map_err(|cause| error(code::INPUT_INVALID, cause.to_string()))

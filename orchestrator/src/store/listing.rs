@@ -12,7 +12,7 @@ use avtomatika_proto::JobId;
 
 use super::{KEY_UNIX_MS_MAX, LIST_BYTES_MAX, LIST_SCAN_BYTES_MAX, LIST_SCAN_MAX, ListPage, ListQuery};
 use crate::{
-    engine::{Job, JobStatus, Submission},
+    engine::{Job, JobStatus, Submission, Wait},
     time::Timestamp,
 };
 
@@ -104,7 +104,12 @@ impl<'q> Listing<'q> {
 
 /// Bytes of what the client and the workers have put into the job.
 pub(super) fn payload_bytes(job: &Job) -> usize {
-    job.submission.initial_data.as_str().len()
+    let message = match &job.wait {
+        Some(Wait::Approval { message: Some(message), .. }) => message.len(),
+        _ => 0,
+    };
+    job.initial_data().as_str().len()
         + job.state_history.as_str().len()
         + job.result.as_ref().map_or(0, |result| result.as_str().len())
+        + message
 }

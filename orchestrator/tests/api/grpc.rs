@@ -68,7 +68,7 @@ fn of(blueprint: &str, initial_data: &str) -> SubmitJobRequest {
     }
 }
 
-fn error(status: &Status) -> ErrorCode {
+pub fn error(status: &Status) -> ErrorCode {
     ApiError::from_status(status).code
 }
 
@@ -91,6 +91,11 @@ async fn a_stranger_is_unauthenticated_in_every_method_known_or_not() {
             jobs.get_job_history(caller.request(v1::GetJobHistoryRequest::default())).await.err(),
             jobs.watch_job(caller.request(v1::WatchJobRequest::default())).await.err(),
             jobs.cancel_job(caller.request(v1::CancelJobRequest::default())).await.err(),
+            jobs.signal_job(caller.request(v1::SignalJobRequest::default())).await.err(),
+            jobs.decide_approval(caller.request(v1::DecideApprovalRequest::default())).await.err(),
+            jobs.retry_job(caller.request(v1::RetryJobRequest::default())).await.err(),
+            jobs.skip_job(caller.request(v1::SkipJobRequest::default())).await.err(),
+            jobs.repair_jobs(caller.request(v1::RepairJobsRequest::default())).await.err(),
             admin.list_workers(caller.request(v1::ListWorkersRequest::default())).await.err(),
             admin.list_blueprints(caller.request(v1::ListBlueprintsRequest::default())).await.err(),
             admin.get_blueprint(caller.request(v1::GetBlueprintRequest::default())).await.err(),
@@ -339,7 +344,7 @@ async fn operators_see_blueprints_and_counts() {
     let served =
         admin.list_blueprints(caller.request(v1::ListBlueprintsRequest {})).await.unwrap().into_inner();
     let names: Vec<&str> = served.blueprints.iter().map(|blueprint| blueprint.name.as_str()).collect();
-    assert_eq!(names, ["checked", "instant", "named", "test_workflow"]);
+    assert_eq!(names, ["ask", "checked", "fragile", "instant", "listen", "named", "test_workflow"]);
     let get = |version| v1::GetBlueprintRequest { name: "test_workflow".to_owned(), version };
     let one = admin.get_blueprint(caller.request(get(0))).await.unwrap().into_inner();
     assert_eq!(one.blueprint.unwrap().task_types, ["process_data"]);

@@ -3,6 +3,7 @@
 // A test that cannot go on may say so by panicking.
 #![allow(clippy::unwrap_used)]
 
+mod actions;
 mod explain;
 mod grpc;
 mod reload;

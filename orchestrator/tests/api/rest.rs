@@ -14,7 +14,7 @@ const SOCKET_BUFFERS_MAX: usize = 64 << 20;
 const UNKNOWN_ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
 
 /// Every path that asks for a client's token, and some that nobody serves.
-const CLIENT_PATHS: [(&str, &str); 20] = [
+const CLIENT_PATHS: [(&str, &str); 26] = [
     ("POST", "/api/jobs/test"),
     ("POST", "/api/v1/jobs/test"),
     ("POST", "/api/jobs"),
@@ -24,6 +24,12 @@ const CLIENT_PATHS: [(&str, &str); 20] = [
     ("GET", "/api/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/history"),
     ("GET", "/api/jobs/01890a5d-ac96-774b-bcce-b302099a8057/events"),
     ("POST", "/api/jobs/01890a5d-ac96-774b-bcce-b302099a8057/cancel"),
+    ("POST", "/api/jobs/01890a5d-ac96-774b-bcce-b302099a8057/signal"),
+    ("POST", "/api/jobs/01890a5d-ac96-774b-bcce-b302099a8057/decide"),
+    ("POST", "/api/v1/jobs/01890a5d-ac96-774b-bcce-b302099a8057/approve"),
+    ("POST", "/api/jobs/01890a5d-ac96-774b-bcce-b302099a8057/retry"),
+    ("POST", "/api/jobs/01890a5d-ac96-774b-bcce-b302099a8057/skip"),
+    ("POST", "/api/jobs/repair"),
     ("GET", "/api/workers"),
     ("GET", "/api/blueprints"),
     ("GET", "/api/blueprints/test_workflow"),
@@ -240,7 +246,11 @@ async fn what_is_not_served_is_answered_with_what_is() {
 
     let answer = server.post("/api/v1/jobs", r#"{"blueprint": "nope"}"#).await;
     assert_eq!((answer.status, answer.text("code").as_str()), (404, "BLUEPRINT_NOT_FOUND"));
-    assert!(answer.text("hint").contains("instant, named, test_workflow"), "{}", answer.text("hint"));
+    assert!(
+        answer.text("hint").contains("ask, checked, fragile, instant, listen, named, test_workflow"),
+        "{}",
+        answer.text("hint")
+    );
     let answer = server.post("/api/v1/jobs", "{}").await;
     assert_eq!((answer.status, answer.error().as_str()), (400, "blueprint is missing"));
     let answer = server.get("/api/blueprints/nope").await;
@@ -416,7 +426,7 @@ async fn operators_see_workers_blueprints_and_counts() {
     let blueprints = server.get("/api/v1/blueprints").await.json();
     let names: Vec<&str> =
         blueprints.as_array().unwrap().iter().map(|blueprint| blueprint["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["checked", "instant", "named", "test_workflow"]);
+    assert_eq!(names, ["ask", "checked", "fragile", "instant", "listen", "named", "test_workflow"]);
     let blueprint = server.get("/api/blueprints/test_workflow").await.json();
     assert_eq!(blueprint["definition"]["blueprint"], "test_workflow");
     let graph = server.get("/api/blueprints/test_workflow/graph").await;

@@ -71,6 +71,40 @@ states:
   only: { start: true, end: finished }
 ";
 
+/// A job of this one fails, unless its input has an `a`.
+const FRAGILE: &str = "
+blueprint: fragile
+input_schema: { type: object, properties: { a: { type: number } } }
+states:
+  add: { start: true, pass: { sum: \"${initial_data.a + 1}\" }, next: completed }
+  completed: { end: finished }
+";
+
+/// A job of this one waits for a human.
+const ASK: &str = "
+blueprint: ask
+states:
+  ask:
+    start: true
+    approval: { message: \"pay ${initial_data.amount} EUR?\", deadline: 1h }
+    on: { approved: again, rejected: refused, timeout: refused }
+  again: { approval: {}, on: { approved: completed, rejected: refused } }
+  completed: { end: finished, result: { by: \"${result.by}\", note: \"${state_history.note}\" } }
+  refused: { end: failed }
+";
+
+/// A job of this one waits for a signal.
+const LISTEN: &str = "
+blueprint: listen
+states:
+  listen:
+    start: true
+    event: { name: paid, when: \"signal.amount >= initial_data.amount\", deadline: 1h }
+    on: { received: completed, timeout: failed }
+  completed: { end: finished }
+  failed: { end: failed }
+";
+
 fn definition(text: &str) -> Definition {
     match load("test.yaml", text) {
         Ok(loaded) => loaded.definition,
@@ -84,7 +118,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
     Parts {
         store,
         clock: Arc::new(SystemClock::new()),
-        definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED].map(definition).into(),
+        definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED, FRAGILE, ASK, LISTEN].map(definition).into(),
         auth: Auth::new([("alice", &alice), ("bob", &bob)], [&worker]),
         settings: Settings {
             max_open_jobs: 100,

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use avtomatika_orchestrator::{
     blueprint::{Blueprint, load},
     engine::{
-        ChildResult, ChildSpec, Context, Decision, Effect, Entropy, Event, Harvest, HistoryEntry, Job,
+        ChildResult, ChildSpec, Context, Decision, Edit, Effect, Entropy, Event, Harvest, HistoryEntry, Job,
         JobError, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result, children_of, decide,
         plan,
     },
@@ -316,8 +316,8 @@ impl Story {
         for (key, value) in said.split_whitespace().map(|word| word.split_once('=').expect("key=value")) {
             match key {
                 "state" => retry.state = Some(Arc::from(value)),
-                "data" => retry.initial_data = object(value),
-                "history" => retry.state_history = object(value),
+                "data" => retry.initial_data = object(value).map(Edit::Replace),
+                "history" => retry.state_history = object(value).map(Edit::Patch),
                 _ => panic!("a retry has no {key}"),
             }
         }

@@ -43,7 +43,7 @@ fn job(state: &str, status: JobStatus) -> Job {
 fn explained(job: Job, situation: Situation) -> Explanation {
     let since = ACCEPTED + Duration::from_secs(9);
     Explanation {
-        view: JobView { job: Arc::new(job), lease: None },
+        view: JobView { job: Arc::new(job), lease: None, children: None },
         situation,
         since,
         at: NOW,

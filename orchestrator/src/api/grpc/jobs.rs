@@ -9,9 +9,9 @@ use avtomatika_proto::{
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::gate::ClientName;
+use super::{actions, gate::ClientName};
 use crate::{
-    api::{Inside, convert, submission},
+    api::{Inside, convert, shown::Shown, submission},
     conductor::{Conductor, Watch},
 };
 
@@ -84,7 +84,9 @@ impl JobService for Jobs {
         let client = ClientName::of(&request)?;
         let id = convert::job_id(&request.get_ref().job_id)?;
         let view = self.inside.conductor.get(&client, id).await?;
-        Ok(Response::new(v1::GetJobResponse { job: Some(convert::job(&view)) }))
+        let decisions = self.inside.conductor.decisions(&view.job);
+        let shown = Shown::Owner { decisions: &decisions };
+        Ok(Response::new(v1::GetJobResponse { job: Some(convert::job(&view, shown)) }))
     }
 
     async fn list_jobs(
@@ -95,7 +97,7 @@ impl JobService for Jobs {
         let query = convert::list_query(client, request.into_inner())?;
         let page = self.inside.conductor.list(query).await?;
         Ok(Response::new(v1::ListJobsResponse {
-            jobs: page.jobs.iter().map(convert::job).collect(),
+            jobs: page.jobs.iter().map(|view| convert::job(view, Shown::Listed)).collect(),
             next_cursor: convert::jobs_cursor_text(page.next_below_key),
         }))
     }
@@ -136,7 +138,42 @@ impl JobService for Jobs {
         let id = convert::job_id(&request.get_ref().job_id)?;
         let reason = submission::reason(&request.get_ref().reason)?;
         let view = self.inside.conductor.cancel(&client, id, reason).await?;
-        Ok(Response::new(v1::CancelJobResponse { job: Some(convert::job(&view)) }))
+        Ok(Response::new(v1::CancelJobResponse { job: Some(convert::job(&view, Shown::Alone)) }))
+    }
+
+    async fn signal_job(
+        &self,
+        request: Request<v1::SignalJobRequest>,
+    ) -> Result<Response<v1::SignalJobResponse>, Status> {
+        actions::signal(&self.inside, request).await.map(Response::new)
+    }
+
+    async fn decide_approval(
+        &self,
+        request: Request<v1::DecideApprovalRequest>,
+    ) -> Result<Response<v1::DecideApprovalResponse>, Status> {
+        actions::decide(&self.inside, request).await.map(Response::new)
+    }
+
+    async fn retry_job(
+        &self,
+        request: Request<v1::RetryJobRequest>,
+    ) -> Result<Response<v1::RetryJobResponse>, Status> {
+        actions::retry(&self.inside, request).await.map(Response::new)
+    }
+
+    async fn skip_job(
+        &self,
+        request: Request<v1::SkipJobRequest>,
+    ) -> Result<Response<v1::SkipJobResponse>, Status> {
+        actions::skip(&self.inside, request).await.map(Response::new)
+    }
+
+    async fn repair_jobs(
+        &self,
+        request: Request<v1::RepairJobsRequest>,
+    ) -> Result<Response<v1::RepairJobsResponse>, Status> {
+        actions::repair(&self.inside, request).await.map(Response::new)
     }
 
     async fn explain_job(
@@ -164,7 +201,10 @@ fn updates(inside: Inside, watch: Watch) -> impl Stream<Item = Result<v1::WatchJ
                 }
             };
             match update {
-                Ok(view) => Some((Ok(v1::WatchJobResponse { job: Some(convert::job(&view)) }), Some(watch))),
+                Ok(view) => {
+                    let job = Some(convert::job(&view, Shown::Alone));
+                    Some((Ok(v1::WatchJobResponse { job }), Some(watch)))
+                }
                 Err(error) => Some((Err(error.into()), None)),
             }
         }

@@ -7,8 +7,8 @@ use http::{HeaderValue, Method, Request, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    events, explanation, jobs, operate, query, reload,
-    route::{self, NoRoute, Route},
+    actions, events, explanation, jobs, operate, query, reload,
+    route::{self, NoRoute, PublicRoute, Route},
     submit,
 };
 use crate::api::{Inside, reply};
@@ -18,7 +18,7 @@ pub(in crate::api) async fn answer(inside: Inside, request: Request<Incoming>) -
     let head_only = request.method() == Method::HEAD;
     let response = match route::is_client_path(request.uri().path()) {
         true => client(&inside, request).await,
-        false => public(&inside, &request).await,
+        false => public(&inside, request).await,
     };
     let response = response.unwrap_or_else(|error| reply::error(&error));
     match head_only {
@@ -27,9 +27,11 @@ pub(in crate::api) async fn answer(inside: Inside, request: Request<Incoming>) -
     }
 }
 
-async fn public(inside: &Inside, request: &Request<Incoming>) -> Result<Response, ApiError> {
-    match route::public(request.method(), request.uri().path()) {
-        Ok(route) => Ok(operate::public(inside, route).await),
+async fn public(inside: &Inside, request: Request<Incoming>) -> Result<Response, ApiError> {
+    let uri = request.uri().clone();
+    match route::public(request.method(), uri.path()) {
+        Ok(PublicRoute::Approval(id)) => actions::decide_by_token(inside, id, request).await,
+        Ok(PublicRoute::Probe(probe)) => Ok(operate::public(inside, probe).await),
         Err(NoRoute::UnknownPath) => Err(route::unknown_path(None)),
         Err(NoRoute::WrongMethod(allow)) => Ok(wrong_method(allow)),
     }
@@ -58,6 +60,11 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         }
         Route::ExplainJob(id) => explanation::get(inside, &client, id, &uri).await,
         Route::CancelJob(id) => jobs::cancel(inside, &client, id, request).await,
+        Route::SignalJob(id) => actions::signal(inside, &client, id, request).await,
+        Route::Decide(id, decision) => actions::decide(inside, &client, id, decision, request).await,
+        Route::RetryJob(id) => actions::retry(inside, &client, id, request).await,
+        Route::SkipJob(id) => actions::skip(inside, &client, id, request).await,
+        Route::RepairJobs => actions::repair(inside, &client, request).await,
         Route::Workers => query::none(&uri).map(|()| operate::workers(inside))?.await,
         Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),
         Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),

@@ -9,22 +9,24 @@ use serde::{Serialize, Serializer, ser::Error as _, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use crate::{
+    api::shown::{self, Shown, Waiting},
     blueprint::Blueprint,
     conductor::{JobView, Stats, WorkerView},
     engine::{HistoryEntry, JobStatus},
-    json::Json,
     time::Timestamp,
 };
 
 /// A job, or some of its fields.
 pub(in crate::api) struct JobDocument<'a> {
     pub view: &'a JobView,
+    /// To whom.
+    pub shown: Shown<'a>,
     /// Only these; `None` means all.
     pub fields: Option<&'a [String]>,
 }
 
 macro_rules! job_fields {
-    ($view:ident, $job:ident: $($name:literal => $value:expr,)*) => {
+    ($view:ident, $job:ident, $shown:ident: $($name:literal => $value:expr,)*) => {
         /// The fields of a job, in their order.
         pub(super) const JOB_FIELDS: &[&str] = &[$($name),*];
 
@@ -32,6 +34,7 @@ macro_rules! job_fields {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let $view = self.view;
                 let $job = &*$view.job;
+                let $shown = self.shown;
                 let wanted = |name: &str| self.fields.is_none_or(|fields| fields.iter().any(|field| field == name));
                 let mut map = serializer.serialize_map(None)?;
                 $(if wanted($name) {
@@ -43,14 +46,14 @@ macro_rules! job_fields {
     };
 }
 
-job_fields! { view, job:
+job_fields! { view, job, shown:
     "id" => job.id,
     "blueprint_name" => job.blueprint,
     "current_state" => job.state,
-    "initial_data" => Raw(&job.submission.initial_data),
-    "state_history" => Raw(&job.state_history),
+    "initial_data" => Raw(job.initial_data().as_str()),
+    "state_history" => Raw(job.state_history.as_str()),
     "status" => view.status().as_str(),
-    "result" => job.result.as_ref().map(Raw),
+    "result" => job.result.as_ref().map(|result| Raw(result.as_str())),
     "error_message" => job.error.as_ref().map(|error| &error.message),
     "error_code" => job.error.as_ref().map(|error| &error.code),
     "retry_count" => job.retry_count,
@@ -64,14 +67,20 @@ job_fields! { view, job:
     "updated_at" => time(job.updated_at),
     "finished_at" => job.finished_at.map(time),
     "resumes_at" => job.resumes_at.map(time),
+    "waiting_for" => shown::waiting(view, shown).map(WaitingFor::of),
+    "outcome" => job.outcome,
+    "failed_state" => job.failed_state,
+    "results" => shown::results(job, shown).map(Raw),
+    "parent_job_id" => job.submission.parent.as_ref().map(|parent| parent.job_id),
+    "start_at" => job.submission.start_at.map(time),
 }
 
 /// Stored JSON, passed through.
-struct Raw<'a>(&'a Json);
+struct Raw<'a>(&'a str);
 
 impl Serialize for Raw<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(self.0.as_str()).map_err(S::Error::custom)?;
+        let raw: &RawValue = serde_json::from_str(self.0).map_err(S::Error::custom)?;
         raw.serialize(serializer)
     }
 }
@@ -114,6 +123,50 @@ impl<'a> CurrentTask<'a> {
     }
 }
 
+/// What a job waits for, when that is not a task.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum WaitingFor<'a> {
+    Approval {
+        message: Option<&'a str>,
+        token: Option<&'a str>,
+        since: String,
+        deadline: Option<String>,
+        decisions: Option<&'a [Arc<str>]>,
+    },
+    Signal {
+        name: &'a str,
+        since: String,
+        deadline: Option<String>,
+    },
+    Children {
+        total: u32,
+        ended: u32,
+        failed: u32,
+        since: String,
+    },
+    Timer {
+        until: String,
+    },
+}
+
+impl<'a> WaitingFor<'a> {
+    fn of(waiting: Waiting<'a>) -> Self {
+        match waiting {
+            Waiting::Approval { message, token, since, deadline, decisions } => {
+                Self::Approval { message, token, since: time(since), deadline: deadline.map(time), decisions }
+            }
+            Waiting::Signal { name, since, deadline } => {
+                Self::Signal { name, since: time(since), deadline: deadline.map(time) }
+            }
+            Waiting::Children { total, ended, failed, since } => {
+                Self::Children { total, ended, failed, since: time(since) }
+            }
+            Waiting::Timer { until } => Self::Timer { until: time(until) },
+        }
+    }
+}
+
 /// A page of jobs.
 #[derive(Serialize)]
 pub(super) struct JobsDocument<'a> {
@@ -143,6 +196,8 @@ pub(super) struct EntryDocument<'a> {
     error_code: Option<&'a str>,
     error_message: Option<&'a str>,
     duration_ms: Option<f64>,
+    by: Option<&'a str>,
+    detail: Option<&'a str>,
 }
 
 impl<'a> EntryDocument<'a> {
@@ -160,6 +215,8 @@ impl<'a> EntryDocument<'a> {
             error_code: entry.error.as_ref().map(|error| &*error.code),
             error_message: entry.error.as_ref().map(|error| &*error.message),
             duration_ms: entry.duration.map(|duration| duration.as_micros() as f64 / 1000.0),
+            by: entry.by.as_deref(),
+            detail: entry.detail.as_deref(),
         }
     }
 }
@@ -268,7 +325,8 @@ mod tests {
     use super::*;
     use crate::{
         conductor::{LeaseView, Progress},
-        engine::{Attempt, Job, Submission},
+        engine::{Attempt, Job, Submission, Wait},
+        json::Json,
     };
 
     fn view() -> JobView {
@@ -307,13 +365,15 @@ mod tests {
             deadline: now,
             progress: Some(Progress { fraction: 0.5, message: Arc::from("half way"), checkpoint: None }),
         };
-        JobView { job: Arc::new(job), lease: Some(lease) }
+        JobView { job: Arc::new(job), lease: Some(lease), children: None }
     }
 
     #[test]
     fn a_job_reads_in_the_order_of_the_contract_with_its_data_untouched() {
         let view = view();
-        let text = serde_json::to_string_pretty(&JobDocument { view: &view, fields: None }).unwrap();
+        let text =
+            serde_json::to_string_pretty(&JobDocument { view: &view, shown: Shown::Alone, fields: None })
+                .unwrap();
         let expected = r#"{
   "id": "018bcfe5-687b-7000-8000-000000000000",
   "blueprint_name": "test_workflow",
@@ -348,7 +408,13 @@ mod tests {
   "created_at": "2023-11-14T22:13:20.123456Z",
   "updated_at": "2023-11-14T22:13:20.123456Z",
   "finished_at": null,
-  "resumes_at": null
+  "resumes_at": null,
+  "waiting_for": null,
+  "outcome": null,
+  "failed_state": null,
+  "results": null,
+  "parent_job_id": null,
+  "start_at": null
 }"#;
         assert_eq!(text, expected);
     }
@@ -357,8 +423,34 @@ mod tests {
     fn some_fields_of_a_job_are_only_those() {
         let view = view();
         let fields = ["status".to_owned(), "id".to_owned()];
-        let text = serde_json::to_string(&JobDocument { view: &view, fields: Some(&fields) }).unwrap();
+        let text =
+            serde_json::to_string(&JobDocument { view: &view, shown: Shown::Alone, fields: Some(&fields) })
+                .unwrap();
         assert_eq!(text, r#"{"id":"018bcfe5-687b-7000-8000-000000000000","status":"running"}"#);
+    }
+
+    #[test]
+    fn the_token_of_an_approval_is_for_the_owner_who_asks_and_for_nobody_else() {
+        let mut view = view();
+        let mut job = (*view.job).clone();
+        let (token, message) = (Arc::from("5ec3e7"), Some(Arc::from("Pay 700 EUR?")));
+        job.wait = Some(Wait::Approval { token, message, since: job.created_at });
+        view.job = Arc::new(job);
+        let decisions = [Arc::from("approved"), Arc::from("rejected")];
+        let fields = ["waiting_for".to_owned()];
+        let text = |shown| {
+            serde_json::to_string(&JobDocument { view: &view, shown, fields: Some(&fields) }).unwrap()
+        };
+        assert_eq!(
+            text(Shown::Owner { decisions: &decisions }),
+            r#"{"waiting_for":{"approval":{"message":"Pay 700 EUR?","token":"5ec3e7","since":"2023-11-14T22:13:20.123456Z","deadline":null,"decisions":["approved","rejected"]}}}"#
+        );
+        for shown in [Shown::Alone, Shown::Listed] {
+            assert_eq!(
+                text(shown),
+                r#"{"waiting_for":{"approval":{"message":"Pay 700 EUR?","token":null,"since":"2023-11-14T22:13:20.123456Z","deadline":null,"decisions":null}}}"#
+            );
+        }
     }
 
     #[test]

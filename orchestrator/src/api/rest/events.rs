@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::document::JobDocument;
 use crate::{
-    api::{Inside, Readiness, convert, reply},
+    api::{Inside, Readiness, convert, reply, shown::Shown},
     conductor::Watch,
 };
 
@@ -46,7 +46,7 @@ async fn next(mut watch: Watch, readiness: Readiness) -> Option<(Bytes, Option<(
     };
     match update {
         Ok(view) => {
-            let event = event("job", &JobDocument { view: &view, fields: None });
+            let event = event("job", &JobDocument { view: &view, shown: Shown::Alone, fields: None });
             Some((event, Some((watch, readiness))))
         }
         Err(error) => Some((event("error", &reply::ErrorBody::of(&error)), None)),

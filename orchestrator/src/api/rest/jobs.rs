@@ -15,6 +15,7 @@ use super::{
 };
 use crate::api::{
     Inside, convert, reply,
+    shown::Shown,
     submission::{self, invalid_json},
 };
 
@@ -27,13 +28,15 @@ pub(super) async fn get(
     let id = convert::job_id(id)?;
     let fields = query::fields(uri, JOB_FIELDS)?;
     let view = inside.conductor.get(client, id).await?;
-    Ok(reply::json(StatusCode::OK, &JobDocument { view: &view, fields: fields.as_deref() }))
+    let decisions = inside.conductor.decisions(&view.job);
+    let shown = Shown::Owner { decisions: &decisions };
+    Ok(reply::json(StatusCode::OK, &JobDocument { view: &view, shown, fields: fields.as_deref() }))
 }
 
 pub(super) async fn list(inside: &Inside, client: Arc<str>, uri: &Uri) -> Result<Response, ApiError> {
     let page = inside.conductor.list(query::list_query(uri, client)?).await?;
     let document = JobsDocument {
-        jobs: page.jobs.iter().map(|view| JobDocument { view, fields: None }).collect(),
+        jobs: page.jobs.iter().map(|view| JobDocument { view, shown: Shown::Listed, fields: None }).collect(),
         next_cursor: page.next_below_key.map(|key| convert::jobs_cursor_text(Some(key))),
     };
     Ok(reply::json(StatusCode::OK, &document))
@@ -83,5 +86,5 @@ pub(super) async fn cancel(
     };
     let reason = submission::reason(reason.as_deref().unwrap_or_default())?;
     let view = inside.conductor.cancel(client, id, reason).await?;
-    Ok(reply::json(StatusCode::OK, &JobDocument { view: &view, fields: None }))
+    Ok(reply::json(StatusCode::OK, &JobDocument { view: &view, shown: Shown::Alone, fields: None }))
 }

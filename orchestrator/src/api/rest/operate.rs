@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     document::{BlueprintDocument, Dashboard, WorkerDocument},
-    route::PublicRoute,
+    route::Probe,
 };
 use crate::{
     api::{Inside, Phase, reply, submission::quote},
@@ -55,12 +55,13 @@ struct StatusDocument {
     status: &'static str,
 }
 
-pub(super) async fn public(inside: &Inside, route: PublicRoute) -> Response {
-    match route {
+/// What answers without a token. (Approvals ask for one of their own: see `actions`.)
+pub(super) async fn public(inside: &Inside, probe: Probe) -> Response {
+    match probe {
         // The process answers, so it lives; what it can do is another question.
-        PublicRoute::Status | PublicRoute::Live => ok("ok"),
-        PublicRoute::Ready => ready(inside.readiness.phase()),
-        PublicRoute::Metrics => {
+        Probe::Status | Probe::Live => ok("ok"),
+        Probe::Ready => ready(inside.readiness.phase()),
+        Probe::Metrics => {
             let stats = inside.conductor.stats().await.ok();
             text(HeaderValue::from_static(metrics::CONTENT_TYPE), inside.metrics.render(stats.as_ref()))
         }

@@ -82,6 +82,11 @@ pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiEr
     }
 }
 
+/// The token of an approval, as the Python system lets it stand in the URL: `?token=...`.
+pub(super) fn token(uri: &Uri) -> Result<Option<String>, ApiError> {
+    Ok(pairs(uri, &["token"])?.pop().map(|(_, token)| token))
+}
+
 /// The names in `?fields=a,b`; none means all.
 pub(super) fn fields(uri: &Uri, known: &[&str]) -> Result<Option<Vec<String>>, ApiError> {
     let mut fields = None;
@@ -138,7 +143,7 @@ fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim).filter(|name| !name.is_empty())
 }
 
-fn status(name: &str) -> Result<JobStatus, ApiError> {
+pub(super) fn status(name: &str) -> Result<JobStatus, ApiError> {
     JobStatus::from_name(name).ok_or_else(|| {
         let names: Vec<&str> = JobStatus::ALL.iter().map(|status| status.as_str()).collect();
         let meant = did_you_mean(name, names.iter().copied());
@@ -165,7 +170,7 @@ fn limit(value: &str, default: u32) -> Result<usize, ApiError> {
     }
 }
 
-fn time(name: &str, value: &str) -> Result<Timestamp, ApiError> {
+pub(super) fn time(name: &str, value: &str) -> Result<Timestamp, ApiError> {
     match value.parse::<jiff::Timestamp>() {
         Ok(time) => Ok(Timestamp::from_micros(time.as_microsecond())),
         Err(_) => Err(invalid(format!("{name} is {}, which is no time in RFC 3339", quote(value)))

@@ -27,6 +27,12 @@ pub(super) enum Route<'p> {
     JobEvents(&'p str),
     ExplainJob(&'p str),
     CancelJob(&'p str),
+    SignalJob(&'p str),
+    /// Decide what the job asks a human: as the body says, or with this decision unless it says another.
+    Decide(&'p str, Option<&'static str>),
+    RetryJob(&'p str),
+    SkipJob(&'p str),
+    RepairJobs,
     Workers,
     Blueprints,
     BlueprintByName(&'p str),
@@ -44,9 +50,17 @@ pub(super) enum BodyForm {
     Wrapped,
 }
 
-/// An endpoint that asks for no token.
+/// An endpoint that asks for no client's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum PublicRoute {
+pub(super) enum PublicRoute<'p> {
+    /// Decide what a job asks a human, with the approval's own token.
+    Approval(&'p str),
+    Probe(Probe),
+}
+
+/// What can be asked of the process itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Probe {
     Status,
     Metrics,
     Live,
@@ -66,22 +80,31 @@ const READ: &str = "GET, HEAD";
 const CREATE: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
 
+/// What stands before the job's id where it is decided with a token.
+const APPROVALS: &str = "/_public/webhooks/approval/";
+
 /// Whether the path belongs to clients, served or not: everything there asks for a token first.
 pub(super) fn is_client_path(path: &str) -> bool {
     path.starts_with("/api")
 }
 
-/// The endpoint that asks for no token.
-pub(super) fn public(method: &Method, path: &str) -> Result<PublicRoute, NoRoute> {
-    let route = match path {
-        "/_public/status" => PublicRoute::Status,
-        "/_public/metrics" => PublicRoute::Metrics,
-        "/healthz" => PublicRoute::Live,
-        "/readyz" => PublicRoute::Ready,
+/// The endpoint that asks for no client's token.
+pub(super) fn public<'p>(method: &Method, path: &'p str) -> Result<PublicRoute<'p>, NoRoute> {
+    if let Some(id) = path.strip_prefix(APPROVALS).filter(|id| !id.contains('/')) {
+        return match *method {
+            Method::POST => Ok(PublicRoute::Approval(id)),
+            _ => Err(NoRoute::WrongMethod(CREATE)),
+        };
+    }
+    let probe = match path {
+        "/_public/status" => Probe::Status,
+        "/_public/metrics" => Probe::Metrics,
+        "/healthz" => Probe::Live,
+        "/readyz" => Probe::Ready,
         _ => return Err(NoRoute::UnknownPath),
     };
     match is_read(method) {
-        true => Ok(route),
+        true => Ok(PublicRoute::Probe(probe)),
         false => Err(NoRoute::WrongMethod(READ)),
     }
 }
@@ -149,7 +172,14 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
     match (segments.next()?, segments.next(), segments.next(), segments.next()) {
         ("jobs", None, None, None) => return Some(Route::SubmitByName),
         ("reload", None, None, None) => return Some(Route::Reload),
+        ("jobs", Some("repair"), None, None) => return Some(Route::RepairJobs),
         ("jobs", Some(id), Some("cancel"), None) => return Some(Route::CancelJob(id)),
+        ("jobs", Some(id), Some("signal"), None) => return Some(Route::SignalJob(id)),
+        ("jobs", Some(id), Some("decide"), None) => return Some(Route::Decide(id, None)),
+        ("jobs", Some(id), Some("approve"), None) => return Some(Route::Decide(id, Some("approved"))),
+        ("jobs", Some(id), Some("reject"), None) => return Some(Route::Decide(id, Some("rejected"))),
+        ("jobs", Some(id), Some("retry"), None) => return Some(Route::RetryJob(id)),
+        ("jobs", Some(id), Some("skip"), None) => return Some(Route::SkipJob(id)),
         _ => {}
     }
     let blueprint = blueprints.at_endpoint(path)?.clone();
@@ -167,7 +197,7 @@ const LISTED_ENDPOINTS_MAX: usize = 20;
 pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
     let error = ApiError::new(ErrorCode::EndpointNotFound, "Nothing is served at this path");
     let Some(blueprints) = blueprints else {
-        return error.with_hint("Served without a token: GET /_public/status, GET /_public/metrics, GET /healthz, GET /readyz; with one: /api and below.");
+        return error.with_hint("Served without a token: GET /_public/status, GET /_public/metrics, GET /healthz, GET /readyz; with the token of an approval: POST /_public/webhooks/approval/{job_id}; with a client's: /api and below.");
     };
     let mut served: Vec<String> = Vec::new();
     let endpoints = blueprints.served().filter_map(|blueprint| blueprint.endpoint.as_deref());
@@ -177,7 +207,8 @@ pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
 }
 
 const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
-    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel, GET /api/workers, GET /api/blueprints, \
+    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), \
+    POST /api/jobs/repair, GET /api/workers, GET /api/blueprints, \
     GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; each also below /api/v1";
 
 /// The answer to a method that a path does not have.
@@ -231,6 +262,15 @@ mod tests {
             ("GET", "/api/jobs/x/events", "JobEvents(\"x\")"),
             ("GET", "/api/v1/jobs/x/explain", "ExplainJob(\"x\")"),
             ("POST", "/api/jobs/x/cancel", "CancelJob(\"x\")"),
+            ("POST", "/api/v1/jobs/x/signal", "SignalJob(\"x\")"),
+            ("POST", "/api/jobs/x/decide", "Decide(\"x\", None)"),
+            ("POST", "/api/jobs/x/approve", "Decide(\"x\", Some(\"approved\"))"),
+            ("POST", "/api/jobs/x/reject", "Decide(\"x\", Some(\"rejected\"))"),
+            ("POST", "/api/jobs/x/retry", "RetryJob(\"x\")"),
+            ("POST", "/api/jobs/x/skip", "SkipJob(\"x\")"),
+            ("POST", "/api/v1/jobs/repair", "RepairJobs"),
+            ("GET", "/api/jobs/repair", "Job(\"repair\")"),
+            ("GET", "/api/jobs/x/retry", "405 POST"),
             ("GET", "/api/workers", "Workers"),
             ("GET", "/api/blueprints", "Blueprints"),
             ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),

@@ -16,6 +16,7 @@ use super::{body, document::JobDocument, query, route::BodyForm};
 use crate::{
     api::{
         Inside, reply,
+        shown::Shown,
         submission::{self, Draft, invalid, invalid_json, quote},
     },
     blueprint::Blueprint,
@@ -87,7 +88,9 @@ async fn create(
     let request = draft.check()?;
     let Submitted { job_id, job, .. } = inside.conductor.submit_admitted(&client, request, admission).await?;
     let mut response = match job.filter(|view| view.job.status.is_terminal()) {
-        Some(view) => reply::json(StatusCode::OK, &JobDocument { view: &view, fields: None }),
+        Some(view) => {
+            reply::json(StatusCode::OK, &JobDocument { view: &view, shown: Shown::Alone, fields: None })
+        }
         None => {
             let accepted = AcceptedDocument { status: "accepted", job_id: job_id.to_string() };
             reply::json(StatusCode::ACCEPTED, &accepted)

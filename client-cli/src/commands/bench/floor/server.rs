@@ -202,4 +202,30 @@ impl JobService for Answering {
     ) -> Result<Response<ExplainJobResponse>, Status> {
         not_here()
     }
+
+    async fn signal_job(&self, _: Request<SignalJobRequest>) -> Result<Response<SignalJobResponse>, Status> {
+        not_here()
+    }
+
+    async fn decide_approval(
+        &self,
+        _: Request<DecideApprovalRequest>,
+    ) -> Result<Response<DecideApprovalResponse>, Status> {
+        not_here()
+    }
+
+    async fn retry_job(&self, _: Request<RetryJobRequest>) -> Result<Response<RetryJobResponse>, Status> {
+        not_here()
+    }
+
+    async fn skip_job(&self, _: Request<SkipJobRequest>) -> Result<Response<SkipJobResponse>, Status> {
+        not_here()
+    }
+
+    async fn repair_jobs(
+        &self,
+        _: Request<RepairJobsRequest>,
+    ) -> Result<Response<RepairJobsResponse>, Status> {
+        not_here()
+    }
 }
