@@ -28,6 +28,9 @@ use avtomatika_orchestrator::{
 use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId, limits::START_AHEAD_MAX};
 use tokio::sync::mpsc;
 
+#[path = "conductor/families.rs"]
+mod families;
+
 const CREDENTIAL: [u8; 32] = [1; 32];
 
 /// Jobs that may be open at once: more than are read in one go.
@@ -47,6 +50,8 @@ const fn in_memory() -> bool {
 struct Faulty {
     inner: Arc<MemoryStore>,
     full: AtomicBool,
+    /// Commits that there is room for, if room is short.
+    room: Mutex<Option<u32>>,
     broken: AtomicBool,
     panics: AtomicBool,
     refused: AtomicU32,
@@ -66,6 +71,7 @@ impl Faulty {
         Arc::new(Self {
             inner,
             full: AtomicBool::new(false),
+            room: Mutex::new(None),
             broken: AtomicBool::new(false),
             panics: AtomicBool::new(false),
             refused: AtomicU32::new(0),
@@ -91,6 +97,16 @@ impl Faulty {
         self.opened.notify_all();
     }
 
+    /// Takes so many commits more, and then no other until there is room again.
+    fn full_after(&self, commits: u32) {
+        *self.room.lock().unwrap() = Some(commits);
+    }
+
+    fn make_room(&self) {
+        *self.room.lock().unwrap() = None;
+        self.full.store(false, Ordering::SeqCst);
+    }
+
     fn let_read(&self, may_read: bool) {
         *self.reading.lock().unwrap() = may_read;
         self.readable.notify_all();
@@ -108,6 +124,11 @@ impl Store for Faulty {
             return Err(StoreError::Failed { reason: "fsync: input/output error".into() });
         }
         assert!(!self.panics.load(Ordering::SeqCst), "a store with a fault of its own");
+        match &mut *self.room.lock().unwrap() {
+            Some(0) => self.full.store(true, Ordering::SeqCst),
+            Some(commits) => *commits -= 1,
+            None => {}
+        }
         if self.full.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(StoreError::Full { path: "/data".into() });

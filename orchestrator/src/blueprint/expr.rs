@@ -140,8 +140,12 @@ impl Expr {
 
     /// The value of the expression as JSON.
     pub fn eval(&self, scope: &Scope<'_>) -> Result<Value, ExprError> {
-        let data = Data::new(scope);
-        self.eval_into(&data, &mut Output::default(), 0)
+        self.eval_over(&Data::new(scope))
+    }
+
+    /// The value of the expression over data that several expressions share.
+    pub fn eval_over(&self, data: &Data<'_>) -> Result<Value, ExprError> {
+        self.eval_into(data, &mut Output::default(), 0)
     }
 
     /// The value of a condition. A value that is no boolean is an error.
@@ -272,8 +276,12 @@ impl Template {
 
     /// The template with every expression replaced by its value.
     pub fn render(&self, scope: &Scope<'_>) -> Result<Value, ExprError> {
-        let data = Data::new(scope);
-        self.render_into(&data, &mut Output::default(), 0)
+        self.render_over(&Data::new(scope))
+    }
+
+    /// The template over data that several templates share: each part of it is parsed once for all of them.
+    pub fn render_over(&self, data: &Data<'_>) -> Result<Value, ExprError> {
+        self.render_into(data, &mut Output::default(), 0)
     }
 
     fn render_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<Value, ExprError> {

@@ -15,7 +15,7 @@ use super::{
     admission::Admission,
     batch::{Afterwards, Batch},
     book::Book,
-    families::Families,
+    families::{Families, Origin},
     handle::{job_not_found, shutting_down},
     mailbox::{Accepted, Follow, Reply, Request},
     notices::Notices,
@@ -221,7 +221,9 @@ impl Core {
         let detached: Vec<ChildSpec> = detached.collect();
         self.owe(&job, &effects);
         self.batch.afterwards.push(Afterwards::Changed { job: job.clone(), before, effects, again });
-        detached.into_iter().for_each(|spec| self.start_child(&job, spec));
+        for spec in detached {
+            self.start_child(&Origin::of(&job), spec);
+        }
     }
 
     // ---- Perform ----
@@ -362,6 +364,7 @@ impl Core {
             let present = self.load(job_id).and_then(|job| job.ok_or_else(job_not_found));
             let _ = reply.send(present.map(|job| self.watchers.watch(self.view(job), sender)));
         }
+        self.families.look_again();
         self.again_soon();
         self.room_again_at = Some(self.clock.now() + FULL_FOR);
     }
@@ -497,16 +500,19 @@ impl Core {
     /// it so cannot be stored: then it is looked at again.
     pub fn notice(&mut self, job_id: JobId, event: Event) {
         match self.load(job_id) {
-            Ok(Some(job)) => {
-                if self.decide(&job, event.clone(), true).is_err() {
-                    self.batch.afterwards.push(Afterwards::Noticed { job_id, event });
-                }
-            }
+            Ok(Some(job)) => self.notice_of(&job, event),
             Ok(None) => {}
             Err(_) => {
                 self.again.push((job_id, event));
                 self.again_soon();
             }
+        }
+    }
+
+    /// [`Core::notice`] for a job that has just been loaded.
+    pub fn notice_of(&mut self, job: &Job, event: Event) {
+        if self.decide(job, event.clone(), true).is_err() {
+            self.batch.afterwards.push(Afterwards::Noticed { job_id: job.id, event });
         }
     }
 

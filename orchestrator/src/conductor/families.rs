@@ -3,10 +3,11 @@
 //! A parent's children are started a slice at a time, as many at once as its state allows, and when all have ended the parent is
 //! told once. What is here follows from the stored jobs: which children there are from their keys, which run from the book, how
 //! they ended from the store; so a crash between any two steps loses nothing, and [`Families::restore`] makes it again. It promises
-//! never to hold up the conductor for more than a slice, and that a child whose parent no longer waits for it is cancelled.
+//! never to hold up the conductor for more than a slice, to look at a parent's data a few times however many its children are, and
+//! that a child whose parent no longer waits for it is cancelled.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{ControlFlow, Range},
     sync::Arc,
 };
@@ -29,8 +30,14 @@ use crate::{
 /// Children that are started, or read, in one go: about a millisecond.
 const SLICE: u32 = 128;
 
+/// A family's children are computed in so many goes at most, if they are many: each of them parses the parent's data anew.
+const GOES_MAX: u32 = 8;
+
 /// Bytes of results of children that are kept until their parents have them all. What is not kept is read again.
 const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes of children that are computed and not started yet. What is not kept is computed again.
+const PREPARED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Every family with a parent that waits.
 #[derive(Default)]
@@ -39,9 +46,12 @@ pub(super) struct Families {
     by_first: BTreeMap<i64, Family>,
     /// Families with something to do.
     todo: VecDeque<i64>,
+    /// Families whose parents have gone on as decided, and not yet as stored.
+    stalled: BTreeSet<i64>,
     /// Children that nobody waits for.
     orphans: VecDeque<JobId>,
     kept_bytes: usize,
+    prepared_bytes: usize,
     /// When to go on, while there is no room or the store cannot be read.
     pub paused_until: Option<Timestamp>,
 }
@@ -67,15 +77,45 @@ struct Family {
     children: Children,
     /// `None` until the parent has been looked at.
     plan: Option<Plan>,
+    origin: Option<Origin>,
+    /// The children from number `started` on, as far as they have been computed.
+    prepared: VecDeque<ChildSpec>,
     /// Children 0 to this exist.
     started: u32,
     /// Of these, children that have not ended.
     running: u32,
     /// Children that are known to have failed.
     failed: u32,
+    /// Children of before a restart that have not been looked at since.
+    unread: Range<u32>,
     /// What those ended with that ended while this process watched, or that were read since.
     results: BTreeMap<u32, ChildResult>,
+    result_bytes: usize,
+    /// All results before this one are there.
+    gathered: u32,
+    /// Whether its children are called back.
+    is_called_back: bool,
     queued: bool,
+}
+
+/// Where the children of a job come from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    job_id: JobId,
+    client: Arc<str>,
+    blueprint: Arc<str>,
+    blueprint_version: u32,
+}
+
+impl Origin {
+    pub fn of(job: &Job) -> Self {
+        Self {
+            job_id: job.id,
+            client: job.client.clone(),
+            blueprint: job.blueprint.clone(),
+            blueprint_version: job.blueprint_version,
+        }
+    }
 }
 
 impl Family {
@@ -84,10 +124,16 @@ impl Family {
             parent,
             children,
             plan: None,
+            origin: None,
+            prepared: VecDeque::new(),
             started: 0,
             running: 0,
             failed: 0,
+            unread: 0..0,
             results: BTreeMap::new(),
+            result_bytes: 0,
+            gathered: 0,
+            is_called_back: false,
             queued: false,
         }
     }
@@ -110,6 +156,10 @@ impl Family {
     fn is_over(&self) -> bool {
         self.running == 0 && (self.started == self.children.total || self.has_failed())
     }
+
+    fn prepared_bytes(&self) -> usize {
+        self.prepared.iter().map(bytes_of_spec).sum()
+    }
 }
 
 /// The keys of these children.
@@ -120,6 +170,10 @@ pub(super) fn keys_of(children: &Children) -> Range<i64> {
 
 fn bytes_of(result: &ChildResult) -> usize {
     size_of::<ChildResult>() + result.data.as_ref().map_or(0, |data| data.as_str().len())
+}
+
+fn bytes_of_spec(spec: &ChildSpec) -> usize {
+    size_of::<ChildSpec>() + spec.submission.initial_data.as_str().len()
 }
 
 impl Families {
@@ -138,6 +192,7 @@ impl Families {
             last = last.max(keys.end - 1);
             let newest = store.last_key_between(keys.clone())?;
             family.started = newest.map_or(0, |newest| (newest - keys.start + 1) as u32);
+            family.unread = 0..family.started;
             self.insert(family);
         }
         for stub in stubs {
@@ -160,6 +215,13 @@ impl Families {
         if let Some(family) = self.by_first.get_mut(&key).filter(|family| !family.queued) {
             family.queued = true;
             self.todo.push_back(key);
+        }
+    }
+
+    /// Decisions have been undone: parents that seemed to have gone on may wait again.
+    pub fn look_again(&mut self) {
+        for key in std::mem::take(&mut self.stalled) {
+            self.enqueue(key);
         }
     }
 
@@ -188,27 +250,44 @@ impl Families {
         nearest.is_some_and(|(_, family)| family.keys().contains(&child.key()))
     }
 
-    fn remove(&mut self, key: i64) {
-        if let Some(family) = self.by_first.remove(&key) {
-            self.kept_bytes -= family.results.values().map(bytes_of).sum::<usize>();
+    fn remove(&mut self, key: i64) -> Option<Family> {
+        self.stalled.remove(&key);
+        let family = self.by_first.remove(&key)?;
+        self.kept_bytes -= family.result_bytes;
+        self.prepared_bytes -= family.prepared_bytes();
+        Some(family)
+    }
+
+    /// Notes how a child has ended.
+    fn note(&mut self, key: i64, index: u32, result: ChildResult, must_keep: bool) {
+        let Some(family) = self.by_first.get_mut(&key) else { return };
+        let bytes = bytes_of(&result);
+        if must_keep || self.kept_bytes + bytes <= KEPT_BYTES_MAX {
+            self.kept_bytes += bytes;
+            family.result_bytes += bytes;
+            family.results.insert(index, result);
         }
     }
 
     /// A child's end is durable.
     fn ended(&mut self, child: &Job) {
-        let kept_bytes = self.kept_bytes;
         let Some(family) = self.family_of(child.id) else { return };
         let key = family.children.first.key();
         let index = (child.id.key() - key) as u32;
         family.running = family.running.saturating_sub(1);
-        let result = child_result(child);
-        family.failed += u32::from(result.failed);
-        let bytes = bytes_of(&result);
-        if kept_bytes + bytes <= KEPT_BYTES_MAX {
-            family.results.insert(index, result);
-            self.kept_bytes += bytes;
+        // It will be read with the others of before the restart.
+        if !family.unread.contains(&index) {
+            let result = child_result(child);
+            family.failed += u32::from(result.failed);
+            self.note(key, index, result, false);
         }
         self.enqueue(key);
+    }
+
+    fn forget_prepared(&mut self, key: i64) {
+        let Some(family) = self.by_first.get_mut(&key) else { return };
+        self.prepared_bytes -= family.prepared_bytes();
+        family.prepared.clear();
     }
 }
 
@@ -241,6 +320,7 @@ impl Core {
         let key = family.children.first.key();
         family.started = family.started.min((job.id.key() - key) as u32);
         family.running = family.running.saturating_sub(1);
+        self.families.forget_prepared(key);
         self.families.enqueue(key);
     }
 
@@ -253,12 +333,7 @@ impl Core {
         while self.batch.afterwards.len() < BATCH_MAX
             && let Some(orphan) = self.families.orphans.pop_front()
         {
-            // One that a human has started again is on its own.
-            if self.load(orphan).is_ok_and(|job| job.is_some_and(|job| job.waiting_parent().is_none())) {
-                continue;
-            }
-            let reason = Some(Arc::from("nobody waits for it any more"));
-            self.notice(orphan, Event::CancelRequested { reason });
+            self.let_go(orphan);
         }
         // Each family has its turn, so that a large one does not hold up the others.
         for _ in 0..self.families.todo.len() {
@@ -269,59 +344,123 @@ impl Core {
             if let Some(family) = self.families.by_first.get_mut(&key) {
                 family.queued = false;
             }
-            if let Err(error) = self.tend_family(key) {
-                tracing::error!(%error, hint = error.hint(), "the children of a job cannot be read");
-                self.families.enqueue(key);
-                self.families.paused_until = Some(now + AGAIN_AFTER);
-                return;
+            match self.tend_family(key) {
+                Ok(()) => {}
+                // Nothing but a repair helps it; after a restart it is looked at again.
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, hint = error.hint(), "a job that waits for its children cannot be read");
+                }
+                Err(error) => {
+                    tracing::error!(%error, hint = error.hint(), "the children of a job cannot be read");
+                    self.families.enqueue(key);
+                    self.families.paused_until = Some(now + AGAIN_AFTER);
+                    return;
+                }
             }
+        }
+    }
+
+    /// Cancels a child that nobody waits for. One that a human has started again is on its own.
+    fn let_go(&mut self, orphan: JobId) {
+        let reason = Some(Arc::from("nobody waits for it any more"));
+        let event = Event::CancelRequested { reason };
+        match self.load(orphan) {
+            Ok(Some(job)) if job.waiting_parent().is_some() => self.notice_of(&job, event),
+            Ok(_) => {}
+            Err(_) => self.notice(orphan, event),
         }
     }
 
     fn tend_family(&mut self, key: i64) -> Result<(), StoreError> {
         let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
-        if family.plan.is_none() || family.wanted() > 0 {
+        if family.plan.is_none() && !self.prepare(key)? {
+            return Ok(());
+        }
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        if !family.unread.is_empty() {
+            return self.read_some(key);
+        }
+        if family.wanted() > 0 {
             self.start_some(key)?;
         }
-        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
         if family.has_failed() && family.running > 0 {
-            let running = self.book.open_between(family.keys());
-            self.families.orphans.extend(running);
-        } else if family.is_over() {
-            self.harvest(key)?;
+            // Once is enough: no other begins.
+            if !std::mem::replace(&mut family.is_called_back, true) {
+                let running = self.book.open_between(family.keys());
+                self.families.orphans.extend(running);
+            }
+            return Ok(());
         }
-        Ok(())
+        if family.is_over() { self.harvest(key) } else { Ok(()) }
     }
 
-    /// Starts the next children of a family.
-    fn start_some(&mut self, key: i64) -> Result<(), StoreError> {
-        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
-        let parent = match self.book.resident(family.parent) {
+    /// Sees to it that the next children of a family are computed. Returns whether its parent still waits for them.
+    fn prepare(&mut self, key: i64) -> Result<bool, StoreError> {
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(false) };
+        let resident = self.book.resident(family.parent);
+        if resident.is_some_and(|job| job.children() != Some(&family.children)) {
+            // It has gone on, or will when that is durable.
+            self.families.stalled.insert(key);
+            return Ok(false);
+        }
+        if family.plan.is_some() && !family.prepared.is_empty() {
+            return Ok(true);
+        }
+        let parent = match resident {
             Some(job) => Some(job.clone()),
             None => self.store.load(family.parent)?.map(Arc::new),
         };
         let parent = parent.filter(|job| job.children() == Some(&family.children));
-        let blueprints = self.blueprints.clone();
         let blueprint =
-            parent.as_ref().and_then(|job| blueprints.version(&job.blueprint, job.blueprint_version));
+            parent.as_ref().and_then(|job| self.blueprints.version(&job.blueprint, job.blueprint_version));
         let (Some(parent), Some(blueprint)) = (parent, blueprint) else {
             // It has gone on, and its children were cancelled.
             self.families.remove(key);
-            return Ok(());
+            return Ok(false);
         };
+        let (plan, from) = (plan(&parent, blueprint), family.started);
+        let count = SLICE.max(family.children.total.div_ceil(GOES_MAX));
+        let prepared = VecDeque::from(children_of(&parent, blueprint, from, count));
+        let is_short = prepared.is_empty() && from < family.children.total || plan.is_none();
+        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(false) };
+        family.plan = plan;
+        family.origin = Some(Origin::of(&parent));
+        family.prepared = prepared;
+        self.families.prepared_bytes += family.prepared_bytes();
+        if is_short {
+            // Hardly possible: the parent was decided with the same version of its blueprint.
+            let message =
+                "The children can no longer be computed, though they could when their state was entered";
+            let error = JobError { code: code::EXPRESSION.into(), message: message.into() };
+            self.tell_parent(key, Err(error));
+        }
+        Ok(!is_short)
+    }
+
+    /// Starts the next children of a family.
+    fn start_some(&mut self, key: i64) -> Result<(), StoreError> {
+        if !self.prepare(key)? {
+            return Ok(());
+        }
         let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
-        family.plan = plan(&parent, blueprint);
-        let mut wanted = family.wanted().min(SLICE);
+        let mut wanted = family.wanted().min(family.prepared.len() as u32).min(SLICE);
         // A full house takes the children of those who are in it, one for each, so that all get on.
         if self.book.open_total() >= self.settings.max_open_jobs {
             wanted = wanted.min(u32::from(family.running == 0));
         }
-        let from = family.started;
+        let specs: Vec<ChildSpec> = family.prepared.drain(..wanted as usize).collect();
         family.started += wanted;
         family.running += wanted;
-        let more = family.wanted() > 0;
-        for spec in children_of(&parent, blueprint, from, wanted) {
-            self.start_child(&parent, spec);
+        let (more, origin) = (family.wanted() > 0, family.origin.clone());
+        // It was made with the first of them.
+        let Some(origin) = origin else { return Ok(()) };
+        self.families.prepared_bytes -= specs.iter().map(bytes_of_spec).sum::<usize>();
+        if self.families.prepared_bytes > PREPARED_BYTES_MAX {
+            self.families.forget_prepared(key);
+        }
+        for spec in specs {
+            self.start_child(&origin, spec);
         }
         if more && wanted > 0 {
             self.families.enqueue(key);
@@ -330,7 +469,7 @@ impl Core {
     }
 
     /// Puts a child's first step into the batch.
-    pub fn start_child(&mut self, parent: &Job, spec: ChildSpec) {
+    pub fn start_child(&mut self, parent: &Origin, spec: ChildSpec) {
         let ChildSpec { id, blueprint: name, state, submission, mut error } = spec;
         let own = self.blueprints.version(&parent.blueprint, parent.blueprint_version).cloned();
         let blueprint = match &name {
@@ -354,53 +493,98 @@ impl Core {
         let event = error.map_or(Event::Submitted, Event::Stillborn);
         if let Err(refusal) = self.decide_first(&job, event, None) {
             // A new job refuses nothing.
-            tracing::error!("Child {id} of job {} could not be started: {refusal}", parent.id);
+            tracing::error!("Child {id} of job {} could not be started: {refusal}", parent.job_id);
         }
+    }
+
+    /// Reads how children of before a restart have ended, as far as they have: failures count before another begins.
+    fn read_some(&mut self, key: i64) -> Result<(), StoreError> {
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        let from = family.unread.start;
+        let slice = from..family.unread.end.min(from + SLICE);
+        // The end of one that is open here will be told when it has been performed, whatever the store has by now.
+        let ended: Vec<u32> =
+            slice.clone().filter(|index| !self.book.contains(family.children.child(*index))).collect();
+        let ids: Vec<JobId> = ended.iter().map(|index| family.children.child(*index)).collect();
+        let results = self.results_of(&ids)?;
+        let read_to = ended.get(results.len()).copied().unwrap_or(slice.end);
+        if let Some(family) = self.families.by_first.get_mut(&key) {
+            family.unread.start = read_to;
+            family.failed += results.iter().filter(|result| result.failed).count() as u32;
+        }
+        for (index, result) in ended.into_iter().zip(results) {
+            self.families.note(key, index, result, false);
+        }
+        self.families.enqueue(key);
+        Ok(())
+    }
+
+    /// What these children ended with: the first of them at least, if there is one.
+    fn results_of(&self, ids: &[JobId]) -> Result<Vec<ChildResult>, StoreError> {
+        let mut results = Vec::with_capacity(ids.len());
+        let outcome = self.store.load_many(ids, &mut |_, job| {
+            results.push(job.as_ref().map_or_else(lost_child, child_result));
+            ControlFlow::Continue(())
+        });
+        match outcome {
+            Err(error @ StoreError::Corrupt { .. }) if results.len() < ids.len() => {
+                tracing::error!(
+                    "Job {} cannot be read, so its parent takes it for failed: {error}",
+                    ids[results.len()]
+                );
+                results.push(lost_child());
+            }
+            Err(error) if results.is_empty() => return Err(error),
+            _ => {}
+        }
+        Ok(results)
     }
 
     /// All children have ended: reads how, a slice at a time, and tells the parent.
     fn harvest(&mut self, key: i64) -> Result<(), StoreError> {
-        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
-        let missing: Vec<u32> = (0..family.started)
-            .filter(|index| !family.results.contains_key(index))
-            .take(SLICE as usize)
-            .collect();
-        let ids: Vec<JobId> = missing.iter().map(|index| family.children.child(*index)).collect();
-        let (mut at, mut kept_bytes) = (0, 0);
-        self.store.load_many(&ids, &mut |_, job| {
-            let result = job.as_ref().map_or_else(lost_child, child_result);
-            kept_bytes += bytes_of(&result);
-            family.results.insert(missing[at], result);
-            at += 1;
-            ControlFlow::Continue(())
-        })?;
-        self.families.kept_bytes += kept_bytes;
-        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
-        let bytes: usize = family.results.values().map(bytes_of).sum();
-        let too_large = bytes > RESULTS_BYTES_MAX + family.results.len() * size_of::<ChildResult>();
-        if !too_large && family.results.len() < family.started as usize {
-            self.families.enqueue(key);
-            return Ok(());
+        let Some(family) = self.families.by_first.get(&key) else { return Ok(()) };
+        let (mut missing, mut gathered) = (Vec::new(), family.gathered);
+        while gathered < family.started && missing.len() < SLICE as usize {
+            missing.extend((!family.results.contains_key(&gathered)).then_some(gathered));
+            gathered += 1;
         }
-        let total = family.children.total;
-        let results = if too_large {
+        let ids: Vec<JobId> = missing.iter().map(|index| family.children.child(*index)).collect();
+        let results = if ids.is_empty() { Vec::new() } else { self.results_of(&ids)? };
+        let gathered = missing.get(results.len()).copied().unwrap_or(gathered);
+        for (index, result) in missing.into_iter().zip(results) {
+            self.families.note(key, index, result, true);
+        }
+        let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
+        family.gathered = gathered;
+        let too_large =
+            family.result_bytes > RESULTS_BYTES_MAX + family.results.len() * size_of::<ChildResult>();
+        if too_large {
             let message = format!("The results of the branches have more than {RESULTS_BYTES_MAX} bytes");
-            Err(JobError { code: code::DATA_TOO_LARGE.into(), message: message.into() })
+            let error = JobError { code: code::DATA_TOO_LARGE.into(), message: message.into() };
+            self.tell_parent(key, Err(error));
+        } else if gathered < family.started {
+            self.families.enqueue(key);
         } else {
-            let mut gathered = family.results.clone();
-            Ok((0..total).map(|index| gathered.remove(&index).unwrap_or_else(not_started)).collect())
-        };
-        let event = Event::ChildrenEnded(Harvest { first: family.children.first, results });
-        let parent = family.parent;
-        self.families.remove(key);
-        self.notice(parent, event);
+            let (total, mut results) = (family.children.total, std::mem::take(&mut family.results));
+            let results =
+                (0..total).map(|index| results.remove(&index).unwrap_or_else(not_started)).collect();
+            self.tell_parent(key, Ok(results));
+        }
         Ok(())
+    }
+
+    /// The family is no more; its parent goes on.
+    fn tell_parent(&mut self, key: i64, results: Result<Vec<ChildResult>, JobError>) {
+        let Some(family) = self.families.remove(key) else { return };
+        let harvest = Harvest { first: family.children.first, results };
+        self.notice(family.parent, Event::ChildrenEnded(harvest));
     }
 }
 
-/// A child that the store does not have. Nothing removes one that is waited for.
+/// A child that the store does not have, or cannot read. Nothing removes one that is waited for.
 fn lost_child() -> ChildResult {
-    let error = JobError { code: code::CHILD_FAILED.into(), message: "The child is not in the store".into() };
+    let message = "The child cannot be read from the store".into();
+    let error = JobError { code: code::CHILD_FAILED.into(), message };
     ChildResult { outcome: "failure".into(), failed: true, data: None, error: Some(error) }
 }
 

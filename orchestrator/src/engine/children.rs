@@ -4,7 +4,7 @@
 //! knows how many there are and the id of the first; what each of them is given follows from the parent, which does not change
 //! while it waits. It promises that the parent goes on once, and only for the children of its present state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
 
 use avtomatika_proto::{JobId, limits::PAYLOAD_BYTES_MAX, outcome};
 use serde_json::{Value, value::RawValue};
@@ -15,7 +15,7 @@ use super::{
     draft::{Draft, Step, error, no_value},
 };
 use crate::{
-    blueprint::{Blueprint, Branch, MapState, Over, RunState, RunWork, Scope, StateKind, Template},
+    blueprint::{Blueprint, Branch, Data, MapState, Over, RunState, RunWork, StateKind, Template},
     json::Json,
 };
 
@@ -55,7 +55,7 @@ impl Draft<'_, '_> {
             return Step::Stay;
         }
         let scope = self.job.scope(self.context.now);
-        let input = object_of(&run.work.input, &scope, &self.job.state);
+        let input = object_of(&run.work.input, &Data::new(&scope), &self.job.state);
         let spec = child_of(&self.job, (first, 0), ChildKind::Detached, Some(&run.work), input);
         if let Some(error) = spec.error {
             return self.fail(outcome::FAILURE, error, JobStatus::Failed);
@@ -211,19 +211,26 @@ pub fn children_of(job: &Job, blueprint: &Blueprint, from: u32, count: u32) -> V
     match &state.kind {
         StateKind::Run(run) => {
             let spec = |index| {
-                let input = object_of(&run.work.input, &scope, &job.state);
+                let input = object_of(&run.work.input, &Data::new(&scope), &job.state);
                 child_of(job, (children.child(index), index), ChildKind::Run, Some(&run.work), input)
             };
             numbers.map(spec).collect()
         }
         StateKind::Map(map) => {
+            let items = OnceCell::new();
+            let data = Data::new(&scope);
             // It was a list when the state was entered, and nothing has changed since.
-            let items = match &map.over {
-                Over::Each { list, .. } => list.eval(&scope).ok(),
-                Over::Named(_) => None,
+            if let Over::Each { list, .. } = &map.over
+                && let Ok(list) = list.eval_over(&data)
+            {
+                let _ = items.set(list);
+            }
+            let spec = |index| {
+                let item = items.get().and_then(|items: &Value| items.get(index as usize));
+                data.turn_to(item.map(|item| (item, index)));
+                branch_of(job, (children, index), map, &data)
             };
-            let item = |index: u32| items.as_ref().and_then(|items| items.get(index as usize));
-            numbers.filter_map(|index| branch_of(job, (children, index), map, &scope, item(index))).collect()
+            numbers.filter_map(spec).collect()
         }
         _ => Vec::new(),
     }
@@ -233,17 +240,15 @@ fn branch_of(
     job: &Job,
     (children, index): (&Children, u32),
     map: &MapState,
-    scope: &Scope<'_>,
-    item: Option<&Value>,
+    data: &Data<'_>,
 ) -> Option<ChildSpec> {
-    let scope = Scope { item: item.map(|item| (item, index)), ..*scope };
     let id = (children.child(index), index);
     Some(match map.over.branch(index)?.0 {
         Branch::Task(work) => {
-            child_of(job, id, ChildKind::Branch, None, object_of(&work.params, &scope, &job.state))
+            child_of(job, id, ChildKind::Branch, None, object_of(&work.params, data, &job.state))
         }
         Branch::Run(work) => {
-            child_of(job, id, ChildKind::Run, Some(work), object_of(&work.input, &scope, &job.state))
+            child_of(job, id, ChildKind::Run, Some(work), object_of(&work.input, data, &job.state))
         }
     })
 }
@@ -279,8 +284,8 @@ fn child_of(
 }
 
 /// What a child is given.
-fn object_of(template: &Template, scope: &Scope<'_>, state: &str) -> Result<Json, JobError> {
-    let value = template.render(scope).map_err(|cause| no_value(state, &cause))?;
+fn object_of(template: &Template, data: &Data<'_>, state: &str) -> Result<Json, JobError> {
+    let value = template.render_over(data).map_err(|cause| no_value(state, &cause))?;
     let Value::Object(members) = value else {
         return Err(error(
             code::EXPRESSION,

@@ -4,7 +4,10 @@
 //! expression over any data can hold up or exhaust the orchestrator. It is written here, over the parser's tree, because the
 //! crate's own interpreter has no such budget and copies all data before the first step.
 
-use std::{cell::OnceCell, rc::Rc};
+use std::{
+    cell::{Cell, OnceCell},
+    rc::Rc,
+};
 
 use serde_json::{Map, Value};
 
@@ -30,6 +33,7 @@ pub struct Data<'s> {
     signal: OnceCell<Map<String, Value>>,
     job: OnceCell<Val<'s>>,
     client: OnceCell<Val<'s>>,
+    item: Cell<Option<(&'s Value, u32)>>,
     pub(super) budget: Budget,
 }
 
@@ -45,8 +49,15 @@ impl<'s> Data<'s> {
             signal: OnceCell::new(),
             job: OnceCell::new(),
             client: OnceCell::new(),
+            item: Cell::new(scope.item),
             budget: Budget::default(),
         }
+    }
+
+    /// From now on for this branch of a map. What has been parsed serves all branches; each has a budget of its own.
+    pub fn turn_to(&self, item: Option<(&'s Value, u32)>) {
+        self.item.set(item);
+        self.budget.renew();
     }
 
     fn root(&self, root: Root) -> Val<'_> {
@@ -59,8 +70,8 @@ impl<'s> Data<'s> {
             Root::Results => return Val::List(List::Data(self.results.get_or_init(|| results_of(scope)))),
             Root::Now => return Val::Time(scope.now),
             // Whoever compiled the expression has seen to it that it stands where there is one.
-            Root::Item => return scope.item.map_or(Val::Null, |(item, _)| Val::of(item)),
-            Root::Index => return scope.item.map_or(Val::Null, |(_, index)| Val::Int(index.into())),
+            Root::Item => return self.item.get().map_or(Val::Null, |(item, _)| Val::of(item)),
+            Root::Index => return self.item.get().map_or(Val::Null, |(_, index)| Val::Int(index.into())),
             Root::Client => {
                 return self.client.get_or_init(|| made_map([("name", Val::Str(scope.client))])).clone();
             }
