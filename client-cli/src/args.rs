@@ -111,6 +111,8 @@ pub enum Command {
     History(commands::history::Args),
     /// Say why a job is where it is, and what can be done
     Explain(commands::explain::Args),
+    /// Show what a job's webhook was told, or tell it again
+    Webhooks(commands::webhooks::Args),
     /// Cancel a job
     Cancel(commands::cancel::Args),
     /// List the connected workers

@@ -104,9 +104,10 @@ impl Failure {
             }
             Self::Refused(error) => match error.code {
                 ErrorCode::MissingToken | ErrorCode::InvalidToken => Exit::Unauthenticated,
-                ErrorCode::JobNotFound | ErrorCode::BlueprintNotFound | ErrorCode::EndpointNotFound => {
-                    Exit::NotFound
-                }
+                ErrorCode::JobNotFound
+                | ErrorCode::BlueprintNotFound
+                | ErrorCode::EndpointNotFound
+                | ErrorCode::WebhookNotFound => Exit::NotFound,
                 code if code.is_retryable() => Exit::TryLater,
                 _ => Exit::Refused,
             },
@@ -158,6 +159,9 @@ fn hint_of(error: &ApiError) -> String {
             "list your jobs with `avtomatika list`; a client sees its own jobs only".into()
         }
         ErrorCode::BlueprintNotFound => "list what is served with `avtomatika blueprints`".into(),
+        ErrorCode::WebhookNotFound => {
+            "list the messages about the job with `avtomatika webhooks JOB_ID`".into()
+        }
         code => code.hint().into(),
     }
 }

@@ -25,6 +25,7 @@ pub mod reload;
 pub mod stats;
 pub mod submit;
 pub mod watch;
+pub mod webhooks;
 pub mod workers;
 
 /// Runs the command that the line names.
@@ -37,6 +38,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Watch(args) => watch::run(args, &options, console).await,
         Command::History(args) => history::run(args, &options, console).await,
         Command::Explain(args) => explain::run(args, &options, console).await,
+        Command::Webhooks(args) => webhooks::run(args, &options, console).await,
         Command::Cancel(args) => cancel::run(args, &options, console).await,
         Command::Workers(args) => workers::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,

@@ -33,6 +33,7 @@ Examples:
   avtomatika submit test_workflow --delay 10m
   avtomatika submit test_workflow --start-at 2026-12-24T18:00:00+01:00
   id=$(avtomatika submit test_workflow --idempotency-key order-4711)
+  avtomatika submit test_workflow --webhook-url https://example.com/hooks
   generate | avtomatika submit test_workflow --data - -o json";
 
 /// Options of `submit`.
@@ -75,6 +76,10 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", conflicts_with = "start_at")]
     delay: Option<Span>,
 
+    /// URL that is told of the job's end and of its approvals: see docs/webhooks.md
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    webhook_url: String,
+
     /// Wait for the job's end, at most this long when a duration is given
     #[arg(short, long, value_name = "DURATION", num_args = 0..=1, require_equals = true)]
     wait: Option<Option<Span>>,
@@ -95,6 +100,7 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
         result_timeout: args.result_timeout.map(to_wire),
         start_at: args.start_at.map(time::to_wire),
         delay: args.delay.map(to_wire),
+        webhook_url: args.webhook_url,
         ..SubmitJobRequest::default()
     };
     let response = server

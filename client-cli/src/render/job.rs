@@ -141,6 +141,7 @@ pub fn page(job: &Job) -> String {
         ("Error", Cell::toned(error_line(job).unwrap_or_default(), Some(Tone::Bad))),
         ("Retries", job.retry_count.to_string().into()),
         ("Priority", job.priority.to_string().into()),
+        ("Webhook", Cell::from(&job.webhook_url)),
         ("Labels", labels.join(" ").into()),
         ("Created", exact(job.created_at.as_ref()).into()),
         ("Updated", exact(job.updated_at.as_ref()).into()),

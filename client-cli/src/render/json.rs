@@ -143,6 +143,7 @@ struct JobForm<'a> {
     blueprint_version: u32,
     labels: BTreeMap<String, String>,
     priority: i32,
+    webhook_url: Option<&'a str>,
     current_task: Option<TaskForm<'a>>,
     created_at: Option<String>,
     updated_at: Option<String>,
@@ -259,6 +260,7 @@ pub fn job(job: &Job) -> impl Serialize + '_ {
         blueprint_version: job.blueprint_version,
         labels: sorted(&job.labels),
         priority: job.priority,
+        webhook_url: text_or_null(&job.webhook_url),
         current_task: job.current_task.as_ref().map(TaskForm::from),
         created_at: rfc3339(job.created_at.as_ref()),
         updated_at: rfc3339(job.updated_at.as_ref()),
@@ -466,8 +468,8 @@ mod tests {
         assert_eq!(
             keys.join(" "),
             "id blueprint_name current_state initial_data state_history status result error_message error_code \
-             retry_count blueprint_version labels priority current_task created_at updated_at finished_at resumes_at \
-             waiting_for outcome failed_state results parent_job_id start_at"
+             retry_count blueprint_version labels priority webhook_url current_task created_at updated_at finished_at \
+             resumes_at waiting_for outcome failed_state results parent_job_id start_at"
         );
     }
 }

@@ -9,3 +9,4 @@ pub mod progress;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod webhook;

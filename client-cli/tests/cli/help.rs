@@ -23,6 +23,8 @@ fn the_help_of_every_command_has_examples() {
         &["watch"],
         &["history"],
         &["explain"],
+        &["webhooks"],
+        &["webhooks", "redeliver"],
         &["cancel"],
         &["workers"],
         &["blueprints"],

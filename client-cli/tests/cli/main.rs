@@ -18,3 +18,4 @@ mod server;
 mod streams;
 mod submitting;
 mod versions;
+mod webhooks;

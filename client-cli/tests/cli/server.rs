@@ -53,6 +53,8 @@ pub struct Script {
     pub explanation: Explanation,
     /// Answers to successive `RepairJobs` calls.
     pub repairs: Vec<RepairJobsResponse>,
+    /// What the webhook of every job was told.
+    pub webhooks: Vec<WebhookMessage>,
     pub workers: Vec<WorkerInfo>,
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
@@ -77,6 +79,7 @@ pub struct Heard {
     pub retried: Vec<RetryJobRequest>,
     pub skipped: Vec<SkipJobRequest>,
     pub repaired: Vec<RepairJobsRequest>,
+    pub redelivered: Vec<RedeliverWebhookRequest>,
     pub authorization: Vec<Option<String>>,
 }
 
@@ -302,6 +305,28 @@ impl JobService for Scripted {
         job.set_status(JobStatus::Cancelled);
         self.0.heard.lock().unwrap().cancelled.push(request);
         Ok(Response::new(CancelJobResponse { job: Some(job) }))
+    }
+
+    async fn list_webhooks(&self, request: Request<ListWebhooksRequest>) -> Answer<ListWebhooksResponse> {
+        let request = self.enter(request).await?;
+        self.job(&request.job_id)?;
+        let messages = self.0.script.lock().unwrap().webhooks.clone();
+        Ok(Response::new(ListWebhooksResponse { messages }))
+    }
+
+    async fn redeliver_webhook(
+        &self,
+        request: Request<RedeliverWebhookRequest>,
+    ) -> Answer<RedeliverWebhookResponse> {
+        let request = self.enter(request).await?;
+        self.job(&request.job_id)?;
+        let mut messages = self.0.script.lock().unwrap().webhooks.clone();
+        messages.retain(|message| match request.webhook_id.is_empty() {
+            true => message.status() == WebhookStatus::Failed,
+            false => message.id == request.webhook_id,
+        });
+        self.0.heard.lock().unwrap().redelivered.push(request);
+        Ok(Response::new(RedeliverWebhookResponse { messages }))
     }
 
     async fn explain_job(&self, request: Request<ExplainJobRequest>) -> Answer<ExplainJobResponse> {

@@ -35,6 +35,8 @@ fn submit_sends_all_that_it_was_given() {
         "2h",
         "--start-at",
         "2023-11-14T23:13:20+01:00",
+        "--webhook-url",
+        "https://example.com/hooks",
     ]);
     let sent = server.heard(|heard| heard.submitted[0].clone());
     assert_eq!(
@@ -47,7 +49,7 @@ fn submit_sends_all_that_it_was_given() {
             priority: -7,
             dispatch_timeout: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
             result_timeout: Some(prost_types::Duration { seconds: 7200, nanos: 0 }),
-            webhook_url: String::new(),
+            webhook_url: "https://example.com/hooks".into(),
             wait: None,
             start_at: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
             delay: None,

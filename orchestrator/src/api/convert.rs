@@ -3,6 +3,7 @@
 
 mod action;
 mod explanation;
+mod notice;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,8 +17,11 @@ use avtomatika_proto::{
     v1, wire_time,
 };
 
-pub(super) use self::action::{deciding, repair, repair_query, repaired, retry, signal, skip};
-pub(super) use self::explanation::explained;
+pub(super) use self::{
+    action::{deciding, repair, repair_query, repaired, retry, signal, skip},
+    explanation::explained,
+    notice::webhook_messages,
+};
 use super::{
     shown::{self, Shown, Waiting},
     submission::{self, Draft, invalid},
@@ -28,7 +32,7 @@ use crate::{
     engine::{Attempt, HistoryEntry, JobStatus},
     json::Json,
     reload::Reloaded,
-    store::ListQuery,
+    store::{ListQuery, NoticeId},
     time::Timestamp,
 };
 
@@ -40,6 +44,17 @@ use crate::{
 /// `JOB_NOT_FOUND`.
 pub(super) fn job_id(text: &str) -> Result<JobId, ApiError> {
     text.parse().map_err(|_| ApiError::new(avtomatika_proto::ErrorCode::JobNotFound, "Job not found"))
+}
+
+/// The message that a caller names. An id that is none reads as a message that is not there.
+///
+/// # Errors
+/// `WEBHOOK_NOT_FOUND`.
+pub(super) fn notice_id(text: &str) -> Result<NoticeId, ApiError> {
+    let text = text.parse();
+    text.map_err(|_| {
+        ApiError::new(avtomatika_proto::ErrorCode::WebhookNotFound, "The job has no such webhook message")
+    })
 }
 
 pub(super) fn submit_request(wire: v1::SubmitJobRequest) -> Result<SubmitRequest, ApiError> {

@@ -49,6 +49,7 @@ pub mod rest {
     mod reload;
     mod route;
     mod submit;
+    mod webhooks;
 
     pub(super) use answer::answer;
     pub(super) use document::JobDocument;

@@ -43,6 +43,9 @@ pub const UNDER_WAY_TO_HOST_MAX: usize = 16;
 /// hour at a hundred jobs a second. Beyond it no job with a webhook is accepted, and what running jobs owe is kept as failed.
 pub const UNDELIVERED_OF_CLIENT_MAX: usize = 100_000;
 
+/// Messages of one job that are listed, so that they fit one gRPC message.
+pub const LISTED_MAX: usize = 500;
+
 /// How long a message rests of which could not be stored what came of it: its receiver may have it already.
 const NOT_STORED_PAUSE: Duration = Duration::from_secs(30);
 
@@ -228,13 +231,15 @@ fn host_of(url: &str) -> Arc<str> {
 }
 
 impl Conductor {
-    /// The notices about a job, in the order in which they arose.
+    /// The notices about a job, in the order in which they arose; the newest [`LISTED_MAX`] of them.
     ///
     /// # Errors
     /// `JOB_NOT_FOUND`, `STORAGE_FAILED`.
     pub async fn notices(&self, client: &Arc<str>, job_id: JobId) -> Result<Vec<NoticeRecord>, ApiError> {
         self.load_own(client, job_id).await?;
-        self.read(move |store| store.notices(job_id)).await
+        let mut notices = self.read(move |store| store.notices(job_id)).await?;
+        notices.drain(..notices.len().saturating_sub(LISTED_MAX));
+        Ok(notices)
     }
 
     /// This notice, and its job as it is now. `None` when they are not there (any more).

@@ -68,7 +68,8 @@ pub enum NoticeStatus {
 }
 
 impl NoticeStatus {
-    const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Failed, Self::Obsolete];
+    /// Every one there is.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Failed, Self::Obsolete];
 
     /// Its name on every surface.
     pub fn as_str(self) -> &'static str {

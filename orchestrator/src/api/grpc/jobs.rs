@@ -185,6 +185,29 @@ impl JobService for Jobs {
         let explanation = self.inside.conductor.explain(&client, id).await?;
         Ok(Response::new(convert::explained(&explanation)))
     }
+
+    async fn list_webhooks(
+        &self,
+        request: Request<v1::ListWebhooksRequest>,
+    ) -> Result<Response<v1::ListWebhooksResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let id = convert::job_id(&request.get_ref().job_id)?;
+        let notices = self.inside.conductor.notices(&client, id).await?;
+        Ok(Response::new(v1::ListWebhooksResponse { messages: convert::webhook_messages(&notices) }))
+    }
+
+    async fn redeliver_webhook(
+        &self,
+        request: Request<v1::RedeliverWebhookRequest>,
+    ) -> Result<Response<v1::RedeliverWebhookResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let request = request.get_ref();
+        let id = convert::job_id(&request.job_id)?;
+        let named = Some(&*request.webhook_id).filter(|text| !text.is_empty());
+        let notice_id = named.map(convert::notice_id).transpose()?;
+        let notices = self.inside.conductor.redeliver(&client, id, notice_id).await?;
+        Ok(Response::new(v1::RedeliverWebhookResponse { messages: convert::webhook_messages(&notices) }))
+    }
 }
 
 /// The updates of a watch, up to the job's end or the orchestrator's.

@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use super::{
     actions, events, explanation, jobs, operate, query, reload,
     route::{self, NoRoute, PublicRoute, Route},
-    submit,
+    submit, webhooks,
 };
 use crate::api::{Inside, reply};
 
@@ -59,6 +59,10 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
             events::follow(inside, &client, id).await
         }
         Route::ExplainJob(id) => explanation::get(inside, &client, id, &uri).await,
+        Route::JobWebhooks(id) => webhooks::list(inside, &client, id, &uri).await,
+        Route::Redeliver { id, webhook_id } => {
+            webhooks::redeliver(inside, &client, id, webhook_id, &uri).await
+        }
         Route::CancelJob(id) => jobs::cancel(inside, &client, id, request).await,
         Route::SignalJob(id) => actions::signal(inside, &client, id, request).await,
         Route::Decide(id, decision) => actions::decide(inside, &client, id, decision, request).await,

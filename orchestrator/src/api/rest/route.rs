@@ -26,6 +26,12 @@ pub(super) enum Route<'p> {
     JobHistory(&'p str),
     JobEvents(&'p str),
     ExplainJob(&'p str),
+    JobWebhooks(&'p str),
+    /// Send a message to the job's webhook again; without a name, those that failed.
+    Redeliver {
+        id: &'p str,
+        webhook_id: Option<&'p str>,
+    },
     CancelJob(&'p str),
     SignalJob(&'p str),
     /// Decide what the job asks a human: as the body says, or with this decision unless it says another.
@@ -157,6 +163,7 @@ fn reads(path: &str) -> Option<Route<'_>> {
         ("jobs", Some(id), Some("history")) => Route::JobHistory(id),
         ("jobs", Some(id), Some("events")) => Route::JobEvents(id),
         ("jobs", Some(id), Some("explain")) => Route::ExplainJob(id),
+        ("jobs", Some(id), Some("webhooks")) => Route::JobWebhooks(id),
         ("workers", None, None) => Route::Workers,
         ("blueprints", None, None) => Route::Blueprints,
         ("blueprints", Some(name), None) => Route::BlueprintByName(name),
@@ -182,8 +189,23 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
         ("jobs", Some(id), Some("skip"), None) => return Some(Route::SkipJob(id)),
         _ => {}
     }
+    if let Some(route) = redelivers(path) {
+        return Some(route);
+    }
     let blueprint = blueprints.at_endpoint(path)?.clone();
     Some(Route::Submit { blueprint, body: form })
+}
+
+fn redelivers(path: &str) -> Option<Route<'_>> {
+    let (id, rest) = path.strip_prefix("/jobs/")?.split_once("/webhooks/")?;
+    let webhook_id = match rest.strip_suffix("/redeliver") {
+        Some(webhook_id) => Some(webhook_id),
+        None if rest == "redeliver" => None,
+        None => return None,
+    };
+    let is_one_segment = |text: &str| !text.contains('/');
+    (is_one_segment(id) && webhook_id.is_none_or(is_one_segment))
+        .then_some(Route::Redeliver { id, webhook_id })
 }
 
 fn is_read(method: &Method) -> bool {
@@ -207,9 +229,12 @@ pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
 }
 
 const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
-    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), \
-    POST /api/jobs/repair, GET /api/workers, GET /api/blueprints, \
-    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; each also below /api/v1";
+    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, \
+    POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
+    GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
+    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/blueprints, \
+    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; \
+    each also below /api/v1";
 
 /// The answer to a method that a path does not have.
 pub(super) fn wrong_method(allow: &str) -> ApiError {
@@ -261,6 +286,12 @@ mod tests {
             ("GET", "/api/v1/jobs/x/history", "JobHistory(\"x\")"),
             ("GET", "/api/jobs/x/events", "JobEvents(\"x\")"),
             ("GET", "/api/v1/jobs/x/explain", "ExplainJob(\"x\")"),
+            ("GET", "/api/jobs/x/webhooks", "JobWebhooks(\"x\")"),
+            ("POST", "/api/jobs/x/webhooks/redeliver", "Redeliver { id: \"x\", webhook_id: None }"),
+            ("POST", "/api/jobs/x/webhooks/m/redeliver", "Redeliver { id: \"x\", webhook_id: Some(\"m\") }"),
+            ("GET", "/api/jobs/x/webhooks/m/redeliver", "405 POST"),
+            ("POST", "/api/jobs/x/webhooks", "405 GET, HEAD"),
+            ("POST", "/api/jobs/x/webhooks/m/n/redeliver", "404"),
             ("POST", "/api/jobs/x/cancel", "CancelJob(\"x\")"),
             ("POST", "/api/v1/jobs/x/signal", "SignalJob(\"x\")"),
             ("POST", "/api/jobs/x/decide", "Decide(\"x\", None)"),

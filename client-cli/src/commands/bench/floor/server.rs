@@ -196,6 +196,20 @@ impl JobService for Answering {
         not_here()
     }
 
+    async fn list_webhooks(
+        &self,
+        _: Request<ListWebhooksRequest>,
+    ) -> Result<Response<ListWebhooksResponse>, Status> {
+        not_here()
+    }
+
+    async fn redeliver_webhook(
+        &self,
+        _: Request<RedeliverWebhookRequest>,
+    ) -> Result<Response<RedeliverWebhookResponse>, Status> {
+        not_here()
+    }
+
     async fn explain_job(
         &self,
         _: Request<ExplainJobRequest>,

@@ -2,12 +2,6 @@
 //!
 //! The chore and the clock are in the test's hands; the receivers are HTTP servers on ports of their own.
 
-// A test that cannot go on should stop where it is.
-#![allow(clippy::unwrap_used)]
-
-#[path = "webhooks/receiver.rs"]
-mod receiver;
-
 use std::{
     collections::HashMap,
     io,
@@ -32,8 +26,9 @@ use avtomatika_orchestrator::{
     webhook::{self, Key, Poster, Resolve},
 };
 use avtomatika_proto::{ErrorCode, JobId};
-use receiver::{Receiver, Reply};
 use tokio::net::TcpListener;
+
+use crate::receiver::{Receiver, Reply};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
