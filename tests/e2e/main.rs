@@ -6,5 +6,6 @@
 mod explain;
 mod jobs;
 mod protocol;
+mod schedules;
 mod stack;
 mod workers;

@@ -8,6 +8,7 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::load,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
+    schedule::Schedules,
     store::{StoreError, journal},
     time::SystemClock,
 };
@@ -44,6 +45,8 @@ pub struct Stack {
     address: SocketAddr,
     dir: TempDir,
     running: Option<Running>,
+    /// What it does by itself; may be replaced while it runs.
+    pub schedules: Schedules,
     /// The definitions that it serves from its next start on.
     pub blueprints: Vec<String>,
 }
@@ -59,8 +62,9 @@ impl Stack {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let blueprints = BLUEPRINTS.map(str::to_owned).to_vec();
-        let running = Some(serve(dir.path(), listener, &blueprints));
-        Self { url: format!("http://{address}"), address, dir, running, blueprints }
+        let schedules = Schedules::default();
+        let running = Some(serve(dir.path(), listener, &blueprints, schedules.clone()));
+        Self { url: format!("http://{address}"), address, dir, running, schedules, blueprints }
     }
 
     /// Stops the orchestrator in order.
@@ -74,7 +78,7 @@ impl Stack {
     /// Starts it again at the same port and over the same data.
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.running = Some(serve(self.dir.path(), listener, &self.blueprints));
+        self.running = Some(serve(self.dir.path(), listener, &self.blueprints, self.schedules.clone()));
     }
 
     /// A worker of this orchestrator, to be given its handlers.
@@ -96,7 +100,7 @@ impl Stack {
     }
 }
 
-fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
+fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], schedules: Schedules) -> Running {
     let definition = |text: &String| load("test.yaml", text).expect("a sound blueprint").definition;
     let definitions = blueprints.iter().map(definition).collect();
     let clients = [("acme", CLIENT_TOKEN), ("globex", OTHER_CLIENT_TOKEN)]
@@ -106,6 +110,7 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String]) -> Running {
         store: Arc::new(journal::open(dir).unwrap()),
         clock: Arc::new(SystemClock::new()),
         definitions,
+        schedules,
         auth: Auth::new(clients.iter().map(|(name, token)| (*name, token)), &workers),
         settings: Settings {
             max_open_jobs: 10_000,

@@ -22,6 +22,7 @@ pub mod get;
 pub mod history;
 pub mod list;
 pub mod reload;
+pub mod schedules;
 pub mod stats;
 pub mod submit;
 pub mod watch;
@@ -41,6 +42,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Webhooks(args) => webhooks::run(args, &options, console).await,
         Command::Cancel(args) => cancel::run(args, &options, console).await,
         Command::Workers(args) => workers::run(args, &options, console).await,
+        Command::Schedules(args) => schedules::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
         Command::Reload(args) => reload::run(args, &options, console).await,

@@ -27,6 +27,7 @@ fn the_help_of_every_command_has_examples() {
         &["webhooks", "redeliver"],
         &["cancel"],
         &["workers"],
+        &["schedules"],
         &["blueprints"],
         &["blueprint", "show"],
         &["blueprint", "graph"],
