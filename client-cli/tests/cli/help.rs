@@ -25,6 +25,7 @@ fn the_help_of_every_command_has_examples() {
         &["explain"],
         &["webhooks"],
         &["webhooks", "redeliver"],
+        &["graph"],
         &["cancel"],
         &["workers"],
         &["schedules"],
