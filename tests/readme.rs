@@ -14,7 +14,8 @@ const README: &str = include_str!("../README.md");
 /// The documents with links in them.
 fn documents() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut documents = vec![root.join("README.md"), root.join("ARCHITECTURE.md"), root.join("CHANGELOG.md")];
+    let at_root = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "examples/pipeline/README.md"];
+    let mut documents: Vec<PathBuf> = at_root.map(|document| root.join(document)).into();
     for dir in ["docs", "docs/adr"] {
         let files = fs::read_dir(root.join(dir)).unwrap().map(|entry| entry.unwrap().path());
         documents.extend(files.filter(|path| path.extension().is_some_and(|extension| extension == "md")));

@@ -113,14 +113,10 @@ pub enum Command {
     Explain(commands::explain::Args),
     /// Show what a job's webhook was told, or tell it again
     Webhooks(commands::webhooks::Args),
-    /// Draw the path that a job has taken, and where it stands
-    Graph(commands::graph::Args),
     /// Cancel a job
     Cancel(commands::cancel::Args),
     /// List the connected workers
     Workers(commands::workers::Args),
-    /// List the schedules that make jobs of yours, and when they are due
-    Schedules(commands::schedules::Args),
     /// List the blueprints that jobs can be submitted to
     Blueprints(commands::blueprints::Args),
     /// Look at one blueprint

@@ -3,9 +3,10 @@
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+mod code;
 mod explain;
 mod jobs;
+mod pipeline;
 mod protocol;
-mod schedules;
 mod stack;
 mod workers;

@@ -8,9 +8,10 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::load,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
-    schedule::Schedules,
+    functions::Functions,
     store::{StoreError, journal},
     time::SystemClock,
+    webhook,
 };
 use avtomatika_proto::v1::{Job, WatchJobRequest, job_service_client::JobServiceClient};
 use avtomatika_worker::{Worker, WorkerBuilder, WorkerError};
@@ -45,10 +46,10 @@ pub struct Stack {
     address: SocketAddr,
     dir: TempDir,
     running: Option<Running>,
-    /// What it does by itself; may be replaced while it runs.
-    pub schedules: Schedules,
     /// The definitions that it serves from its next start on.
     pub blueprints: Vec<String>,
+    /// The functions that it has from its next start on.
+    pub functions: Functions,
 }
 
 struct Running {
@@ -62,9 +63,9 @@ impl Stack {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let blueprints = BLUEPRINTS.map(str::to_owned).to_vec();
-        let schedules = Schedules::default();
-        let running = Some(serve(dir.path(), listener, &blueprints, schedules.clone()));
-        Self { url: format!("http://{address}"), address, dir, running, schedules, blueprints }
+        let functions = Functions::new();
+        let running = Some(serve(dir.path(), listener, &blueprints, &functions));
+        Self { url: format!("http://{address}"), address, dir, running, blueprints, functions }
     }
 
     /// Stops the orchestrator in order.
@@ -78,7 +79,7 @@ impl Stack {
     /// Starts it again at the same port and over the same data.
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.running = Some(serve(self.dir.path(), listener, &self.blueprints, self.schedules.clone()));
+        self.running = Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions));
     }
 
     /// A worker of this orchestrator, to be given its handlers.
@@ -100,7 +101,7 @@ impl Stack {
     }
 }
 
-fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], schedules: Schedules) -> Running {
+fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], functions: &Functions) -> Running {
     let definition = |text: &String| load("test.yaml", text).expect("a sound blueprint").definition;
     let definitions = blueprints.iter().map(definition).collect();
     let clients = [("acme", CLIENT_TOKEN), ("globex", OTHER_CLIENT_TOKEN)]
@@ -110,19 +111,24 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], schedules: Sc
         store: Arc::new(journal::open(dir).unwrap()),
         clock: Arc::new(SystemClock::new()),
         definitions,
-        schedules,
         auth: Auth::new(clients.iter().map(|(name, token)| (*name, token)), &workers),
         settings: Settings {
             max_open_jobs: 10_000,
             max_workers: 100,
             resident_bytes_max: DEFAULT_RESIDENT_BYTES,
             adoption_window: PATIENCE,
-            webhooks: None,
+            webhooks: Some(webhook::Setup {
+                keys: vec![webhook::Key::from_secret(webhook::DEVELOPMENT_SECRET).unwrap()],
+                // Whom the tests tell is on this machine.
+                allow_private: true,
+            }),
             entropy_seed: Settings::fresh_seed().unwrap(),
         },
         retention: None,
         drain_timeout: Duration::from_secs(5),
     })
+    .unwrap()
+    .with_functions(functions.clone())
     .unwrap();
     let stop = CancellationToken::new();
     let served = tokio::spawn(app.serve(listener, stop.clone()));

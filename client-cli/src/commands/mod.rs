@@ -19,11 +19,9 @@ pub mod completions;
 pub mod dev;
 pub mod explain;
 pub mod get;
-pub mod graph;
 pub mod history;
 pub mod list;
 pub mod reload;
-pub mod schedules;
 pub mod stats;
 pub mod submit;
 pub mod watch;
@@ -41,10 +39,8 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::History(args) => history::run(args, &options, console).await,
         Command::Explain(args) => explain::run(args, &options, console).await,
         Command::Webhooks(args) => webhooks::run(args, &options, console).await,
-        Command::Graph(args) => graph::run(args, &options, console).await,
         Command::Cancel(args) => cancel::run(args, &options, console).await,
         Command::Workers(args) => workers::run(args, &options, console).await,
-        Command::Schedules(args) => schedules::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
         Command::Reload(args) => reload::run(args, &options, console).await,

@@ -56,7 +56,6 @@ pub struct Script {
     /// What the webhook of every job was told.
     pub webhooks: Vec<WebhookMessage>,
     pub workers: Vec<WorkerInfo>,
-    pub schedules: Vec<ScheduleInfo>,
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
     pub reload: ReloadConfigResponse,
@@ -330,13 +329,6 @@ impl JobService for Scripted {
         Ok(Response::new(RedeliverWebhookResponse { messages }))
     }
 
-    async fn get_job_graph(&self, request: Request<GetJobGraphRequest>) -> Answer<GetJobGraphResponse> {
-        let request = self.enter(request).await?;
-        self.job(&request.job_id)?;
-        let graph = format!("a graph as {:?}\n", request.format());
-        Ok(Response::new(GetJobGraphResponse { graph }))
-    }
-
     async fn explain_job(&self, request: Request<ExplainJobRequest>) -> Answer<ExplainJobResponse> {
         let request = self.enter(request).await?;
         let job = self.job(&request.job_id)?;
@@ -406,12 +398,6 @@ impl AdminService for Scripted {
     async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Answer<ListWorkersResponse> {
         self.enter(request).await?;
         Ok(Response::new(ListWorkersResponse { workers: self.0.script.lock().unwrap().workers.clone() }))
-    }
-
-    async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Answer<ListSchedulesResponse> {
-        self.enter(request).await?;
-        let schedules = self.0.script.lock().unwrap().schedules.clone();
-        Ok(Response::new(ListSchedulesResponse { schedules }))
     }
 
     async fn list_blueprints(

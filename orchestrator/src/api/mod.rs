@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::{conductor::Conductor, metrics::Metrics, reload::Reload, schedule::Schedules};
+use crate::{conductor::Conductor, metrics::Metrics, reload::Reload};
 
 pub mod action;
 pub mod auth;
 mod convert;
 mod explain;
-mod graph;
 pub mod limits;
 mod notice;
 mod readiness;
@@ -49,13 +48,11 @@ pub mod rest {
     mod query;
     mod reload;
     mod route;
-    mod schedules;
     mod submit;
     mod webhooks;
 
     pub(super) use answer::answer;
     pub(super) use document::JobDocument;
-    pub(super) use route::approval_path;
 }
 
 pub use auth::{Auth, Secret, WorkerCredential};
@@ -70,8 +67,6 @@ pub struct Inside {
     pub conductor: Conductor,
     /// Who may call.
     pub auth: Arc<Auth>,
-    /// When to make which jobs by itself.
-    pub schedules: Schedules,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether to send work here.

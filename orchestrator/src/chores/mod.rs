@@ -4,7 +4,6 @@
 //! A chore decides nothing about jobs: it asks the conductor, as a client would. It refuses to know wire types.
 
 pub mod pruning;
-pub mod schedules;
 pub mod webhooks;
 
 use std::time::Duration;

@@ -15,7 +15,7 @@ use crate::{
     blueprint::{Change, Registry},
     dispatch::Verdict,
     engine::{Effect, Event, Job},
-    store::{self, NoticeRecord, ScheduleRecord, SessionRecord},
+    store::{self, NoticeRecord, SessionRecord},
 };
 
 /// Decisions that become durable together.
@@ -64,14 +64,6 @@ pub(super) enum Afterwards {
     },
     /// These blueprints may be served: put them in force.
     Enacted { registry: Arc<Registry>, changes: Vec<Change>, reply: Reply<Result<Vec<Change>, ApiError>> },
-    /// Tell the chore how far the schedule has come, and with which job.
-    Scheduled {
-        record: ScheduleRecord,
-        job: Option<Arc<Job>>,
-        reply: Reply<Result<ScheduleRecord, ApiError>>,
-    },
-    /// Tell the chore that it is remembered.
-    SchedulesKept(Reply<Result<(), ApiError>>),
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
     /// A large payload is durable: the next one may come in.

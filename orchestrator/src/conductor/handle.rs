@@ -82,11 +82,6 @@ impl Conductor {
         self.catalog.current()
     }
 
-    /// The time of day, as schedules are meant: see [`Clock::wall`].
-    pub fn wall_time(&self) -> Timestamp {
-        self.clock.wall()
-    }
-
     /// Name of the store.
     pub fn store_name(&self) -> &'static str {
         self.store.name()
@@ -376,7 +371,7 @@ impl Conductor {
     }
 }
 
-pub(super) fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
+fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
     let served: Vec<&str> = blueprints.served().map(|blueprint| &*blueprint.name).collect();
     let shown = &name[..name.floor_char_boundary(64)];
     ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))

@@ -15,7 +15,6 @@ use super::{
     families::ChildCounts,
     handle::shutting_down,
     notices::DueNotices,
-    schedules::{ScheduleChange, Scheduled},
     view::{Acted, JobView, LeaseView, Progress, Stats, WorkerView},
 };
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
     dispatch::Outbox,
     engine::{Children, Event, JobError, Submission},
     json::Json,
-    store::{NoticeId, NoticeRecord, Removal, ScheduleRecord, WorkerRecord},
+    store::{NoticeId, NoticeRecord, Removal, WorkerRecord},
 };
 
 /// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
@@ -124,10 +123,6 @@ pub(super) enum Request {
     },
     /// Serve these definitions from now on, and no others. The answer is what changed for new jobs.
     Enact(Vec<Definition>, Reply<Result<Vec<Change>, ApiError>>),
-    /// A due time of a schedule has come. The answer is how far the schedule has come with it.
-    RunScheduled(Scheduled, Reply<Result<ScheduleRecord, ApiError>>),
-    /// Remember this of schedules.
-    KeepSchedules(Vec<ScheduleChange>, Reply<Result<(), ApiError>>),
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
 }

@@ -5,7 +5,6 @@
 
 mod actions;
 mod explain;
-mod graph;
 mod grpc;
 mod reload;
 mod rest;

@@ -1,5 +1,7 @@
 //! What a human can do about a job: at most a handful of things, the likeliest first, each with the command that does it.
 
+use avtomatika_proto::names::CODE_PREFIX;
+
 use crate::conductor::{Explanation, Situation};
 use crate::dispatch::Obstacle;
 
@@ -21,10 +23,19 @@ pub(in crate::api) fn next_steps(explanation: &Explanation) -> Vec<NextStep> {
     if let (Situation::Worker(standing), Some(attempt)) = (&explanation.situation, &job.attempt)
         && matches!(standing.obstacle, Obstacle::NoWorker | Obstacle::WorkersDraining | Obstacle::WorkersFull)
     {
-        // A task type is a name: nothing in it means anything to a shell.
-        let command = format!("avtomatika-worker --task {}=exec:PROGRAM", attempt.task_type);
-        let what = format!("start a worker that serves {:?}", attempt.task_type);
-        steps.push(NextStep { action: "start_worker", what, command });
+        steps.push(match attempt.task_type.strip_prefix(CODE_PREFIX) {
+            Some(function) => NextStep {
+                action: "start_process",
+                what: format!("start a process that has the function {function:?}, see docs/embedding.md"),
+                command: format!("Functions::new().add({function:?}, …)"),
+            },
+            None => NextStep {
+                action: "start_worker",
+                what: format!("start a worker that serves {:?}", attempt.task_type),
+                // A task type is a name: nothing in it means anything to a shell.
+                command: format!("avtomatika-worker --task {}=exec:PROGRAM", attempt.task_type),
+            },
+        });
     }
     if !job.status.is_terminal() {
         let what = "end the job".to_owned();

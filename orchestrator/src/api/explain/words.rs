@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use avtomatika_proto::limits::NAME_BYTES_MAX;
+use avtomatika_proto::{limits::NAME_BYTES_MAX, names::CODE_PREFIX};
 
 use crate::{
     conductor::{ChildCounts, Explanation, Failing, Situation},
@@ -57,6 +57,7 @@ pub(in crate::api) fn summary(explanation: &Explanation) -> String {
 fn waiting_for_worker(explanation: &Explanation, standing: &Standing) -> String {
     let Some(attempt) = &explanation.view.job.attempt else { return String::new() };
     let task_type = &attempt.task_type;
+    let function = task_type.strip_prefix(CODE_PREFIX);
     let workers = &standing.workers;
     // The one, or the many.
     let serving = |one: &str, many: &str| match workers.serving {
@@ -71,6 +72,7 @@ fn waiting_for_worker(explanation: &Explanation, standing: &Standing) -> String 
             if workers.expected == 1 { "is" } else { "are" },
             moment(until)
         ),
+        Obstacle::NoWorker if function.is_some() => "no process has it".to_owned(),
         Obstacle::NoWorker => match workers.connected {
             0 => "no worker is connected".to_owned(),
             1 => "the only connected worker does not serve it".to_owned(),
@@ -86,10 +88,15 @@ fn waiting_for_worker(explanation: &Explanation, standing: &Standing) -> String 
         }
         Obstacle::Turn => "a worker is free and it is being handed out".to_owned(),
     };
-    // Nobody could take it from an orchestrator that stops.
-    let nearest = standing.nearest.as_ref().filter(|_| standing.obstacle != Obstacle::Stopping);
+    // Nobody could take it from an orchestrator that stops, and nobody comes near to having a function.
+    let nearest =
+        standing.nearest.as_ref().filter(|_| standing.obstacle != Obstacle::Stopping && function.is_none());
+    let what = match function {
+        Some(function) => format!("process that has the function {function:?}"),
+        None => format!("worker that serves {task_type:?}"),
+    };
     let mut text = format!(
-        "Waits for a worker that serves {task_type:?}, {}: {why}{}{}",
+        "Waits for a {what}, {}: {why}{}{}",
         so_far(explanation),
         nearest.map(in_brackets).unwrap_or_default(),
         ahead(standing)
@@ -353,7 +360,12 @@ fn span(span: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::samples::sample, *};
+    use std::sync::Arc;
+
+    use super::{
+        super::{next_steps, samples::sample},
+        *,
+    };
     use crate::conductor::Reason;
 
     #[test]
@@ -370,6 +382,22 @@ mod tests {
         for row in rows {
             assert!(documentation.contains(&row), "docs/explain.md does not show: {row}");
         }
+    }
+
+    #[test]
+    fn a_function_is_nobody_elses_to_serve() {
+        let mut explanation = sample(Reason::NoWorker);
+        let job = Arc::make_mut(&mut explanation.view.job);
+        if let Some(attempt) = &mut job.attempt {
+            attempt.task_type = Arc::from("code:resize");
+        }
+        let said = summary(&explanation);
+        let waits =
+            "Waits for a process that has the function \"resize\", for 3m 3s so far: no process has it; ";
+        assert!(said.starts_with(waits), "{said}");
+        let steps = next_steps(&explanation);
+        let first = (steps[0].action, steps[0].command.as_str());
+        assert_eq!(first, ("start_process", "Functions::new().add(\"resize\", …)"));
     }
 
     #[test]

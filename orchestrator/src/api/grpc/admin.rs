@@ -3,11 +3,7 @@
 use avtomatika_proto::{ApiError, ErrorCode, v1, v1::admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
-use super::gate::ClientName;
-use crate::{
-    api::{Inside, convert, graph, submission::quote},
-    graph::Format,
-};
+use crate::api::{Inside, convert, submission::quote};
 
 /// Answers operators. The gate has asked for their token.
 pub(super) struct Admin {
@@ -43,7 +39,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::GetBlueprintRequest>,
     ) -> Result<Response<v1::GetBlueprintResponse>, Status> {
-        let v1::GetBlueprintRequest { name, version, graph_format } = request.into_inner();
+        let v1::GetBlueprintRequest { name, version } = request.into_inner();
         let blueprints = self.inside.conductor.blueprints();
         let found = match version {
             0 => blueprints.newest(&name),
@@ -59,22 +55,7 @@ impl AdminService for Admin {
         Ok(Response::new(v1::GetBlueprintResponse {
             blueprint: Some(convert::blueprint(blueprint)),
             definition: blueprint.definition.to_string(),
-            graph_dot: graph::of_blueprint(blueprint, Format::Dot).await?,
-            graph: match convert::graph_format(graph_format)? {
-                Some(format) => graph::of_blueprint(blueprint, format).await?,
-                None => String::new(),
-            },
-        }))
-    }
-
-    async fn list_schedules(
-        &self,
-        request: Request<v1::ListSchedulesRequest>,
-    ) -> Result<Response<v1::ListSchedulesResponse>, Status> {
-        let client = ClientName::of(&request)?;
-        let views = self.inside.schedules.list_of(&client, self.inside.conductor.wall_time());
-        Ok(Response::new(v1::ListSchedulesResponse {
-            schedules: views.iter().map(convert::schedule).collect(),
+            graph_dot: blueprint.to_dot(),
         }))
     }
 

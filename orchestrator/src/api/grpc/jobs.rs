@@ -11,9 +11,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{actions, gate::ClientName};
 use crate::{
-    api::{Inside, convert, graph, shown::Shown, submission},
+    api::{Inside, convert, shown::Shown, submission},
     conductor::{Conductor, Watch},
-    graph::Format,
 };
 
 /// Requests of one bulk stream that are under way at once: enough to fill the batches of the group commit, few enough that one
@@ -208,17 +207,6 @@ impl JobService for Jobs {
         let notice_id = named.map(convert::notice_id).transpose()?;
         let notices = self.inside.conductor.redeliver(&client, id, notice_id).await?;
         Ok(Response::new(v1::RedeliverWebhookResponse { messages: convert::webhook_messages(&notices) }))
-    }
-
-    async fn get_job_graph(
-        &self,
-        request: Request<v1::GetJobGraphRequest>,
-    ) -> Result<Response<v1::GetJobGraphResponse>, Status> {
-        let client = ClientName::of(&request)?;
-        let id = convert::job_id(&request.get_ref().job_id)?;
-        let format = convert::graph_format(request.get_ref().format)?.unwrap_or(Format::Dot);
-        let graph = graph::of_job(&self.inside, &client, id, format).await?;
-        Ok(Response::new(v1::GetJobGraphResponse { graph }))
     }
 }
 

@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use super::{
     actions, events, explanation, jobs, operate, query, reload,
     route::{self, NoRoute, PublicRoute, Route},
-    schedules, submit, webhooks,
+    submit, webhooks,
 };
 use crate::api::{Inside, reply};
 
@@ -58,7 +58,6 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
             query::none(&uri)?;
             events::follow(inside, &client, id).await
         }
-        Route::JobGraph(id) => operate::job_graph(inside, &client, id, &uri).await,
         Route::ExplainJob(id) => explanation::get(inside, &client, id, &uri).await,
         Route::JobWebhooks(id) => webhooks::list(inside, &client, id, &uri).await,
         Route::Redeliver { id, webhook_id } => {
@@ -71,10 +70,11 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::SkipJob(id) => actions::skip(inside, &client, id, request).await,
         Route::RepairJobs => actions::repair(inside, &client, request).await,
         Route::Workers => query::none(&uri).map(|()| operate::workers(inside))?.await,
-        Route::Schedules => query::none(&uri).map(|()| schedules::list(inside, &client)),
         Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),
         Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),
-        Route::BlueprintGraph(name) => operate::blueprint_graph(inside, name, &uri).await,
+        Route::BlueprintGraph(name) => {
+            query::none(&uri).and_then(|()| operate::blueprint_graph(inside, name))
+        }
         Route::Reload => reload::reload(inside, request).await,
         Route::Dashboard => query::none(&uri).map(|()| operate::dashboard(inside))?.await,
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::{ApiError, ErrorCode, JobId};
+use avtomatika_proto::{ApiError, ErrorCode};
 use http::Method;
 
 use crate::blueprint::{Blueprint, Registry};
@@ -32,7 +32,6 @@ pub(super) enum Route<'p> {
         id: &'p str,
         webhook_id: Option<&'p str>,
     },
-    JobGraph(&'p str),
     CancelJob(&'p str),
     SignalJob(&'p str),
     /// Decide what the job asks a human: as the body says, or with this decision unless it says another.
@@ -41,7 +40,6 @@ pub(super) enum Route<'p> {
     SkipJob(&'p str),
     RepairJobs,
     Workers,
-    Schedules,
     Blueprints,
     BlueprintByName(&'p str),
     BlueprintGraph(&'p str),
@@ -90,11 +88,6 @@ const BOTH: &str = "GET, HEAD, POST";
 
 /// What stands before the job's id where it is decided with a token.
 const APPROVALS: &str = "/_public/webhooks/approval/";
-
-/// Where whoever has the token of a job's approval decides.
-pub(in crate::api) fn approval_path(job_id: JobId) -> String {
-    format!("{APPROVALS}{job_id}")
-}
 
 /// Whether the path belongs to clients, served or not: everything there asks for a token first.
 pub(super) fn is_client_path(path: &str) -> bool {
@@ -171,9 +164,7 @@ fn reads(path: &str) -> Option<Route<'_>> {
         ("jobs", Some(id), Some("events")) => Route::JobEvents(id),
         ("jobs", Some(id), Some("explain")) => Route::ExplainJob(id),
         ("jobs", Some(id), Some("webhooks")) => Route::JobWebhooks(id),
-        ("jobs", Some(id), Some("graph")) => Route::JobGraph(id),
         ("workers", None, None) => Route::Workers,
-        ("schedules", None, None) => Route::Schedules,
         ("blueprints", None, None) => Route::Blueprints,
         ("blueprints", Some(name), None) => Route::BlueprintByName(name),
         ("blueprints", Some(name), Some("graph")) => Route::BlueprintGraph(name),
@@ -238,11 +229,11 @@ pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
 }
 
 const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
-    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/graph, GET /api/jobs/{id}/events, \
+    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, \
     POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
     GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
-    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/schedules, \
-    GET /api/blueprints, GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; \
+    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/blueprints, \
+    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; \
     each also below /api/v1";
 
 /// The answer to a method that a path does not have.
@@ -301,7 +292,6 @@ mod tests {
             ("GET", "/api/jobs/x/webhooks/m/redeliver", "405 POST"),
             ("POST", "/api/jobs/x/webhooks", "405 GET, HEAD"),
             ("POST", "/api/jobs/x/webhooks/m/n/redeliver", "404"),
-            ("GET", "/api/jobs/x/graph", "JobGraph(\"x\")"),
             ("POST", "/api/jobs/x/cancel", "CancelJob(\"x\")"),
             ("POST", "/api/v1/jobs/x/signal", "SignalJob(\"x\")"),
             ("POST", "/api/jobs/x/decide", "Decide(\"x\", None)"),
@@ -313,8 +303,6 @@ mod tests {
             ("GET", "/api/jobs/repair", "Job(\"repair\")"),
             ("GET", "/api/jobs/x/retry", "405 POST"),
             ("GET", "/api/workers", "Workers"),
-            ("GET", "/api/schedules", "Schedules"),
-            ("POST", "/api/v1/schedules", "405 GET, HEAD"),
             ("GET", "/api/blueprints", "Blueprints"),
             ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),
             ("GET", "/api/blueprints/b/graph", "BlueprintGraph(\"b\")"),
