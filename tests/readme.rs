@@ -44,6 +44,41 @@ fn what_the_readme_quotes_is_what_the_examples_say() {
     }
 }
 
+/// The lines of a piece of YAML without remarks, blank lines and the indentation that all of them share.
+fn bare_lines(yaml: &str) -> Vec<&str> {
+    let lines: Vec<&str> = yaml
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'))
+        .collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let shared = lines.iter().map(|line| indent(line)).min().unwrap_or(0);
+    lines.into_iter().map(|line| &line[shared..]).collect()
+}
+
+/// Whether these lines follow each other somewhere in the file, be it further to the right.
+fn quotes(file: &str, snippet: &[&str]) -> bool {
+    let lines: Vec<&str> = bare_lines(file);
+    lines.windows(snippet.len()).any(|window| bare_lines(&window.join("\n")) == snippet)
+}
+
+#[test]
+fn blueprints_in_the_documents_are_those_of_the_examples() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = fs::read_dir(root.join("examples/blueprints")).unwrap().map(|entry| entry.unwrap().path());
+    let examples: Vec<String> = files.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let page = fs::read_to_string(root.join("docs/blueprints.md")).unwrap();
+    let snippets = page.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0);
+    // A function is no part of a file that everybody can run.
+    let mut quoted = 0;
+    for snippet in snippets.filter(|snippet| !snippet.contains("function:")) {
+        let snippet = bare_lines(snippet);
+        assert!(examples.iter().any(|example| quotes(example, &snippet)), "no example has {snippet:#?}");
+        quoted += 1;
+    }
+    assert!(quoted > 10, "only {quoted} snippets");
+}
+
 #[test]
 fn the_commands_for_ci_follow_their_markers() {
     for (marker, command) in [

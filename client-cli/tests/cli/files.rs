@@ -63,3 +63,11 @@ fn the_graph_of_a_file_is_drawn_without_an_orchestrator() {
     assert_eq!(answer.code, 0, "{answer}");
     assert!(answer.stdout.starts_with("digraph"), "{answer}");
 }
+
+#[test]
+fn the_schema_of_blueprint_files_is_printed_without_an_orchestrator() {
+    let answer = ran(&mut avtomatika(&["blueprint", "schema"]));
+    assert_eq!(answer.code, 0, "{answer}");
+    let schema: serde_json::Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(schema["title"], "Avtomatika blueprint");
+}

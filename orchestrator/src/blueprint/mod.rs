@@ -37,6 +37,9 @@ pub use load::{
 pub use registry::{Change, Enactment, Registry};
 pub use schema::{Schema, SchemaError};
 
+/// The JSON Schema (draft 2020-12) of a blueprint file, for editors. What it refuses the loader refuses too; the loader finds more.
+pub const EDITOR_SCHEMA: &str = include_str!("editor_schema.json");
+
 /// A state machine that jobs follow.
 #[derive(Debug)]
 pub struct Blueprint {

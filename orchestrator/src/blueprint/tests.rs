@@ -8,6 +8,7 @@ use super::*;
 
 const SEED: &str = include_str!("../../../examples/blueprints/test_workflow.yaml");
 
+mod editor;
 pub mod kinds;
 
 /// What the loader has to say about a text, one finding a line.

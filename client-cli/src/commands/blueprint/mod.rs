@@ -9,6 +9,7 @@ use crate::{args::Options, client::Server, console::Console, exit::Exit, failure
 
 pub mod check;
 pub mod graph;
+pub mod schema;
 pub mod show;
 
 /// The commands about one blueprint.
@@ -20,6 +21,8 @@ pub enum Command {
     Graph(graph::Args),
     /// Check blueprint files, without an orchestrator
     Check(check::Args),
+    /// Print the JSON Schema of blueprint files, for editors
+    Schema(schema::Args),
 }
 
 pub(super) async fn run(command: Command, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
@@ -27,6 +30,7 @@ pub(super) async fn run(command: Command, options: &Options, console: &mut Conso
         Command::Show(args) => show::run(args, options, console).await,
         Command::Graph(args) => graph::run(args, options, console).await,
         Command::Check(args) => check::run(args, console),
+        Command::Schema(args) => schema::run(&args, console),
     }
 }
 
