@@ -21,6 +21,8 @@ Examples:
   avtomatika list --status running,waiting_for_worker
   avtomatika explain 01890a5d-ac96-774b-bcce-b302099a8057
   avtomatika history 01890a5d-ac96-774b-bcce-b302099a8057
+  avtomatika list --status quarantined
+  avtomatika retry --status quarantined --since 1d --dry-run
   avtomatika -o json list --all | jq -r '.[] | select(.retry_count > 0) | .id'";
 
 /// Submit jobs to an Avtomatika orchestrator and see what becomes of them.
@@ -115,6 +117,16 @@ pub enum Command {
     Webhooks(commands::webhooks::Args),
     /// Cancel a job
     Cancel(commands::cancel::Args),
+    /// Give a job the news that it waits for
+    Signal(commands::signal::Args),
+    /// Decide what a job asks: yes, or another of its decisions
+    Approve(commands::approve::Args),
+    /// Decide what a job asks: no
+    Reject(commands::reject::Args),
+    /// Start a failed or quarantined job again, or all that a filter selects
+    Retry(commands::retry::Args),
+    /// Let a job go on as if its state had ended, or all that a filter selects
+    Skip(commands::skip::Args),
     /// List the connected workers
     Workers(commands::workers::Args),
     /// List the blueprints that jobs can be submitted to

@@ -1,4 +1,4 @@
-//! The job's input as given on the command line: JSON itself, `@file`, or `-` for standard input.
+//! JSON as given on the command line: JSON itself, `@file`, or `-` for standard input.
 //!
 //! It promises that what it returns is one JSON object within the size limit, byte for byte as given. Finer rules
 //! (depth, double keys) are the orchestrator's to check.
@@ -13,11 +13,20 @@ use serde_json::value::RawValue;
 
 use crate::{console::Console, failure::Failure};
 
-const USE: &str =
-    "give a JSON object: --data '{\"key\": \"value\"}', --data @file.json, or --data - for standard input";
+/// How an option that takes JSON is used.
+fn usage(option: &str) -> String {
+    format!(
+        "give a JSON object: {option} '{{\"key\": \"value\"}}', {option} @file.json, or {option} - for standard input"
+    )
+}
 
 /// Reads the argument of `--data`. Errors: [`Failure::Usage`], naming the place of the fault.
 pub fn read(argument: &str, console: &mut Console) -> Result<String, Failure> {
+    read_for("--data", argument, console)
+}
+
+/// Reads the argument of this option. Errors: as [`read`].
+pub fn read_for(option: &str, argument: &str, console: &mut Console) -> Result<String, Failure> {
     let (origin, bytes) = if argument == "-" {
         if io::stdin().is_terminal() {
             console.note("Reading JSON from the terminal; end it with Ctrl+D.");
@@ -26,10 +35,11 @@ pub fn read(argument: &str, console: &mut Console) -> Result<String, Failure> {
     } else if let Some(path) = argument.strip_prefix('@') {
         (path.to_owned(), File::open(path).and_then(bounded))
     } else {
-        ("--data".to_owned(), Ok(argument.as_bytes().to_vec()))
+        (option.to_owned(), Ok(argument.as_bytes().to_vec()))
     };
-    let bytes = bytes.map_err(|error| Failure::usage(format!("cannot read {origin}: {error}"), USE))?;
-    object(&origin, bytes)
+    let bytes =
+        bytes.map_err(|error| Failure::usage(format!("cannot read {origin}: {error}"), usage(option)))?;
+    object(option, &origin, bytes)
 }
 
 /// Everything there is, or one byte more than is allowed.
@@ -39,21 +49,21 @@ fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn object(origin: &str, bytes: Vec<u8>) -> Result<String, Failure> {
+fn object(option: &str, origin: &str, bytes: Vec<u8>) -> Result<String, Failure> {
     if bytes.len() > PAYLOAD_BYTES_MAX {
         return Err(Failure::usage(
             format!("{origin} holds more than {} KiB", PAYLOAD_BYTES_MAX / 1024),
             "put large data elsewhere and submit a reference to it",
         ));
     }
-    let text =
-        String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{origin} is not UTF-8 text"), USE))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::usage(format!("{origin} is not UTF-8 text"), usage(option)))?;
     // Editors on some systems put a byte order mark in front; JSON knows none.
     let text = text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text);
     let value: &RawValue = serde_json::from_str(&text)
-        .map_err(|error| Failure::usage(format!("{origin} is not valid JSON: {error}"), USE))?;
+        .map_err(|error| Failure::usage(format!("{origin} is not valid JSON: {error}"), usage(option)))?;
     if !value.get().starts_with('{') {
-        return Err(Failure::usage(format!("{origin} is JSON, but not an object"), USE));
+        return Err(Failure::usage(format!("{origin} is JSON, but not an object"), usage(option)));
     }
     Ok(text)
 }
@@ -63,14 +73,14 @@ mod tests {
     use super::*;
 
     fn refusal(bytes: &[u8]) -> String {
-        object("--data", bytes.to_vec()).expect_err("must be refused").to_string()
+        object("--data", "--data", bytes.to_vec()).expect_err("must be refused").to_string()
     }
 
     #[test]
     fn an_object_is_kept_byte_for_byte() {
         let text = "{ \"big\": 12345678901234567890123, \"b\": 1.0 }\n";
-        assert_eq!(object("--data", text.as_bytes().to_vec()).expect("is an object"), text);
-        assert_eq!(object("f", "\u{feff}{}".as_bytes().to_vec()).expect("is an object"), "{}");
+        assert_eq!(object("--data", "--data", text.as_bytes().to_vec()).expect("is an object"), text);
+        assert_eq!(object("--data", "f", "\u{feff}{}".as_bytes().to_vec()).expect("is an object"), "{}");
     }
 
     #[test]

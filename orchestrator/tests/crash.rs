@@ -11,6 +11,9 @@
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+#[path = "crash/waits.rs"]
+mod waits;
+
 use std::{
     collections::{HashMap, HashSet},
     env,

@@ -59,10 +59,15 @@ struct Running {
 
 impl Stack {
     pub async fn start() -> Self {
+        Self::serving(&[]).await
+    }
+
+    /// With these blueprints beside the usual ones.
+    pub async fn serving(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let blueprints = BLUEPRINTS.map(str::to_owned).to_vec();
+        let blueprints: Vec<String> = BLUEPRINTS.iter().chain(more).map(|&text| text.to_owned()).collect();
         let functions = Functions::new();
         let running = Some(serve(dir.path(), listener, &blueprints, &functions));
         Self { url: format!("http://{address}"), address, dir, running, blueprints, functions }

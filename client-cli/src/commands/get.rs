@@ -13,6 +13,10 @@ use crate::{
 };
 
 const HELP: &str = "\
+Of a job that waits, it shows what for; of one that asks a human, also the commands that decide, and
+the token that lets somebody decide, once and without any other credential. No other command shows
+that token.
+
 Examples:
   avtomatika get 01890a5d-ac96-774b-bcce-b302099a8057
   avtomatika get -o json 01890a5d-ac96-774b-bcce-b302099a8057 | jq .result";

@@ -29,6 +29,8 @@ A terminal too narrow for the table shows fewer of its columns; pipes get them a
 Examples:
   avtomatika list
   avtomatika list --status failed,quarantined --since 1d
+  avtomatika list --status quarantined          # stopped for a human: see `retry` and `skip`
+  avtomatika list --status waiting_for_human    # asks a human: see `approve` and `reject`
   avtomatika list --blueprint test_workflow --label team=billing --limit 100
   avtomatika list --all -o json | jq -r '.[].id'";
 
@@ -66,7 +68,7 @@ fn status_parser() -> impl TypedValueParser<Value = JobStatus> {
     PossibleValuesParser::new(STATUS_NAMES).try_map(|name| status_from_name(&name).ok_or("no such status"))
 }
 
-fn since(text: &str) -> Result<Timestamp, String> {
+pub(super) fn since(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

@@ -11,17 +11,24 @@ use crate::{
     failure::Failure,
 };
 
+pub mod approve;
 pub mod bench;
 pub mod blueprint;
 pub mod blueprints;
 pub mod cancel;
 pub mod completions;
+mod decide;
 pub mod dev;
 pub mod explain;
 pub mod get;
 pub mod history;
 pub mod list;
+pub mod reject;
 pub mod reload;
+mod repair;
+pub mod retry;
+pub mod signal;
+pub mod skip;
 pub mod stats;
 pub mod submit;
 pub mod watch;
@@ -40,6 +47,11 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Explain(args) => explain::run(args, &options, console).await,
         Command::Webhooks(args) => webhooks::run(args, &options, console).await,
         Command::Cancel(args) => cancel::run(args, &options, console).await,
+        Command::Signal(args) => signal::run(args, &options, console).await,
+        Command::Approve(args) => approve::run(args, &options, console).await,
+        Command::Reject(args) => reject::run(args, &options, console).await,
+        Command::Retry(args) => retry::run(args, &options, console).await,
+        Command::Skip(args) => skip::run(args, &options, console).await,
         Command::Workers(args) => workers::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,

@@ -1,6 +1,6 @@
 //! A job in words: its status, a line for a change, a page for the whole.
 
-use avtomatika_proto::v1::{CurrentTask, Job, JobStatus, WorkerStatus};
+use avtomatika_proto::v1::{CurrentTask, Job, JobStatus, WorkerStatus, waiting_for::What};
 
 use super::{
     json,
@@ -68,7 +68,9 @@ pub fn detail(job: &Job) -> String {
     if let Some(task) = &job.current_task {
         parts.push(task_line(task));
     }
-    if job.current_task.is_none()
+    if let Some(waiting) = waiting(job) {
+        parts.push(waiting);
+    } else if job.current_task.is_none()
         && let Some(resumes) = &job.resumes_at
     {
         parts.push(format!("goes on at {}", exact(Some(resumes))));
@@ -77,6 +79,71 @@ pub fn detail(job: &Job) -> String {
         parts.push(error);
     }
     clean(&parts.join("; ")).into_owned()
+}
+
+/// What the job waits for, when that is neither a task nor a point in time.
+fn waiting(job: &Job) -> Option<String> {
+    match job.waiting_for.as_ref()?.what.as_ref()? {
+        What::Approval(approval) if approval.message.is_empty() => Some("asks somebody to decide".to_owned()),
+        What::Approval(approval) => Some(format!("asks: {}", approval.message)),
+        What::Signal(signal) => Some(format!("waits for the signal {}", signal.name)),
+        What::Children(children) => {
+            let failed =
+                if children.failed > 0 { format!(", {} failed", children.failed) } else { String::new() };
+            Some(format!("{} of {} children ended{failed}", children.ended, children.total))
+        }
+        What::Timer(_) => None,
+    }
+}
+
+/// Since when it waits for that, and until when at most.
+fn waiting_times(job: &Job) -> (String, String) {
+    let what = job.waiting_for.as_ref().and_then(|waiting| waiting.what.as_ref());
+    let (since, deadline) = match what {
+        Some(What::Approval(approval)) => (approval.since.as_ref(), approval.deadline.as_ref()),
+        Some(What::Signal(signal)) => (signal.since.as_ref(), signal.deadline.as_ref()),
+        Some(What::Children(children)) => (children.since.as_ref(), None),
+        Some(What::Timer(_)) | None => (None, None),
+    };
+    (exact(since), exact(deadline))
+}
+
+/// The token with which somebody may decide, if the job asks.
+fn approval_token(job: &Job) -> &str {
+    match job.waiting_for.as_ref().and_then(|waiting| waiting.what.as_ref()) {
+        Some(What::Approval(approval)) => &approval.token,
+        _ => "",
+    }
+}
+
+/// The commands that let the job go on, where somebody has to.
+fn ways_on(job: &Job) -> Vec<String> {
+    let id = clean(&job.id);
+    match job.waiting_for.as_ref().and_then(|waiting| waiting.what.as_ref()) {
+        Some(What::Approval(approval)) => {
+            let command = |decision: &String| match decision.as_str() {
+                "approved" => format!("avtomatika approve {id}"),
+                "rejected" => format!("avtomatika reject {id}"),
+                other => format!("avtomatika approve {id} --decision {}", quoted(other)),
+            };
+            approval.decisions.iter().map(command).collect()
+        }
+        Some(What::Signal(signal)) => vec![format!("avtomatika signal {id} {}", quoted(&signal.name))],
+        _ if job.status == i32::from(JobStatus::Quarantined) => {
+            vec![format!("avtomatika retry {id}"), format!("avtomatika skip {id} --outcome WORD")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let word = clean(word);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:/-".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.into_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 fn task_line(task: &CurrentTask) -> String {
@@ -124,6 +191,8 @@ pub fn page(job: &Job) -> String {
     let ended = between(job.created_at.as_ref(), job.finished_at.as_ref())
         .map_or(String::new(), |span| format!(" (after {span})"));
     let task = job.current_task.as_ref();
+    let (since, until) = waiting_times(job);
+    let goes_on = if until.is_empty() { exact(job.resumes_at.as_ref()) } else { String::new() };
     let mut page = fields([
         ("Job", Cell::from(&job.id)),
         ("Blueprint", format!("{} (version {})", job.blueprint_name, job.blueprint_version).into()),
@@ -137,20 +206,35 @@ pub fn page(job: &Job) -> String {
         ("Progress", task.and_then(progress_line).unwrap_or_default().into()),
         ("Started", exact(task.and_then(|task| task.dispatched_at.as_ref())).into()),
         ("Deadline", exact(task.and_then(|task| task.deadline.as_ref())).into()),
-        ("Goes on", exact(job.resumes_at.as_ref()).into()),
+        ("Waits for", waiting(job).unwrap_or_default().into()),
+        ("Since", since.into()),
+        ("At most until", until.into()),
+        ("Token", approval_token(job).into()),
+        ("Goes on", goes_on.into()),
+        ("Outcome", Cell::from(&job.outcome)),
+        ("Failed in", Cell::from(&job.failed_state)),
         ("Error", Cell::toned(error_line(job).unwrap_or_default(), Some(Tone::Bad))),
         ("Retries", job.retry_count.to_string().into()),
         ("Priority", job.priority.to_string().into()),
+        ("Made by", Cell::from(&job.parent_job_id)),
         ("Webhook", Cell::from(&job.webhook_url)),
         ("Labels", labels.join(" ").into()),
         ("Created", exact(job.created_at.as_ref()).into()),
         ("Updated", exact(job.updated_at.as_ref()).into()),
         ("Finished", job.finished_at.as_ref().map_or(String::new(), |at| exact(Some(at)) + &ended).into()),
     ]);
-    for (name, data) in
-        [("Initial data", &job.initial_data), ("State history", &job.state_history), ("Result", &job.result)]
-    {
+    for (name, data) in [
+        ("Initial data", &job.initial_data),
+        ("State history", &job.state_history),
+        ("Result", &job.result),
+        ("Results", &job.results),
+    ] {
         page += &block(name, data);
+    }
+    let ways = ways_on(job);
+    if !ways.is_empty() {
+        page += "\nTo let it go on\n";
+        page.extend(ways.iter().map(|way| format!("  {way}\n")));
     }
     page
 }

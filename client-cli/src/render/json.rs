@@ -6,7 +6,8 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use avtomatika_proto::v1::{
-    BlueprintInfo, CurrentTask, GetStatsResponse, HistoryEntry, Job, WorkerInfo, waiting_for::What,
+    BlueprintInfo, CurrentTask, GetStatsResponse, HistoryEntry, Job, RepairJobsResponse, WorkerInfo,
+    waiting_for::What,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -284,6 +285,37 @@ pub fn accepted(job_id: &str, deduplicated: bool) -> impl Serialize + '_ {
         deduplicated: bool,
     }
     Form { status: "accepted", job_id, deduplicated }
+}
+
+/// What became of a repair of many jobs.
+pub fn repaired(all: &RepairJobsResponse, dry_run: bool) -> impl Serialize + '_ {
+    #[derive(Serialize)]
+    struct Form<'a> {
+        count: u32,
+        dry_run: bool,
+        job_ids: &'a [String],
+        refused_count: u32,
+        refusals: Vec<Refusal<'a>>,
+        stopped_by: Option<&'a str>,
+    }
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        job_id: &'a str,
+        code: &'a str,
+        error: &'a str,
+    }
+    Form {
+        count: all.count,
+        dry_run,
+        job_ids: &all.job_ids,
+        refused_count: all.refused_count,
+        refusals: all
+            .refusals
+            .iter()
+            .map(|one| Refusal { job_id: &one.job_id, code: &one.code, error: &one.message })
+            .collect(),
+        stopped_by: all.stopped_by.as_ref().map(|error| error.code.as_str()),
+    }
 }
 
 /// One entry of a job's history.

@@ -15,6 +15,11 @@ fn the_help_of_submit() {
 }
 
 #[test]
+fn the_help_of_retry() {
+    assert_snapshot!(ran(&mut avtomatika(&["retry", "--help"])));
+}
+
+#[test]
 fn the_help_of_every_command_has_examples() {
     for command in [
         &["submit"][..],
@@ -26,6 +31,11 @@ fn the_help_of_every_command_has_examples() {
         &["webhooks"],
         &["webhooks", "redeliver"],
         &["cancel"],
+        &["signal"],
+        &["approve"],
+        &["reject"],
+        &["retry"],
+        &["skip"],
         &["workers"],
         &["blueprints"],
         &["blueprint", "show"],
@@ -61,6 +71,14 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_a_suggestion() {
             "cannot be used",
         ),
         (&["submit", "test_workflow", "--priority", "101"], "101 is not in -100..=100"),
+        (&["retry"], "neither a job nor a filter is given"),
+        (&["retry", "--dry-run"], "neither a job nor a filter is given"),
+        (&["retry", "--status", "finished"], "possible values: failed, quarantined"),
+        (&["retry", "01890a5d-ac96-774b-bcce-b302099a8057", "--all"], "cannot be used with"),
+        (&["retry", "--all", "--replace"], "--data"),
+        (&["retry", "--all", "--history", "7"], "--history is JSON, but not an object"),
+        (&["skip", "--all"], "--outcome <WORD>"),
+        (&["signal", "01890a5d-ac96-774b-bcce-b302099a8057"], "<NAME>"),
         (&["--url", "localhost:8000", "list"], "does not begin with http://"),
     ] {
         let answer = ran(&mut avtomatika(args));

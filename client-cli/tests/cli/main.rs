@@ -6,6 +6,7 @@
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+mod acting;
 mod answers;
 mod bench;
 mod dev;
