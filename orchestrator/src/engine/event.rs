@@ -54,13 +54,8 @@ pub enum Event {
     RetryRequested(Retry),
     /// A human says what the present state shall have ended with.
     SkipRequested(Skip),
-    /// A human moves the job to another version of its blueprint, which is the one that the engine is given.
-    MigrateRequested {
-        /// The state to stand in, when the present one has another name there.
-        state: Option<Arc<str>>,
-        /// Who.
-        by: Arc<str>,
-    },
+    /// A human moves the job to another version of its blueprint. The engine is given that version.
+    MigrateRequested(Migration),
     /// The client wants the job to end.
     CancelRequested {
         /// Why, for the history.
@@ -181,4 +176,17 @@ pub struct Skip {
     pub by: Arc<str>,
     /// Why.
     pub reason: Option<Arc<str>>,
+}
+
+/// Where a job is to be moved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Migration {
+    /// To this version of its blueprint.
+    pub version: u32,
+    /// To this state, when the present one has another name there.
+    pub state: Option<Arc<str>>,
+    /// Whether a worker holds the current attempt.
+    pub task_is_held: bool,
+    /// Who.
+    pub by: Arc<str>,
 }

@@ -71,19 +71,11 @@ impl Draft<'_, '_> {
     // ---- Signals ----
 
     pub fn await_signal(&mut self, event: &EventState) -> Step {
-        let name = match event.name.render(&self.job.scope(self.context.now)) {
-            Ok(Value::String(name)) => Arc::from(name),
-            Ok(_) => {
-                let message = format!("The name of the signal in state {:?} is no text", self.job.state);
-                return self.fail(outcome::FAILURE, error(code::EXPRESSION, message), JobStatus::Failed);
-            }
-            Err(cause) => return self.fail(outcome::FAILURE, self.no_value(&cause), JobStatus::Failed),
+        let name = match self.signal_name(event) {
+            Ok(name) => name,
+            Err(error) => return self.fail(outcome::FAILURE, error, JobStatus::Failed),
         };
-        let kept = (0..self.job.signals.len()).find(|&place| {
-            let signal = &self.job.signals[place];
-            signal.name == name && self.fits(event, signal).unwrap_or(false)
-        });
-        if let Some(place) = kept {
+        if let Some(place) = self.kept_signal(event, &name) {
             let signal = self.job.signals.remove(place);
             return self.receive(&signal);
         }
@@ -95,6 +87,28 @@ impl Draft<'_, '_> {
         entry.duration = event.deadline;
         self.job.wait = Some(Wait::Signal { name, since: now });
         Step::Stay
+    }
+
+    /// Whether a job that waits for the signal of this name waits for what this state waits for, and none that was kept would do.
+    pub fn still_awaits(&self, event: &EventState, name: &Arc<str>) -> bool {
+        self.signal_name(event).is_ok_and(|wanted| wanted == *name) && self.kept_signal(event, name).is_none()
+    }
+
+    fn signal_name(&self, event: &EventState) -> Result<Arc<str>, JobError> {
+        match event.name.render(&self.job.scope(self.context.now)) {
+            Ok(Value::String(name)) => Ok(Arc::from(name)),
+            Ok(_) => {
+                let message = format!("The name of the signal in state {:?} is no text", self.job.state);
+                Err(error(code::EXPRESSION, message))
+            }
+            Err(cause) => Err(self.no_value(&cause)),
+        }
+    }
+
+    /// Where among the signals that came early there is one that the state takes.
+    fn kept_signal(&self, event: &EventState, name: &Arc<str>) -> Option<usize> {
+        let takes = |signal: &Signal| signal.name == *name && self.fits(event, signal).unwrap_or(false);
+        self.job.signals.iter().position(takes)
     }
 
     pub fn signalled(&mut self, signal: &Signal) -> Result<Step, Refusal> {
@@ -153,13 +167,9 @@ impl Draft<'_, '_> {
 
     pub fn ask_human(&mut self, approval: &ApprovalState) -> Step {
         let now = self.context.now;
-        let message = match &approval.message {
-            None => None,
-            Some(message) => match message.render(&self.job.scope(now)) {
-                Ok(Value::String(text)) => Some(Arc::from(text)),
-                Ok(value) => Some(Arc::from(value.to_string())),
-                Err(cause) => return self.fail(outcome::FAILURE, self.no_value(&cause), JobStatus::Failed),
-            },
+        let message = match self.question(approval, now) {
+            Ok(message) => message,
+            Err(error) => return self.fail(outcome::FAILURE, error, JobStatus::Failed),
         };
         // 128 random bits: nobody guesses them.
         let token = Arc::from(format!("{:032x}", self.context.entropy.next_u128()));
@@ -173,6 +183,21 @@ impl Draft<'_, '_> {
             self.effects.push(Effect::Notify(Notice::ApprovalRequested));
         }
         Step::Stay
+    }
+
+    /// Whether a job that asked a human this asks what this state asks.
+    pub fn still_asks(&self, approval: &ApprovalState, message: Option<&Arc<str>>, since: Timestamp) -> bool {
+        self.question(approval, since).is_ok_and(|question| question.as_ref() == message)
+    }
+
+    /// What the human is asked.
+    fn question(&self, approval: &ApprovalState, now: Timestamp) -> Result<Option<Arc<str>>, JobError> {
+        let Some(message) = &approval.message else { return Ok(None) };
+        match message.render(&self.job.scope(now)) {
+            Ok(Value::String(text)) => Ok(Some(Arc::from(text))),
+            Ok(value) => Ok(Some(Arc::from(value.to_string()))),
+            Err(cause) => Err(self.no_value(&cause)),
+        }
     }
 
     pub fn decided(&mut self, ruling: &Ruling) -> Result<Step, Refusal> {

@@ -54,6 +54,21 @@ pub enum Refusal {
     /// The job stands in a state that its blueprint does not have.
     #[error("state_unknown")]
     StateUnknown,
+    /// The job has that version already.
+    #[error("same_version")]
+    SameVersion,
+    /// A branch has the version that its parent has.
+    #[error("branch_of_parent")]
+    BranchOfParent,
+    /// The job waits for children that were started by the version that it has.
+    #[error("children_run")]
+    ChildrenRun,
+    /// The job has made as many moves already as the other version allows.
+    #[error("too_many_moves")]
+    TooManyMoves,
+    /// In the other version the job would fail at once.
+    #[error("would_fail")]
+    WouldFail,
 }
 
 impl Refusal {
@@ -77,6 +92,11 @@ impl Refusal {
             Self::InputInvalid => "input_invalid",
             Self::DataTooLarge => "data_too_large",
             Self::StateUnknown => "state_unknown",
+            Self::SameVersion => "same_version",
+            Self::BranchOfParent => "branch_of_parent",
+            Self::ChildrenRun => "children_run",
+            Self::TooManyMoves => "too_many_moves",
+            Self::WouldFail => "would_fail",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a human does for a job that does not get on by itself: try again, say how a state shall have ended, move it to another
-//! version of its blueprint. Each leaves an entry in the history that says who and why.
+//! What a human does for a job that does not get on by itself: try again, say how a state shall have ended. Each leaves an entry in
+//! the history that says who and why.
 
 use std::sync::Arc;
 
@@ -76,50 +76,8 @@ impl Draft<'_, '_> {
         Ok(Step::Go { outcome: Some(skip.outcome.clone()), next })
     }
 
-    /// The context's blueprint is the version to move to. A job whose state is there and does the same kind of thing stays where
-    /// it is and goes on as it would have; another state is entered anew.
-    pub fn migrate(&mut self, state: Option<&Arc<str>>, by: &Arc<str>) -> Result<Step, Refusal> {
-        let to = state.unwrap_or(&self.job.state).clone();
-        let branch_is_gone = || self.job.is_branch() && (to != self.job.state || !self.stands_rightly());
-        if self.context.blueprint.state(&to).is_none() || branch_is_gone() {
-            return Err(Refusal::NoSuchState);
-        }
-        let from = self.job.blueprint_version;
-        let version = self.context.blueprint.version;
-        self.job.blueprint_version = version;
-        self.job.migrated = true;
-        let entry = self.note(HistoryEvent::JobMigrated);
-        entry.by = Some(by.clone());
-        entry.detail = Some(Arc::from(format!("version {from} to {version}")));
-        if to == self.job.state && self.stands_rightly() {
-            return Ok(Step::Stay);
-        }
-        self.withdraw("the job has moved to another version of its blueprint");
-        self.stop_waiting();
-        self.job.attempt = None;
-        self.forget_tries();
-        self.enter(to);
-        Ok(self.visit())
-    }
-
-    /// Whether what the job waits for is what its state, as the context's blueprint has it, would have it wait for.
-    fn stands_rightly(&self) -> bool {
-        let Some(state) = self.state() else { return false };
-        match (&self.job.wait, &state.kind) {
-            (Some(Wait::Start), _)
-            | (Some(Wait::Timer), StateKind::Wait(_))
-            | (Some(Wait::Signal { .. }), StateKind::Event(_))
-            | (Some(Wait::Approval { .. }), StateKind::Approval(_)) => true,
-            (Some(Wait::Children(children)), StateKind::Run(run)) => run.waits && children.total == 1,
-            (Some(Wait::Children(children)), StateKind::Map(map)) => self.count(map) == Ok(children.total),
-            (Some(_), _) => false,
-            // It has a task, or waits to try it again.
-            (None, _) => self.has_work(),
-        }
-    }
-
     /// The state to begin with again.
-    fn failed_state(&self) -> Arc<str> {
+    pub fn failed_state(&self) -> Arc<str> {
         self.job.failed_state.clone().unwrap_or_else(|| self.job.state.clone())
     }
 
@@ -133,7 +91,7 @@ impl Draft<'_, '_> {
         self.forget_tries();
     }
 
-    fn enter(&mut self, state: Arc<str>) {
+    pub fn enter(&mut self, state: Arc<str>) {
         let from = std::mem::replace(&mut self.job.state, state);
         let entry = self.note(HistoryEvent::StateEntered);
         entry.from_state = Some(from);

@@ -207,12 +207,17 @@ impl<'b> Draft<'_, 'b> {
 
     /// A new attempt at the task of the present state, with an id of its own.
     pub fn make_ready(&mut self, number: u32) -> Step {
+        self.make_ready_since(number, self.context.now)
+    }
+
+    /// The same, with the place in the queue of an attempt that became ready then.
+    pub fn make_ready_since(&mut self, number: u32, ready_at: Timestamp) -> Step {
         let Some(work) = self.work() else {
             // Only tasks have attempts, retries and workers to lose.
             return Step::Stay;
         };
         self.job.resumes_at = None;
-        let params = match params_of(work, &self.job, self.context.now) {
+        let params = match params_of(work, &self.job, ready_at) {
             Ok(params) => params,
             Err(error) => return self.failed(permanent_failure(error), None, None),
         };
@@ -220,7 +225,7 @@ impl<'b> Draft<'_, 'b> {
             task_id: TaskId::from_random(self.context.entropy.next_u128()),
             task_type: work.task_type.clone(),
             number,
-            ready_at: self.context.now,
+            ready_at,
         };
         self.job.status = JobStatus::WaitingForWorker;
         self.effects.push(Effect::Offer(offer(&self.job, &attempt, work, params)));
@@ -238,11 +243,6 @@ impl<'b> Draft<'_, 'b> {
 
     fn output(&self) -> Option<&'b Template> {
         self.task_state()?.output.as_ref()
-    }
-
-    /// Whether the present state asks a worker, of this job itself.
-    pub fn has_work(&self) -> bool {
-        self.work().is_some()
     }
 
     fn work(&self) -> Option<&'b TaskWork> {

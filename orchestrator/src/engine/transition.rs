@@ -28,13 +28,14 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
             Event::Signalled(signal) if signal.id.as_ref().is_some_and(|id| job.signal_ids.contains(id)) => {
                 return Err(Refusal::SignalRepeated);
             }
-            Event::RetryRequested(_) | Event::SkipRequested(_) if job.status.is_repairable() => {}
+            Event::RetryRequested(_) | Event::SkipRequested(_) | Event::MigrateRequested(_)
+                if job.status.is_repairable() => {}
             Event::RetryRequested(_) | Event::SkipRequested(_) => return Err(Refusal::NotRetryable),
             _ => return Err(Refusal::JobTerminal),
         }
     }
     // Whoever stands nowhere can still be moved, or let go.
-    let needs_state = !matches!(event, Event::MigrateRequested { .. } | Event::CancelRequested { .. });
+    let needs_state = !matches!(event, Event::MigrateRequested(_) | Event::CancelRequested { .. });
     if needs_state && context.blueprint.state(&job.state).is_none() {
         return Err(Refusal::StateUnknown);
     }
@@ -55,11 +56,14 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
         Event::ChildrenEnded(harvest) => draft.children_ended(harvest)?,
         Event::RetryRequested(retry) => draft.retry(retry)?,
         Event::SkipRequested(skip) => draft.skip(skip)?,
-        Event::MigrateRequested { state, by } => draft.migrate(state.as_ref(), by)?,
+        Event::MigrateRequested(migration) => draft.migrate(migration)?,
         Event::Due { task_is_held } => draft.due(*task_is_held)?,
         Event::CancelRequested { reason } => draft.cancel(reason.as_ref()),
     };
     draft.walk(step);
+    if matches!(event, Event::MigrateRequested(_)) {
+        draft.check_migrated(job)?;
+    }
     Ok(draft.into_decision())
 }
 
@@ -138,7 +142,7 @@ impl Draft<'_, '_> {
     fn walk(&mut self, mut step: Step) {
         while let Step::Go { outcome, next } = step {
             let limit = self.context.blueprint.max_transitions;
-            if self.job.transitions == limit {
+            if self.job.transitions >= limit {
                 let message = format!("The job has made {limit} moves, the most that its blueprint allows");
                 self.end(JobStatus::Quarantined, Some(error(code::TRANSITION_LIMIT, message)));
                 return;

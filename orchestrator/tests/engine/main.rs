@@ -13,8 +13,8 @@ use avtomatika_orchestrator::{
     blueprint::{Blueprint, load},
     engine::{
         ChildResult, ChildSpec, Context, Decision, Edit, Effect, Entropy, Event, Harvest, HistoryEntry, Job,
-        JobError, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result, children_of, decide,
-        plan,
+        JobError, Migration, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result,
+        children_of, decide, plan,
     },
     json::Json,
     time::Timestamp,
@@ -117,10 +117,14 @@ impl Story {
             "skip" => self.skip(&words),
             "migrate" => {
                 std::mem::swap(&mut self.blueprint, self.next.as_mut().expect("a second blueprint"));
-                Event::MigrateRequested {
-                    state: words.get(1).map(|state| Arc::from(*state)),
+                let (held, state): (Vec<&str>, Vec<&str>) =
+                    words[1..].iter().partition(|word| **word == "held");
+                Event::MigrateRequested(Migration {
+                    version: self.blueprint.version,
+                    state: state.first().map(|state| Arc::from(*state)),
+                    task_is_held: !held.is_empty(),
                     by: Arc::from("ops"),
-                }
+                })
             }
             other => panic!("a story has no word {other:?}"),
         };
@@ -147,7 +151,7 @@ impl Story {
         }
     }
 
-    /// `submit {"a":1} dispatch_timeout=5 result_timeout=9`
+    /// `submit {"a":1} dispatch_timeout=5 result_timeout=9 start_in=60`
     fn submit(&mut self, rest: &str) {
         let mut words = rest.split(' ');
         let initial_data = Json::object(words.next().expect("data")).expect("an object without spaces");
@@ -156,6 +160,7 @@ impl Story {
             let (key, seconds) = word.split_once('=').expect("key=seconds");
             let timeout = Some(Duration::from_secs(seconds.parse().expect("seconds")));
             match key {
+                "start_in" => submission.start_at = timeout.map(|timeout| self.now + timeout),
                 "dispatch_timeout" => submission.dispatch_timeout = timeout,
                 "result_timeout" => submission.result_timeout = timeout,
                 _ => panic!("a submission has no {key}"),
@@ -508,8 +513,24 @@ stories! {
     a_job_moves_to_another_version
     a_job_moves_to_another_state_of_another_version
     a_state_of_another_kind_is_entered_anew
-    a_job_that_moves_leaves_its_children
-    a_job_that_moves_keeps_its_children
+    a_job_whose_children_run_does_not_move
+    a_moved_task_keeps_its_place_in_the_queue
+    a_moved_task_that_a_worker_has_goes_on
+    a_moved_task_of_another_type_is_taken_back
+    a_moved_retry_waits_for_its_time
+    a_moved_retry_of_what_is_no_task_any_more_is_given_up
+    a_moved_wait_keeps_its_time
+    a_moved_wait_becomes_a_task
+    a_moved_job_finds_the_signal_that_came_before
+    a_moved_job_waits_for_its_signal_as_long_as_the_other_version_says
+    a_moved_job_waits_for_another_signal
+    a_moved_approval_keeps_its_token_while_it_asks_the_same
+    a_moved_approval_that_asks_something_else_asks_anew
+    a_moved_state_that_decides_by_itself_does_so
+    a_move_that_would_fail_is_refused
+    a_move_beyond_the_limit_of_moves_is_refused
+    a_moved_job_that_has_not_begun_begins_at_the_new_start
+    a_failed_job_moves_and_is_tried_again
     an_end_has_a_result_of_its_own
     an_end_whose_result_does_not_compute_fails
     results_beyond_their_limit_are_a_failure
