@@ -4,10 +4,11 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "avtomatika/v1/job.proto",
     "avtomatika/v1/explain.proto",
     "avtomatika/v1/webhook.proto",
+    "avtomatika/v1/migrate.proto",
     "avtomatika/v1/worker.proto",
     "avtomatika/v1/admin.proto",
 ];

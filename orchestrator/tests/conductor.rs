@@ -14,7 +14,10 @@ use std::{
 
 use avtomatika_orchestrator::{
     blueprint::{Definition, Registry, load},
-    conductor::{self, Conductor, FromWorker, OpenStream, Running, Settings, SubmitRequest, WorkerResult},
+    conductor::{
+        self, Conductor, FromWorker, MigrationRequest, OpenStream, Running, Settings, SubmitRequest,
+        WorkerResult,
+    },
     dispatch::{Assignment, Outbox, ToWorker, Verdict},
     engine::{HistoryEntry, Job, JobError, JobStatus, Submission},
     json::Json,
@@ -1176,4 +1179,47 @@ async fn changes_at_once_are_versions_in_a_row() {
     let changes = second.await.unwrap();
     assert_eq!((changes[0].before, changes[0].after), (Some(2), Some(3)));
     assert_eq!(conductor.blueprints().newest("story").unwrap().version, 3);
+}
+
+fn to_the_newest() -> MigrationRequest {
+    MigrationRequest {
+        blueprint: Arc::from("story"),
+        to_version: None,
+        from_version: None,
+        states: BTreeMap::new(),
+        with_failed: false,
+        dry_run: false,
+        below_key: None,
+    }
+}
+
+#[tokio::test]
+async fn a_migration_that_finds_no_room_moves_nobody_and_may_be_repeated() {
+    let store = Faulty::new();
+    let Running { conductor, .. } = start(store.clone());
+    let mut worker = Worker::join(&conductor, "w1", 1).await;
+    let (held, queued) = (submit(&conductor).await, submit(&conductor).await);
+    let task = worker.task().await;
+    let longer = STORY.replace("type: work", "type: work, timeout: 1h");
+    conductor.enact(vec![load("story.yaml", &longer).unwrap().definition]).await.unwrap();
+
+    store.full.store(true, Ordering::SeqCst);
+    let refused = conductor.migrate(&acme(), to_the_newest()).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::StorageFull);
+    store.full.store(false, Ordering::SeqCst);
+    let version = async |id| conductor.get(&acme(), id).await.unwrap().job.blueprint_version;
+    assert_eq!((version(held).await, version(queued).await), (1, 1));
+
+    let page = conductor.migrate(&acme(), to_the_newest()).await.unwrap();
+    assert!(page.moves.iter().all(|done| done.refused.is_none()) && page.moves.len() == 2);
+    assert_eq!((version(held).await, version(queued).await), (2, 2));
+    assert_eq!(conductor.migrate(&acme(), to_the_newest()).await.unwrap().moves, []);
+    // The worker that has the task goes on with it, and then gets the other one as the new version has it.
+    worker.report(&task).await;
+    assert_eq!(worker.verdict().await, Verdict::Applied);
+    let next = worker.task().await;
+    assert_eq!((next.offer.job_id, next.offer.timeout), (queued, Duration::from_secs(3600)));
+    worker.report(&next).await;
+    assert_eq!(end_of(&conductor, held).await, JobStatus::Finished);
+    assert_eq!(end_of(&conductor, queued).await, JobStatus::Finished);
 }

@@ -227,9 +227,17 @@ fn serving(blueprints: &Path, data_dir: &Path) -> Command {
 
 /// Status and body of the answer; `None` when there was none.
 fn post(port: u16, path: &str) -> Option<(u16, serde_json::Value)> {
+    send(port, "POST", path)
+}
+
+fn get(port: u16, path: &str) -> serde_json::Value {
+    send(port, "GET", path).unwrap().1
+}
+
+fn send(port: u16, method: &str, path: &str) -> Option<(u16, serde_json::Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let request = format!(
-        "POST {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}",
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}",
         TOKENS[1]
     );
     stream.write_all(request.as_bytes()).ok()?;
@@ -312,6 +320,47 @@ fn a_kill_during_a_reload_leaves_one_version_for_each_definition() {
     let mut last = Running::start(serving(&blueprints, &data_dir));
     last.until("  - book (version 13");
     assert_eq!(post(last.port, "/api/books?wait=10s").unwrap().1["state_history"]["edition"], 13);
+}
+
+/// A kill in the middle of it, and asking again moves the rest: every job moves once.
+#[test]
+fn a_kill_during_a_migration_leaves_each_job_in_one_version_and_the_rest_to_be_moved() {
+    const JOBS: usize = 150;
+    let dir = tempfile::tempdir().unwrap();
+    let blueprints = dir.path().join("blueprints");
+    std::fs::create_dir(&blueprints).unwrap();
+    let write = |timeout: &str| {
+        let text = format!(
+            "blueprint: book\nendpoint: /books\nstates:\n  print: {{ start: true, task: {{ type: print, timeout: {timeout} }}, on: {{ success: done }} }}\n  done: {{ end: finished }}\n"
+        );
+        std::fs::write(blueprints.join("book.yaml"), text).unwrap();
+    };
+    write("1m");
+    let data_dir = dir.path().join("data");
+    let running = Running::start(serving(&blueprints, &data_dir));
+    let submit = |_| post(running.port, "/api/books").unwrap().1["job_id"].as_str().unwrap().to_owned();
+    let ids: Vec<String> = (0..JOBS).map(submit).collect();
+    write("2m");
+    assert_eq!(post(running.port, "/api/reload").unwrap().0, 200);
+    let migrate = |port| post(port, "/api/blueprints/book/migrate");
+    let (port, before) = (running.port, look(&data_dir));
+    let migrating = std::thread::spawn(move || migrate(port));
+    while look(&data_dir) == before && !migrating.is_finished() {
+        std::thread::yield_now();
+    }
+    drop(running);
+
+    let running = Running::start(serving(&blueprints, &data_dir));
+    let (status, page) = migrate(running.port).unwrap();
+    assert_eq!(status, 200, "{page}");
+    assert!(page["moves"].as_array().unwrap().iter().all(|done| done["refused"].is_null()), "{page}");
+    for id in ids {
+        let job = get(running.port, &format!("/api/jobs/{id}"));
+        assert_eq!((&job["blueprint_version"], &job["status"]), (&2.into(), &"waiting_for_worker".into()));
+        let history = get(running.port, &format!("/api/jobs/{id}/history"));
+        let entries = history["history"].as_array().unwrap();
+        assert_eq!(entries.iter().filter(|entry| entry["event"] == "job_migrated").count(), 1, "{history}");
+    }
 }
 
 #[test]

@@ -10,4 +10,5 @@ mod jobs;
 mod pipeline;
 mod protocol;
 mod stack;
+mod versions;
 mod workers;

@@ -6,7 +6,7 @@ use avtomatika_orchestrator::{
     App, Parts,
     api::{Auth, Secret},
     assemble,
-    blueprint::load,
+    blueprint::{load, load_dir},
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     functions::Functions,
     store::{StoreError, journal},
@@ -46,7 +46,7 @@ pub struct Stack {
     address: SocketAddr,
     dir: TempDir,
     running: Option<Running>,
-    /// The definitions that it serves from its next start on.
+    /// The definitions that it serves from its next start or reload on.
     pub blueprints: Vec<String>,
     /// The functions that it has from its next start on.
     pub functions: Functions,
@@ -85,6 +85,14 @@ impl Stack {
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         self.running = Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions));
+    }
+
+    /// Has the orchestrator that runs read the definitions again.
+    pub async fn reload(&self) -> Value {
+        save(&self.dir.path().join("blueprints"), &self.blueprints);
+        let (status, answer) = self.post("/api/reload", "").await;
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     /// A worker of this orchestrator, to be given its handlers.
@@ -135,9 +143,20 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], functions: &F
     .unwrap()
     .with_functions(functions.clone())
     .unwrap();
+    let directory = dir.join("blueprints");
+    save(&directory, blueprints);
+    let app = app.reload_from(move || load_dir(&directory));
     let stop = CancellationToken::new();
     let served = tokio::spawn(app.serve(listener, stop.clone()));
     Running { stop, served }
+}
+
+/// Puts the definitions where a reload finds them.
+fn save(directory: &Path, blueprints: &[String]) {
+    std::fs::create_dir_all(directory).unwrap();
+    for (number, text) in blueprints.iter().enumerate() {
+        std::fs::write(directory.join(format!("{number}.yaml")), text).unwrap();
+    }
 }
 
 async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {

@@ -59,6 +59,8 @@ pub struct Script {
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
     pub reload: ReloadConfigResponse,
+    /// Answers to successive `MigrateJobs` calls.
+    pub migrations: Vec<MigrateJobsResponse>,
     /// The error that every call is answered with.
     pub error: Option<(ErrorCode, &'static str)>,
     /// Most jobs in one page, whatever was asked for.
@@ -80,6 +82,7 @@ pub struct Heard {
     pub skipped: Vec<SkipJobRequest>,
     pub repaired: Vec<RepairJobsRequest>,
     pub redelivered: Vec<RedeliverWebhookRequest>,
+    pub migrated: Vec<MigrateJobsRequest>,
     pub authorization: Vec<Option<String>>,
 }
 
@@ -327,6 +330,12 @@ impl JobService for Scripted {
         });
         self.0.heard.lock().unwrap().redelivered.push(request);
         Ok(Response::new(RedeliverWebhookResponse { messages }))
+    }
+
+    async fn migrate_jobs(&self, request: Request<MigrateJobsRequest>) -> Answer<MigrateJobsResponse> {
+        let request = self.enter(request).await?;
+        self.0.heard.lock().unwrap().migrated.push(request);
+        Ok(Response::new(self.0.script.lock().unwrap().migrations.remove(0)))
     }
 
     async fn explain_job(&self, request: Request<ExplainJobRequest>) -> Answer<ExplainJobResponse> {

@@ -1,9 +1,11 @@
 //! Commands about versions of blueprints.
 
-use avtomatika_proto::v1::{BlueprintChange, Finding, FindingSeverity, ReloadConfigResponse};
+use avtomatika_proto::v1::{
+    BlueprintChange, Finding, FindingSeverity, JobMove, MigrateJobsResponse, ReloadConfigResponse,
+};
 use insta::assert_snapshot;
 
-use crate::server::{Script, Server};
+use crate::server::{JOB_ID, Script, Server};
 
 fn change(name: &str, previous_version: u32, version: u32) -> BlueprintChange {
     BlueprintChange { name: name.into(), version, previous_version }
@@ -49,4 +51,54 @@ fn a_reload_that_finds_a_mistake_shows_all_of_them_and_ends_with_1() {
     let server = Server::start(Script { reload, ..Script::default() });
     assert_snapshot!("reload_refused_table", server.run(&["reload"]));
     assert_eq!(server.run(&["reload", "-o", "json"]).code, 1);
+}
+
+fn moved(version: u32, state: &str, to_state: &str, refused: &str) -> JobMove {
+    let why = if refused.is_empty() { "" } else { "it waits for children: it can move when they have ended" };
+    JobMove {
+        job_id: JOB_ID.into(),
+        version,
+        state: state.into(),
+        to_state: to_state.into(),
+        refused: refused.into(),
+        why: why.into(),
+    }
+}
+
+fn two_pages() -> Script {
+    let page = |moves, next_cursor: &str| MigrateJobsResponse {
+        to_version: 3,
+        moves,
+        next_cursor: next_cursor.to_owned(),
+    };
+    let first =
+        vec![moved(2, "pack", "prepare", ""), moved(2, "init", "init", ""), moved(1, "init", "init", "")];
+    let second = vec![moved(1, "init", "init", ""), moved(1, "fan", "fan", "children_run")];
+    Script { migrations: vec![page(first, "c1"), page(second, "")], ..Script::default() }
+}
+
+#[test]
+fn migrate_counts_the_jobs_by_where_they_stand_and_what_becomes_of_them() {
+    let arguments = ["blueprint", "migrate", "order", "--map", "pack=prepare", "--from", "2", "--failed"];
+    let server = Server::start(two_pages());
+    assert_snapshot!("migrate_table", server.run(&arguments));
+    let heard = server.heard(|heard| heard.migrated.clone());
+    assert_eq!((heard[0].to_version, heard[0].from_version, heard[0].include_failed), (0, 2, true));
+    assert_eq!(heard[0].states["pack"], "prepare");
+    assert_eq!((heard[1].to_version, heard[1].cursor.as_str()), (3, "c1"), "all pages go to one version");
+
+    let server = Server::start(two_pages());
+    assert_snapshot!("migrate_dry_run_table", server.run(&["blueprint", "migrate", "order", "--dry-run"]));
+    let server = Server::start(two_pages());
+    assert_snapshot!("migrate_json", server.run(&["blueprint", "migrate", "order", "-o", "json"]));
+}
+
+#[test]
+fn migrate_with_nothing_to_do_says_so() {
+    let nothing = MigrateJobsResponse { to_version: 3, ..MigrateJobsResponse::default() };
+    let server = Server::start(Script { migrations: vec![nothing], ..Script::default() });
+    let answer = server.run(&["blueprint", "migrate", "order"]);
+    assert_eq!((answer.code, answer.stderr.as_str()), (0, "No open job has another version than 3.\n"));
+    let answer = server.run(&["blueprint", "migrate", "order", "--map", "pack"]);
+    assert!(answer.code == 2 && answer.stderr.contains("expected OLD=NEW"), "{answer}");
 }

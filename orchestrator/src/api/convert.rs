@@ -3,6 +3,7 @@
 
 mod action;
 mod explanation;
+mod migration;
 mod notice;
 
 use std::{
@@ -20,6 +21,7 @@ use avtomatika_proto::{
 pub(super) use self::{
     action::{deciding, repair, repair_query, repaired, retry, signal, skip},
     explanation::explained,
+    migration::{migrated, migration_request},
     notice::webhook_messages,
 };
 use super::{

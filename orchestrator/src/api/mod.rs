@@ -44,6 +44,7 @@ pub mod rest {
     mod events;
     mod explanation;
     mod jobs;
+    mod migrate;
     mod operate;
     mod query;
     mod reload;

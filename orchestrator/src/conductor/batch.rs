@@ -9,6 +9,7 @@ use super::{
     admission::Admission,
     book::Entry,
     mailbox::{Accepted, Follow, Registered, Reply},
+    migration::Move,
     view::{Acted, JobView},
 };
 use crate::{
@@ -64,6 +65,10 @@ pub(super) enum Afterwards {
     },
     /// These blueprints may be served: put them in force.
     Enacted { registry: Arc<Registry>, changes: Vec<Change>, reply: Reply<Result<Vec<Change>, ApiError>> },
+    /// A job that has ended was changed, and has ended still.
+    Amended { job: Arc<Job>, before: Option<Entry> },
+    /// Tell what became of the jobs that were to move.
+    Migrated { moves: Vec<Move>, reply: Reply<Result<Vec<Move>, ApiError>> },
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
     /// A large payload is durable: the next one may come in.

@@ -154,6 +154,9 @@ impl Core {
             Request::TakeNotices(reply) => self.take_notices(reply),
             Request::SettleNotice { id, record, reply } => self.settle_notice(id, record, reply),
             Request::Redeliver { client, job_id, id, reply } => self.redeliver(&client, job_id, id, reply),
+            Request::Migrate { client, moves, version, reply } => {
+                self.migrate(&client, moves, version, reply)
+            }
             Request::Enact(definitions, reply) => self.enact(definitions, reply),
             Request::Drain(reply) => {
                 self.dispatch.pause();
@@ -177,9 +180,15 @@ impl Core {
     /// Decides what follows from an event, and puts it into the batch. `again` says whether the event is to be decided again,
     /// should the commit fail: nobody outside will repeat what this process has noticed by itself.
     pub fn decide(&mut self, job: &Job, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
+        let had_ended = job.status.is_terminal();
         let Decision { job, entries, effects } = self.ask_engine(job, &event, self.clock.now())?;
         let job = Arc::new(job);
         self.batch.writes.writes.push(Write::UpdateJob { job: job.clone(), entries });
+        if had_ended && job.status.is_terminal() {
+            let before = self.book.put(job.clone());
+            self.batch.afterwards.push(Afterwards::Amended { job: job.clone(), before });
+            return Ok(job);
+        }
         self.record(job.clone(), effects, again.then_some(event));
         Ok(job)
     }
@@ -199,7 +208,11 @@ impl Core {
     }
 
     fn ask_engine(&mut self, job: &Job, event: &Event, now: Timestamp) -> Result<Decision, Refusal> {
-        let blueprint = self.blueprints.version(&job.blueprint, job.blueprint_version);
+        let version = match event {
+            Event::MigrateRequested(migration) => migration.version,
+            _ => job.blueprint_version,
+        };
+        let blueprint = self.blueprints.version(&job.blueprint, version);
         let blueprint = blueprint.ok_or(Refusal::StateUnknown)?;
         let last_job_key = &mut self.last_job_key;
         let reserve = &mut |count| reserve_keys(last_job_key, now, count);
@@ -275,6 +288,8 @@ impl Core {
                     self.redelivered(&before, &records);
                     let _ = reply.send(Ok(records));
                 }
+                Afterwards::Amended { job, .. } => self.book.close(&job),
+                Afterwards::Migrated { moves, reply } => drop(reply.send(Ok(moves))),
                 Afterwards::Enacted { registry, changes, reply } => {
                     self.put_in_force(registry, changes, reply)
                 }
@@ -386,6 +401,8 @@ impl Core {
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Amended { job, before } => self.book.roll_back(job.id, before),
+            Afterwards::Migrated { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Enacted { reply, .. } => {
                 // Whatever was decided later has been undone before.
                 self.enacted = None;

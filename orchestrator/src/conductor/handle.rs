@@ -371,7 +371,7 @@ impl Conductor {
     }
 }
 
-fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
+pub(super) fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
     let served: Vec<&str> = blueprints.served().map(|blueprint| &*blueprint.name).collect();
     let shown = &name[..name.floor_char_boundary(64)];
     ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))

@@ -14,6 +14,7 @@ use super::{
     explain::{Facts, Question},
     families::ChildCounts,
     handle::shutting_down,
+    migration::Move,
     notices::DueNotices,
     view::{Acted, JobView, LeaseView, Progress, Stats, WorkerView},
 };
@@ -123,6 +124,8 @@ pub(super) enum Request {
     },
     /// Serve these definitions from now on, and no others. The answer is what changed for new jobs.
     Enact(Vec<Definition>, Reply<Result<Vec<Change>, ApiError>>),
+    /// Move these jobs of a client to this version of their blueprint. The answer has what was refused.
+    Migrate { client: Arc<str>, moves: Vec<Move>, version: u32, reply: Reply<Result<Vec<Move>, ApiError>> },
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
 }

@@ -18,6 +18,7 @@ mod families;
 mod handle;
 mod loader;
 mod mailbox;
+mod migration;
 mod notices;
 mod paging;
 mod pruning;
@@ -42,6 +43,7 @@ pub use self::{
     families::ChildCounts,
     handle::{Conductor, JobsPage, Watch},
     mailbox::{FromWorker, Registered, WorkerResult},
+    migration::{MIGRATION_PAGE_MAX, MigrationPage, MigrationRequest, Move},
     notices::{
         DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,
     },

@@ -66,6 +66,9 @@ pub enum Refusal {
     /// The job has made as many moves already as the other version allows.
     #[error("too_many_moves")]
     TooManyMoves,
+    /// The job has gone on since somebody looked where it stands.
+    #[error("has_gone_on")]
+    HasGoneOn,
     /// In the other version the job would fail at once.
     #[error("would_fail")]
     WouldFail,
@@ -96,6 +99,7 @@ impl Refusal {
             Self::BranchOfParent => "branch_of_parent",
             Self::ChildrenRun => "children_run",
             Self::TooManyMoves => "too_many_moves",
+            Self::HasGoneOn => "has_gone_on",
             Self::WouldFail => "would_fail",
         }
     }

@@ -6,6 +6,7 @@
 mod actions;
 mod explain;
 mod grpc;
+mod migrate;
 mod reload;
 mod rest;
 mod retention;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use avtomatika_orchestrator::{
-    blueprint::{Blueprint, StateKind, load},
+    blueprint::{Blueprint, Definition, StateKind, load},
     engine::{
         ChildKind, ChildResult, Context, Decision, Entropy, Event, Harvest, HistoryEvent, Job, JobError,
-        JobStatus, Parent, Report, Retry, Ruling, Signal, Skip, Submission, Wait, decide,
+        JobStatus, Migration, Parent, Report, Retry, Ruling, Signal, Skip, Submission, Wait, decide,
     },
     json::Json,
     time::Timestamp,
@@ -95,6 +95,8 @@ impl Explored {
         if job.is_branch() {
             job.state = Arc::from("it");
         }
+        // The same once more, for jobs to move there and back.
+        let twin = Definition::from_canonical(&blueprint.definition).unwrap().into_blueprint(2);
         let mut entropy = Entropy::from_seed([7; 32]);
         let mut seen = HashSet::new();
         let mut open = VecDeque::from([Standing { job, now: START }]);
@@ -103,6 +105,10 @@ impl Explored {
             assert!(self.jobs < JOBS_MAX, "the blueprints are endless");
             for (label, now, event) in events(&job, now) {
                 let mut reserve = |_| 1;
+                let blueprint = match &event {
+                    Event::MigrateRequested(migration) if migration.version == twin.version => &twin,
+                    _ => blueprint,
+                };
                 let mut context = Context { now, blueprint, entropy: &mut entropy, reserve: &mut reserve };
                 match decide(&job, &event, &mut context) {
                     Ok(decision) => {
@@ -254,7 +260,7 @@ fn blueprints() -> Vec<Blueprint> {
         load("explored.yaml", &text)
             .unwrap_or_else(|found| panic!("{text}{found:?}"))
             .definition
-            .into_blueprint(2)
+            .into_blueprint(1)
     };
     texts.iter().map(blueprint).collect()
 }
@@ -311,7 +317,9 @@ fn events(job: &Job, now: Timestamp) -> Vec<(&'static str, Timestamp, Event)> {
     events.push(("children failed", harvest(Ok(vec![child("failure", true)]))));
     events.push(("children's results are too large", harvest(Err(error("DATA_TOO_LARGE")))));
     for state in [None, Some(Arc::from("done")), Some(Arc::from("it"))] {
-        events.push(("migrate", Event::MigrateRequested { state, by: Arc::from("ops") }));
+        let version = if job.blueprint_version == 1 { 2 } else { 1 };
+        let migration = Migration { version, state, task_is_held: false, by: Arc::from("ops") };
+        events.push(("migrate", Event::MigrateRequested(migration)));
     }
     let mut events: Vec<_> = events.into_iter().map(|(label, event)| (label, now, event)).collect();
     // Every point in time that the job waits for, and the present one.

@@ -9,6 +9,7 @@ use crate::{args::Options, client::Server, console::Console, exit::Exit, failure
 
 pub mod check;
 pub mod graph;
+pub mod migrate;
 pub mod schema;
 pub mod show;
 
@@ -23,6 +24,8 @@ pub enum Command {
     Check(check::Args),
     /// Print the JSON Schema of blueprint files, for editors
     Schema(schema::Args),
+    /// Move jobs to another version of their blueprint
+    Migrate(migrate::Args),
 }
 
 pub(super) async fn run(command: Command, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
@@ -31,6 +34,7 @@ pub(super) async fn run(command: Command, options: &Options, console: &mut Conso
         Command::Graph(args) => graph::run(args, options, console).await,
         Command::Check(args) => check::run(args, console),
         Command::Schema(args) => schema::run(&args, console),
+        Command::Migrate(args) => migrate::run(args, options, console).await,
     }
 }
 

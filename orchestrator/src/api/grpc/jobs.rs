@@ -208,6 +208,16 @@ impl JobService for Jobs {
         let notices = self.inside.conductor.redeliver(&client, id, notice_id).await?;
         Ok(Response::new(v1::RedeliverWebhookResponse { messages: convert::webhook_messages(&notices) }))
     }
+
+    async fn migrate_jobs(
+        &self,
+        request: Request<v1::MigrateJobsRequest>,
+    ) -> Result<Response<v1::MigrateJobsResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let request = convert::migration_request(request.into_inner())?;
+        let page = self.inside.conductor.migrate(&client, request).await?;
+        Ok(Response::new(convert::migrated(&page)))
+    }
 }
 
 /// The updates of a watch, up to the job's end or the orchestrator's.

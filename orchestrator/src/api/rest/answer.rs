@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    actions, events, explanation, jobs, operate, query, reload,
+    actions, events, explanation, jobs, migrate, operate, query, reload,
     route::{self, NoRoute, PublicRoute, Route},
     submit, webhooks,
 };
@@ -75,6 +75,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::BlueprintGraph(name) => {
             query::none(&uri).and_then(|()| operate::blueprint_graph(inside, name))
         }
+        Route::MigrateBlueprint(name) => migrate::migrate(inside, &client, name, request).await,
         Route::Reload => reload::reload(inside, request).await,
         Route::Dashboard => query::none(&uri).map(|()| operate::dashboard(inside))?.await,
     }

@@ -43,6 +43,7 @@ pub(super) enum Route<'p> {
     Blueprints,
     BlueprintByName(&'p str),
     BlueprintGraph(&'p str),
+    MigrateBlueprint(&'p str),
     Dashboard,
     Reload,
 }
@@ -178,6 +179,7 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
     let mut segments = path.split('/').skip(1);
     match (segments.next()?, segments.next(), segments.next(), segments.next()) {
         ("jobs", None, None, None) => return Some(Route::SubmitByName),
+        ("blueprints", Some(name), Some("migrate"), None) => return Some(Route::MigrateBlueprint(name)),
         ("reload", None, None, None) => return Some(Route::Reload),
         ("jobs", Some("repair"), None, None) => return Some(Route::RepairJobs),
         ("jobs", Some(id), Some("cancel"), None) => return Some(Route::CancelJob(id)),
@@ -233,8 +235,8 @@ const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /
     POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
     GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
     POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/blueprints, \
-    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, GET /api/dashboard, POST /api/reload; \
-    each also below /api/v1";
+    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, POST /api/blueprints/{name}/migrate, \
+    GET /api/dashboard, POST /api/reload; each also below /api/v1";
 
 /// The answer to a method that a path does not have.
 pub(super) fn wrong_method(allow: &str) -> ApiError {
@@ -307,6 +309,8 @@ mod tests {
             ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),
             ("GET", "/api/blueprints/b/graph", "BlueprintGraph(\"b\")"),
             ("GET", "/api/v1/dashboard", "Dashboard"),
+            ("POST", "/api/blueprints/b/migrate", "MigrateBlueprint(\"b\")"),
+            ("GET", "/api/blueprints/b/migrate", "405 POST"),
             ("POST", "/api/reload", "Reload"),
             ("GET", "/api/v1/reload", "405 POST"),
             ("POST", "/api/jobs/xyz", "404"),

@@ -242,4 +242,11 @@ impl JobService for Answering {
     ) -> Result<Response<RepairJobsResponse>, Status> {
         not_here()
     }
+
+    async fn migrate_jobs(
+        &self,
+        _: Request<MigrateJobsRequest>,
+    ) -> Result<Response<MigrateJobsResponse>, Status> {
+        not_here()
+    }
 }
