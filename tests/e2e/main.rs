@@ -5,6 +5,7 @@
 
 mod acting;
 mod code;
+mod examples;
 mod explain;
 mod jobs;
 mod pipeline;
