@@ -54,6 +54,7 @@ pub mod rest {
 
     pub(super) use answer::answer;
     pub(super) use document::JobDocument;
+    pub(super) use route::approval_path;
 }
 
 pub use auth::{Auth, Secret, WorkerCredential};

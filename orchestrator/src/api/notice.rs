@@ -6,10 +6,14 @@
 
 use std::sync::Arc;
 
+use avtomatika_proto::outcome;
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::{rest::JobDocument, shown::Shown};
+use super::{
+    rest::{JobDocument, approval_path},
+    shown::Shown,
+};
 use crate::{
     blueprint::{Blueprint, StateKind},
     conductor::JobView,
@@ -116,6 +120,8 @@ struct Approval<'a> {
     message: Option<&'a str>,
     /// Whoever has it may decide, once.
     token: &'a str,
+    /// Where to send the decision with it: a path of this orchestrator.
+    path: String,
     /// What may be decided.
     decisions: Vec<&'a str>,
     deadline: Option<String>,
@@ -123,24 +129,23 @@ struct Approval<'a> {
 
 impl<'a> Approval<'a> {
     fn of(notice: &NoticeRecord, job: &'a Job, blueprint: Option<&'a Blueprint>) -> Option<Self> {
-        let Some(Wait::Approval { token, message, since }) = &job.wait else { return None };
-        if *since != notice.at {
-            // It is another question by now.
-            return None;
-        }
+        // With another beginning it is another question by now.
+        let (token, message) = match &job.wait {
+            Some(Wait::Approval { token, message, since }) if *since == notice.at => (token, message),
+            _ => return None,
+        };
         let state = blueprint.and_then(|blueprint| blueprint.state(&job.state));
         let decisions = match state.map(|state| &state.kind) {
-            Some(StateKind::Approval(approval)) => approval.on.keys().map(|name| &**name).collect(),
-            _ => Vec::new(),
+            Some(StateKind::Approval(approval)) => Some(approval.on.keys().map(|name| &**name)),
+            _ => None,
         };
-        let decisions: Vec<&str> = decisions;
+        // Time alone decides that it is too late.
+        let decisions = decisions.into_iter().flatten().filter(|name| *name != outcome::TIMEOUT);
         Some(Self {
             message: message.as_deref(),
             token,
-            decisions: decisions
-                .into_iter()
-                .filter(|name| *name != avtomatika_proto::outcome::TIMEOUT)
-                .collect(),
+            path: approval_path(job.id),
+            decisions: decisions.collect(),
             deadline: job.resumes_at.map(|deadline| deadline.to_string()),
         })
     }

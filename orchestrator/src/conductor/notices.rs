@@ -551,6 +551,22 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_messages_of_one_client_wait() {
+        let mut sender = Sender::new();
+        let job = sender.samples.job("acme");
+        let notice = sender.samples.notice(&job);
+        for sequence in 0..UNDELIVERED_OF_CLIENT_MAX as u64 {
+            assert!(!sender.notices.is_full("acme"));
+            sender.notices.put(&NoticeRecord { id: NoticeId { sequence, ..notice.id }, ..notice.clone() });
+        }
+        assert!(sender.notices.is_full("acme") && !sender.notices.is_full("umbrella"));
+        // One that is under way takes no room: its place is another's by then.
+        sender.now = notice.due_at;
+        assert!(!sender.take().is_empty());
+        assert!(!sender.notices.is_full("acme"));
+    }
+
+    #[test]
     fn a_url_says_who_receives_it() {
         for (url, host) in [
             ("https://Example.com/a?b", "example.com"),

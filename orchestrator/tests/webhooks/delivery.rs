@@ -26,6 +26,7 @@ use avtomatika_orchestrator::{
     webhook::{self, Key, Poster, Resolve},
 };
 use avtomatika_proto::{ErrorCode, JobId};
+use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer};
 use tokio::net::TcpListener;
 
 use crate::receiver::{Receiver, Reply};
@@ -88,6 +89,7 @@ struct Options {
     store: Option<Arc<MemoryStore>>,
     more_keys: Vec<Key>,
     post_within: Option<Duration>,
+    roots: Option<RootCertStore>,
 }
 
 fn world_with(options: Options) -> World {
@@ -106,7 +108,9 @@ fn world_with(options: Options) -> World {
     let Running { conductor, .. } =
         conductor::start(store.clone(), shared.clone(), Arc::new(registry), settings, metrics.clone())
             .unwrap();
-    let poster = Poster::over(&setup, Arc::new(options.names), rustls::RootCertStore::empty()).unwrap();
+    let poster =
+        Poster::over(&setup, Arc::new(options.names), options.roots.unwrap_or_else(RootCertStore::empty))
+            .unwrap();
     let patience = options.post_within.unwrap_or(Duration::from_secs(60));
     let poster = poster.within(patience, patience);
     let webhooks = Webhooks::new(conductor.clone(), shared, poster, api::compose, metrics, [3; 32]);
@@ -334,6 +338,54 @@ async fn an_address_inside_is_refused_when_the_job_is_submitted() {
     }
     let refused = world.conductor.submit(&acme(), request("instant", "{}", "ftp://x/")).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::InvalidArgument);
+}
+
+/// A certificate for this name, by an authority of its own.
+fn certified(name: &str) -> (RootCertStore, ServerConfig) {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = rcgen::CertifiedIssuer::self_signed(params, key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new([name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    (roots, config)
+}
+
+#[tokio::test]
+async fn an_encrypted_receiver_must_be_who_its_name_says() {
+    let (roots, config) = certified("hooks.example");
+    let mut receiver = Receiver::start_tls(config).await;
+    let port = receiver.authority().rsplit_once(':').unwrap().1.to_owned();
+    let here: Vec<IpAddr> = vec![Ipv4Addr::LOCALHOST.into()];
+    let names = Names(Arc::new(HashMap::from([("hooks.example", here.clone()), ("other.example", here)])));
+    let mut world = world_with(Options { names: names.clone(), roots: Some(roots), ..Options::default() });
+    let url = format!("https://hooks.example:{port}/");
+    let job_id = world.submit("instant", r#"{"n": 1}"#, &url).await;
+    world.deliver().await;
+    assert_eq!(receiver.next().await.header("host"), format!("hooks.example:{port}"));
+    assert_eq!(world.notice(job_id).await.status, NoticeStatus::Delivered);
+
+    let other = format!("https://other.example:{port}/");
+    let mut stranger = world_with(Options { names, ..Options::default() });
+    for (world, url, reason) in
+        [(&mut world, other, "not valid for name"), (&mut stranger, url, "UnknownIssuer")]
+    {
+        let job_id = world.submit("instant", r#"{"n": 1}"#, &url).await;
+        world.deliver().await;
+        let problem = world.notice(job_id).await.problem.unwrap();
+        assert!(problem.starts_with("TLS: ") && problem.contains(reason), "{problem}");
+    }
+    receiver.assert_nothing_came();
 }
 
 #[tokio::test]

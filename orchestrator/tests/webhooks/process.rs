@@ -31,6 +31,18 @@ states:
   completed: { end: finished, result: { answer: '${state_history.seen}' } }
 ";
 
+/// Jobs of this one ask a human.
+const ASKING: &str = "
+blueprint: asking
+states:
+  ask:
+    start: true
+    approval: { message: 'Pay ${initial_data.n}?', deadline: 1h }
+    on: { approved: paid, rejected: refused, timeout: refused }
+  paid: { end: finished, result: { by: '${result.by}' } }
+  refused: { end: failed }
+";
+
 /// The program over one data directory, killed without warning when dropped.
 struct Orchestrator {
     dir: tempfile::TempDir,
@@ -88,7 +100,11 @@ impl Orchestrator {
     }
 
     async fn submit(&self, n: u64, webhook_url: &str) -> String {
-        let body = json!({"blueprint": "instant", "initial_data": {"n": n}, "webhook_url": webhook_url});
+        self.submit_to("instant", n, webhook_url).await
+    }
+
+    async fn submit_to(&self, blueprint: &str, n: u64, webhook_url: &str) -> String {
+        let body = json!({"blueprint": blueprint, "initial_data": {"n": n}, "webhook_url": webhook_url});
         let (status, accepted) = self.post("/api/v1/jobs", &body).await;
         assert_eq!(status, 202, "{accepted}");
         accepted["job_id"].as_str().unwrap().to_owned()
@@ -119,6 +135,7 @@ fn spawn(dir: &Path, port: u16) -> Child {
     let blueprints = dir.join("blueprints");
     std::fs::create_dir_all(&blueprints).unwrap();
     std::fs::write(blueprints.join("instant.yaml"), BLUEPRINT).unwrap();
+    std::fs::write(blueprints.join("asking.yaml"), ASKING).unwrap();
     Command::new(env!("CARGO_BIN_EXE_avtomatika-orchestrator"))
         .args(["--listen", &format!("127.0.0.1:{port}")])
         .arg("--data-dir")
@@ -244,4 +261,96 @@ async fn whatever_a_kill_meets_every_acknowledged_job_is_told_of() {
         let messages = orchestrator.settled(job_id).await;
         assert_eq!((messages.len(), &messages[0]["status"]), (1, &json!("delivered")));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_told_of_an_approval_can_decide_also_after_a_kill() {
+    let (mut orchestrator, mut receiver) = (Orchestrator::start().await, Receiver::start().await);
+    receiver.answer(Reply::Never);
+    let job_id = orchestrator.submit_to("asking", 7, &receiver.url("/")).await;
+    let first = receiver.next().await;
+    orchestrator.kill();
+    orchestrator.start_again().await;
+    let asked = receiver.next().await;
+    assert_eq!((asked.header("webhook-id"), &asked.body), (first.header("webhook-id"), &first.body));
+    let body = asked.json();
+    let approval = &body["data"]["approval"];
+    assert_eq!((&body["type"], &body["data"]["id"]), (&json!("job.approval_requested"), &json!(job_id)));
+    assert_eq!(approval["message"], "Pay 7?");
+    assert_eq!(approval["decisions"], json!(["approved", "rejected"]));
+    assert!(approval["deadline"].is_string());
+
+    let decision = json!({"decision": "approved", "token": approval["token"], "by": "alice"});
+    let url = format!("{}{}", orchestrator.url(), approval["path"].as_str().unwrap());
+    let decided = reqwest::Client::new().post(url).body(decision.to_string()).send().await.unwrap();
+    assert_eq!(decided.status(), 200);
+    let ended = receiver.next().await.json();
+    assert_eq!((&ended["type"], &ended["data"]["id"]), (&json!("job.finished"), &json!(job_id)));
+    let messages = orchestrator.settled(&job_id).await;
+    let told: Vec<_> = messages.iter().map(|message| (&message["type"], &message["status"])).collect();
+    let (asked, ended, delivered) =
+        (json!("job.approval_requested"), json!("job.finished"), json!("delivered"));
+    assert_eq!(told, [(&asked, &delivered), (&ended, &delivered)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_was_answered_meanwhile_is_not_asked_any_more() {
+    let (mut orchestrator, mut receiver) = (Orchestrator::start().await, Receiver::start().await);
+    receiver.answer(Reply::Never);
+    let job_id = orchestrator.submit_to("asking", 8, &receiver.url("/")).await;
+    receiver.next().await;
+    let (status, _) = orchestrator.post(&format!("/api/jobs/{job_id}/reject"), &json!({})).await;
+    assert_eq!(status, 200);
+    assert_eq!(receiver.next().await.json()["type"], "job.failed");
+    orchestrator.kill();
+    orchestrator.start_again().await;
+    let messages = orchestrator.settled(&job_id).await;
+    assert_eq!((&messages[0]["status"], &messages[0]["attempts"]), (&json!("obsolete"), &json!(0)));
+}
+
+/// What docs/webhooks.md gives to receivers, run as it stands there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_verifications_of_the_documentation_accept_what_is_ours_and_nothing_else() {
+    let is_missing = |program: &&&str| Command::new(program).arg("--version").output().is_err();
+    if let Some(missing) = ["python3", "bash", "openssl"].iter().find(is_missing) {
+        return eprintln!("not verified: this machine has no {missing}");
+    }
+    let (orchestrator, mut receiver) = (Orchestrator::start().await, Receiver::start().await);
+    orchestrator.submit(42, &receiver.url("/")).await;
+    let request = receiver.next().await;
+    let (id, timestamp) = (request.header("webhook-id"), request.header("webhook-timestamp"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("body"), &request.body).unwrap();
+    let run = |program: &str, script: &str| {
+        let mut command = Command::new(program);
+        command.current_dir(dir.path()).args(["-c", script]);
+        command.envs([("SECRET", SECRET), ("ID", id), ("TIMESTAMP", timestamp)]);
+        command.env("SIGNATURE", request.header("webhook-signature"));
+        let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let signature = run("bash", &documented("verify.sh"));
+    assert_eq!([format!("v1,{signature}")], *request.signatures());
+    let checks = "
+import os
+body = open('body', 'rb').read()
+names = {'webhook-id': 'ID', 'webhook-timestamp': 'TIMESTAMP', 'webhook-signature': 'SIGNATURE'}
+headers = {header: os.environ[name] for header, name in names.items()}
+secret = os.environ['SECRET']
+old = dict(headers, **{'webhook-timestamp': str(int(headers['webhook-timestamp']) - 301)})
+rotated = dict(headers, **{'webhook-signature': 'v1,AAAA ' + headers['webhook-signature']})
+print(verify(secret, headers, body), verify(secret, rotated, body), verify(secret, headers, body + b' '),
+      verify(secret, old, body), verify('whsec_AAAA', headers, body))
+";
+    let verdicts = run("python3", &(documented("verify.py") + checks));
+    assert_eq!(verdicts, "True True False False False");
+}
+
+/// The block of code after the mark with this name.
+fn documented(name: &str) -> String {
+    let page = include_str!("../../../docs/webhooks.md");
+    let (_, rest) = page.split_once(&format!("<!-- test: {name} -->\n```")).unwrap();
+    let (_, code) = rest.split_once('\n').unwrap();
+    code.split_once("\n```").unwrap().0.to_owned()
 }

@@ -13,12 +13,14 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    net::TcpListener,
     sync::{Notify, mpsc},
 };
+use tokio_rustls::TlsAcceptor;
 
 /// What a receiver does with a message.
 #[derive(Clone)]
@@ -89,12 +91,21 @@ pub struct Receiver {
 impl Receiver {
     /// Listens on a free port of this machine, and answers 200.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// The same for encrypted connections.
+    pub async fn start_tls(config: ServerConfig) -> Self {
+        Self::start_with(Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let authority = listener.local_addr().unwrap().to_string();
         let script = Arc::new(Mutex::new(Script { next: VecDeque::new(), then: Reply::Status(200) }));
         let signal = Arc::new(Notify::new());
         let (sender, received) = mpsc::unbounded_channel();
-        tokio::spawn(listen(listener, sender, script.clone(), signal.clone()));
+        tokio::spawn(listen(listener, tls, sender, script.clone(), signal.clone()));
         Self { authority, script, signal, received }
     }
 
@@ -134,6 +145,7 @@ impl Receiver {
 
 async fn listen(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     sender: mpsc::UnboundedSender<Received>,
     script: Arc<Mutex<Script>>,
     signal: Arc<Notify>,
@@ -143,12 +155,23 @@ async fn listen(
             let mut script = script.lock().unwrap();
             script.next.pop_front().unwrap_or_else(|| script.then.clone())
         };
-        tokio::spawn(serve(stream, reply, sender.clone(), signal.clone()));
+        let (tls, sender, signal) = (tls.clone(), sender.clone(), signal.clone());
+        tokio::spawn(async move {
+            match tls {
+                None => serve(stream, reply, sender, signal).await,
+                // Who does not trust us goes away.
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        serve(stream, reply, sender, signal).await;
+                    }
+                }
+            }
+        });
     }
 }
 
 async fn serve(
-    mut stream: TcpStream,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     reply: Reply,
     sender: mpsc::UnboundedSender<Received>,
     signal: Arc<Notify>,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::{ApiError, ErrorCode};
+use avtomatika_proto::{ApiError, ErrorCode, JobId};
 use http::Method;
 
 use crate::blueprint::{Blueprint, Registry};
@@ -89,6 +89,11 @@ const BOTH: &str = "GET, HEAD, POST";
 
 /// What stands before the job's id where it is decided with a token.
 const APPROVALS: &str = "/_public/webhooks/approval/";
+
+/// Where whoever has the token of a job's approval decides.
+pub(in crate::api) fn approval_path(job_id: JobId) -> String {
+    format!("{APPROVALS}{job_id}")
+}
 
 /// Whether the path belongs to clients, served or not: everything there asks for a token first.
 pub(super) fn is_client_path(path: &str) -> bool {
