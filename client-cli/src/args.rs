@@ -129,6 +129,8 @@ pub enum Command {
     Skip(commands::skip::Args),
     /// List the connected workers
     Workers(commands::workers::Args),
+    /// List the schedules that make jobs of yours, and when they are due
+    Schedules(commands::schedules::Args),
     /// List the blueprints that jobs can be submitted to
     Blueprints(commands::blueprints::Args),
     /// Look at one blueprint

@@ -18,6 +18,7 @@ use avtomatika_orchestrator::{
     blueprint::Definition,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     config,
+    schedule::Schedules,
     store::{StoreError, journal},
     time::SystemClock,
     webhook,
@@ -74,6 +75,7 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
         store: Arc::new(journal::open(dir).map_err(|error| unusable(&error))?),
         clock: Arc::new(SystemClock::new()),
         definitions,
+        schedules: Schedules::default(),
         auth: Auth::new([("default", &client)], [&worker]),
         settings: Settings {
             max_open_jobs: limits.max_open_jobs,

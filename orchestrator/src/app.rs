@@ -12,13 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness},
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
-    chores::{self, pruning::Pruning, webhooks::Webhooks},
+    chores::{self, pruning::Pruning, schedules::Scheduling, webhooks::Webhooks},
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Running, Settings},
     config,
     dispatch::session::WorkerGate,
     functions::{self, Functions, InvalidFunction},
     metrics::Metrics,
     reload::Reload,
+    schedule::Schedules,
     store::{Batch, BlueprintRecord, Store, StoreError},
     time::{Clock, SystemClock},
     webhook::Poster,
@@ -32,6 +33,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The blueprints to serve. One whose definition differs from the newest stored version becomes the next version.
     pub definitions: Vec<Definition>,
+    /// When to make which jobs by itself. A clone of it can give it other ones while the orchestrator runs.
+    pub schedules: Schedules,
     /// Who may call.
     pub auth: Auth,
     /// The conductor's knobs.
@@ -53,6 +56,7 @@ impl Parts {
             store,
             clock: Arc::new(SystemClock::new()),
             definitions: Vec::new(),
+            schedules: Schedules::default(),
             auth: Auth::new([], []),
             settings: Settings {
                 max_open_jobs: config::DEFAULT_MAX_OPEN_JOBS,
@@ -100,6 +104,7 @@ pub struct App {
     functions: Functions,
     pruning: Option<Pruning>,
     webhooks: Option<Webhooks>,
+    scheduling: Scheduling,
     drain_timeout: Duration,
 }
 
@@ -108,7 +113,7 @@ pub struct App {
 /// # Errors
 /// When the store cannot be used, or holds a blueprint that cannot be loaded.
 pub fn assemble(parts: Parts) -> Result<App, StartError> {
-    let Parts { store, clock, definitions, auth, settings, retention, drain_timeout } = parts;
+    let Parts { store, clock, definitions, schedules, auth, settings, retention, drain_timeout } = parts;
     let registry = Arc::new(enact(&*store, definitions)?);
     let metrics = Arc::new(Metrics::new());
     let poster = settings.webhooks.as_ref().map(Poster::new).transpose()?;
@@ -116,15 +121,16 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let Running { conductor, stopped, storage_full } =
         conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
     let pruning = retention.map(|retention| Pruning::new(conductor.clone(), clock.clone(), retention));
+    let scheduling = Scheduling::new(conductor.clone(), clock.clone(), schedules.clone());
     let deliver = |poster| {
         let (conductor, metrics) = (conductor.clone(), metrics.clone());
         Webhooks::new(conductor, clock, poster, api::compose, metrics, entropy_seed)
     };
     let webhooks = poster.map(deliver);
     let reload = Reload::new(conductor.clone());
-    let inside = Inside { conductor, auth: Arc::new(auth), metrics, readiness: Readiness::default(), reload };
-    let functions = Functions::default();
-    Ok(App { inside, stopped, storage_full, functions, pruning, webhooks, drain_timeout })
+    let (auth, readiness, functions) = (Arc::new(auth), Readiness::default(), Functions::default());
+    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload };
+    Ok(App { inside, stopped, storage_full, functions, pruning, scheduling, webhooks, drain_timeout })
 }
 
 impl App {
@@ -159,6 +165,11 @@ impl App {
         Ok(self)
     }
 
+    /// The schedules, which may be given other ones.
+    pub fn schedules(&self) -> &Schedules {
+        &self.inside.schedules
+    }
+
     /// Serves the listener until `shutdown`, then stops in order: no new work, calls of functions get half of the drain time to end,
     /// what is in flight is made durable, the workers are told to come back, and connections get the drain time to end.
     ///
@@ -188,14 +199,23 @@ impl App {
         closing: CancellationToken,
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
-        let Self { inside, mut stopped, storage_full, functions, pruning, webhooks, drain_timeout } = self;
+        let Self {
+            inside,
+            mut stopped,
+            storage_full,
+            functions,
+            pruning,
+            scheduling,
+            webhooks,
+            drain_timeout,
+        } = self;
         for warning in functions.missing(&inside.conductor.blueprints()) {
             tracing::warn!("{warning}");
         }
         let hosting = functions::start(functions, inside.conductor.sessions(), drain_timeout / 2);
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
-        let mut at_work = Vec::new();
+        let mut at_work = vec![chores::start(scheduling, closing.clone())];
         at_work.extend(pruning.map(|pruning| chores::start(pruning, closing.clone())));
         at_work.extend(webhooks.map(|webhooks| chores::start(webhooks, closing.clone())));
         let outcome = tokio::select! {

@@ -49,6 +49,10 @@ pub struct Args {
     #[arg(long, value_name = "DIR", env = "AVTOMATIKA_BLUEPRINTS")]
     pub blueprints: Option<PathBuf>,
 
+    /// File with schedules in TOML: which jobs to make at which times. Without it, none are made
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_SCHEDULES")]
+    pub schedules: Option<PathBuf>,
+
     /// Token of a client, as NAME:TOKEN; TOKEN alone belongs to the client "default". May be repeated
     #[arg(
         long = "client-token",
@@ -168,6 +172,7 @@ struct File {
     listen: Option<String>,
     data_dir: Option<PathBuf>,
     blueprints: Option<PathBuf>,
+    schedules: Option<PathBuf>,
     clients: Option<BTreeMap<String, String>>,
     worker_tokens: Option<Vec<String>>,
     adoption_window: Option<String>,
@@ -183,10 +188,11 @@ struct File {
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 16] = [
+const FILE_KEYS: [&str; 17] = [
     "listen",
     "data_dir",
     "blueprints",
+    "schedules",
     "clients",
     "worker_tokens",
     "adoption_window",
@@ -211,6 +217,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where the blueprints are.
     pub blueprints: PathBuf,
+    /// Where the schedules are, if there are any.
+    pub schedules: Option<PathBuf>,
     /// The clients' tokens, by name.
     pub clients: BTreeMap<String, Secret>,
     /// The workers' tokens.
@@ -328,6 +336,7 @@ impl Config {
             listen: listen(args.listen.or(file.listen).as_deref().unwrap_or(DEFAULT_LISTEN))?,
             data_dir: args.data_dir.or(file.data_dir).map_or_else(default_data_dir, Ok)?,
             blueprints: args.blueprints.or(file.blueprints).ok_or_else(no_blueprints)?,
+            schedules: args.schedules.or(file.schedules),
             clients: clients(args.client_tokens, file.clients)?,
             worker_tokens: workers(args.worker_tokens, file.worker_tokens)?,
             adoption_window: wait(
@@ -640,7 +649,7 @@ mod tests {
         assert!(config.clients.contains_key("default"));
         for key in FILE_KEYS {
             let named = text.lines().any(|line| {
-                let line = line.trim_start_matches("#= ");
+                let line = line.trim_start_matches("#= ").trim_start_matches("#+ ");
                 line.starts_with(&format!("{key} =")) || line == format!("[{key}]")
             });
             assert!(named, "examples/orchestrator.toml lacks {key}");

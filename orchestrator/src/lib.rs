@@ -75,6 +75,7 @@ pub mod functions;
 pub mod json;
 pub mod metrics;
 pub mod reload;
+pub mod schedule;
 pub mod spelling;
 pub mod store;
 pub mod telemetry;

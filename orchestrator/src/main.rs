@@ -17,6 +17,7 @@ use avtomatika_orchestrator::{
     conductor::Settings,
     config::{Args, Config, ConfigError},
     reload::Reload,
+    schedule::{self, Known, Schedules},
     store::{StoreError, journal},
     telemetry,
     time::SystemClock,
@@ -84,6 +85,7 @@ fn run(args: Args) -> Result<(), Failure> {
         )
     })?;
     let definitions = blueprints(&config)?;
+    let schedules = schedules(&config, &definitions)?;
     let runtime = Runtime::new().map_err(|error| {
         Failure::new(
             EXIT_FAILED,
@@ -98,6 +100,7 @@ fn run(args: Args) -> Result<(), Failure> {
         store: Arc::new(store),
         clock: Arc::new(SystemClock::new()),
         definitions,
+        schedules,
         auth: config.auth(),
         settings: settings(&config)?,
         retention: config.retention,
@@ -146,6 +149,22 @@ fn read_blueprints(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
                 .to_owned(),
         }]),
     }
+}
+
+fn schedules(config: &Config, definitions: &[Definition]) -> Result<Schedules, Failure> {
+    let Some(path) = &config.schedules else { return Ok(Schedules::default()) };
+    let blueprints: Vec<&str> = definitions.iter().map(|definition| &**definition.name()).collect();
+    let clients: Vec<&str> = config.clients.keys().map(String::as_str).collect();
+    let known = Known { blueprints: &blueprints, clients: &clients };
+    let schedules = schedule::load(path, known).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::new(
+            EXIT_USAGE,
+            format_args!("the schedules cannot be used:\n{}", lines.join("\n")),
+            "each line names the schedule, its key, and the cure; docs/schedules.md shows every key",
+        )
+    })?;
+    Ok(Schedules::new(schedules))
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
@@ -207,6 +226,10 @@ fn announce(app: &App, address: SocketAddr) {
             blueprint.version,
             endpoint.unwrap_or_default()
         );
+    }
+    for view in app.schedules().list(app.conductor().wall_time()) {
+        let next = view.next.first().map_or("never".to_owned(), |next| next.to_rfc3339());
+        tracing::info!("  - schedule {}: {}, next at {next}", view.schedule.name, view.schedule.timing);
     }
 }
 

@@ -33,6 +33,11 @@ impl Timestamp {
         text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_microsecond()))
     }
 
+    /// As a text with no more digits than it takes: `2026-12-24T18:00:00Z`.
+    pub fn to_rfc3339(self) -> String {
+        jiff::Timestamp::from_microsecond(self.0).map_or_else(|_| self.to_string(), |time| time.to_string())
+    }
+
     /// The time from `earlier` to this point; zero when `earlier` is later.
     pub fn saturating_since(self, earlier: Timestamp) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -74,6 +79,12 @@ impl fmt::Debug for Timestamp {
 pub trait Clock: Send + Sync + 'static {
     /// The present time. Never goes back.
     fn now(&self) -> Timestamp;
+
+    /// The time of day, for what is meant by the calendar. May jump when somebody sets the machine's clock, or after the machine
+    /// was suspended.
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// The machine's clock as it stood when the process started, and the time that has really passed since. A wall clock that is
@@ -88,10 +99,13 @@ pub struct SystemClock {
 impl SystemClock {
     /// Reads the machine's clock.
     pub fn new() -> Self {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let micros = i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX);
-        Self { started: Timestamp(micros), since: Instant::now() }
+        Self { started: machine_time(), since: Instant::now() }
     }
+}
+
+fn machine_time() -> Timestamp {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl Default for SystemClock {
@@ -104,6 +118,10 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         self.started + self.since.elapsed()
     }
+
+    fn wall(&self) -> Timestamp {
+        machine_time()
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +132,7 @@ mod tests {
     fn a_timestamp_reads_as_rfc_3339_and_arithmetic_saturates() {
         let time = Timestamp::from_micros(1_700_000_000_123_456);
         assert_eq!(time.to_string(), "2023-11-14T22:13:20.123456Z");
+        assert_eq!(Timestamp::from_micros(1_700_000_000_000_000).to_rfc3339(), "2023-11-14T22:13:20Z");
         assert_eq!((time + Duration::from_secs(1)).saturating_since(time), Duration::from_secs(1));
         assert_eq!(time.saturating_since(time + Duration::from_secs(1)), Duration::ZERO);
         assert_eq!(Timestamp::from_micros(i64::MAX) + Duration::MAX, Timestamp::from_micros(i64::MAX));

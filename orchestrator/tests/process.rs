@@ -168,6 +168,11 @@ fn what_keeps_it_from_starting_is_said_in_two_lines_and_by_its_status() {
         ),
         (with(&["--blueprints", "/nowhere"], "d"), 2, "error: the blueprints cannot be used:\n/nowhere: "),
         (with(&["--config", "/nowhere.toml"], "d"), 2, "error: /nowhere.toml: cannot be read: "),
+        (
+            with(&[&free[..], &["--schedules", "/nowhere.toml"]].concat(), "d"),
+            2,
+            "error: the schedules cannot be used:\n/nowhere.toml: cannot be read: ",
+        ),
         (with(&[&free[..], &["--log", "a=b=c"]].concat(), "d"), 2, "error: log: \"a=b=c\" is not a filter"),
         (with(&[&free[..], &["--listen", "0.0.0.0:0"]].concat(), "d"), 2, "error: the argument '--listen"),
         (

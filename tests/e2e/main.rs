@@ -10,6 +10,7 @@ mod explain;
 mod jobs;
 mod pipeline;
 mod protocol;
+mod schedules;
 mod stack;
 mod versions;
 mod workers;

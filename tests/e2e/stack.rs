@@ -9,6 +9,7 @@ use avtomatika_orchestrator::{
     blueprint::{load, load_dir},
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     functions::Functions,
+    schedule::Schedules,
     store::{StoreError, journal},
     time::SystemClock,
     webhook,
@@ -46,6 +47,8 @@ pub struct Stack {
     address: SocketAddr,
     dir: TempDir,
     running: Option<Running>,
+    /// What it does by itself; may be replaced while it runs.
+    pub schedules: Schedules,
     /// The definitions that it serves from its next start or reload on.
     pub blueprints: Vec<String>,
     /// The functions that it has from its next start on.
@@ -69,8 +72,9 @@ impl Stack {
         let address = listener.local_addr().unwrap();
         let blueprints: Vec<String> = BLUEPRINTS.iter().chain(more).map(|&text| text.to_owned()).collect();
         let functions = Functions::new();
-        let running = Some(serve(dir.path(), listener, &blueprints, &functions));
-        Self { url: format!("http://{address}"), address, dir, running, blueprints, functions }
+        let schedules = Schedules::default();
+        let running = Some(serve(dir.path(), listener, &blueprints, &functions, schedules.clone()));
+        Self { url: format!("http://{address}"), address, dir, running, schedules, blueprints, functions }
     }
 
     /// Stops the orchestrator in order.
@@ -84,7 +88,8 @@ impl Stack {
     /// Starts it again at the same port and over the same data.
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
-        self.running = Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions));
+        let schedules = self.schedules.clone();
+        self.running = Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions, schedules));
     }
 
     /// Has the orchestrator that runs read the definitions again.
@@ -114,7 +119,13 @@ impl Stack {
     }
 }
 
-fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], functions: &Functions) -> Running {
+fn serve(
+    dir: &Path,
+    listener: TcpListener,
+    blueprints: &[String],
+    functions: &Functions,
+    schedules: Schedules,
+) -> Running {
     let definition = |text: &String| load("test.yaml", text).expect("a sound blueprint").definition;
     let definitions = blueprints.iter().map(definition).collect();
     let clients = [("acme", CLIENT_TOKEN), ("globex", OTHER_CLIENT_TOKEN)]
@@ -124,6 +135,7 @@ fn serve(dir: &Path, listener: TcpListener, blueprints: &[String], functions: &F
         store: Arc::new(journal::open(dir).unwrap()),
         clock: Arc::new(SystemClock::new()),
         definitions,
+        schedules,
         auth: Auth::new(clients.iter().map(|(name, token)| (*name, token)), &workers),
         settings: Settings {
             max_open_jobs: 10_000,

@@ -27,6 +27,7 @@ pub mod reject;
 pub mod reload;
 mod repair;
 pub mod retry;
+pub mod schedules;
 pub mod signal;
 pub mod skip;
 pub mod stats;
@@ -53,6 +54,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Retry(args) => retry::run(args, &options, console).await,
         Command::Skip(args) => skip::run(args, &options, console).await,
         Command::Workers(args) => workers::run(args, &options, console).await,
+        Command::Schedules(args) => schedules::run(args, &options, console).await,
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
         Command::Reload(args) => reload::run(args, &options, console).await,

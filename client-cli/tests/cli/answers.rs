@@ -183,6 +183,50 @@ fn workers_show_who_is_connected_and_how_busy() {
     assert_eq!(json[1]["resources"]["memory_gib"], 16.0);
 }
 
+/// At a due time of the spring of 2026, when Berlin's clocks go forward between the first and the second.
+fn schedule(name: &str) -> ScheduleInfo {
+    let time = |seconds| prost_types::Timestamp { seconds, nanos: 0 };
+    ScheduleInfo {
+        name: name.into(),
+        blueprint: "report".into(),
+        timing: "daily at 03:00 Europe/Berlin".into(),
+        time_zone: "Europe/Berlin".into(),
+        enabled: true,
+        on_missed: "once".into(),
+        overlap: "skip".into(),
+        labels: HashMap::from([("team".into(), "billing".into())]),
+        priority: 3,
+        next: vec![time(1_774_663_200), time(1_774_746_000), time(1_774_832_400)],
+        last_run: Some(ScheduledRun { due_at: Some(time(1_774_576_800)), job_id: JOB_ID.into() }),
+        last_skip: Some(ScheduledSkip { due_at: Some(time(1_774_490_400)), reason: "overlap".into() }),
+        trouble: String::new(),
+    }
+}
+
+#[test]
+fn schedules_show_when_they_are_due_in_their_own_time_zone() {
+    let stopped = ScheduleInfo {
+        timing: "every 30s".into(),
+        time_zone: "UTC".into(),
+        enabled: false,
+        next: Vec::new(),
+        last_run: None,
+        last_skip: None,
+        ..schedule("poll")
+    };
+    let stuck = ScheduleInfo {
+        last_skip: None,
+        trouble: "The orchestrator's disk is full".into(),
+        ..schedule("stuck")
+    };
+    let schedules = vec![schedule("nightly"), stopped, stuck];
+    let server = Server::start(Script { schedules, ..Script::default() });
+    assert_snapshot!("schedules_table", server.run(&["schedules"]));
+    assert_snapshot!("schedules_json", server.run(&["schedules", "-o", "json"]));
+    let none = Server::start(Script::default());
+    assert_eq!(none.run(&["schedules"]).stderr, "No schedule makes jobs of yours.\n");
+}
+
 fn blueprint() -> GetBlueprintResponse {
     GetBlueprintResponse {
         blueprint: Some(BlueprintInfo {

@@ -37,6 +37,7 @@ fn the_help_of_every_command_has_examples() {
         &["retry"],
         &["skip"],
         &["workers"],
+        &["schedules"],
         &["blueprints"],
         &["blueprint", "show"],
         &["blueprint", "graph"],

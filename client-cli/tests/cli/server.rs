@@ -56,6 +56,7 @@ pub struct Script {
     /// What the webhook of every job was told.
     pub webhooks: Vec<WebhookMessage>,
     pub workers: Vec<WorkerInfo>,
+    pub schedules: Vec<ScheduleInfo>,
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
     pub reload: ReloadConfigResponse,
@@ -407,6 +408,12 @@ impl AdminService for Scripted {
     async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Answer<ListWorkersResponse> {
         self.enter(request).await?;
         Ok(Response::new(ListWorkersResponse { workers: self.0.script.lock().unwrap().workers.clone() }))
+    }
+
+    async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Answer<ListSchedulesResponse> {
+        self.enter(request).await?;
+        let schedules = self.0.script.lock().unwrap().schedules.clone();
+        Ok(Response::new(ListSchedulesResponse { schedules }))
     }
 
     async fn list_blueprints(

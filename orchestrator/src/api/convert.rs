@@ -34,6 +34,7 @@ use crate::{
     engine::{Attempt, HistoryEntry, JobStatus},
     json::Json,
     reload::Reloaded,
+    schedule::ScheduleView,
     store::{ListQuery, NoticeId},
     time::Timestamp,
 };
@@ -388,6 +389,33 @@ pub(super) fn blueprint(blueprint: &Blueprint) -> v1::BlueprintInfo {
         start_state: blueprint.start.to_string(),
         states: blueprint.states.keys().map(|name| name.to_string()).collect(),
         task_types: blueprint.task_types().iter().map(|name| name.to_string()).collect(),
+    }
+}
+
+pub(super) fn schedule(view: &ScheduleView) -> v1::ScheduleInfo {
+    let schedule = &view.schedule;
+    let record = view.standing.as_ref().map(|standing| &standing.record);
+    let trouble = view.standing.as_ref().and_then(|standing| standing.trouble.as_deref());
+    v1::ScheduleInfo {
+        name: schedule.name.to_string(),
+        blueprint: schedule.blueprint.to_string(),
+        timing: schedule.timing.to_string(),
+        time_zone: schedule.timing.zone_name().to_owned(),
+        enabled: schedule.enabled,
+        on_missed: schedule.on_missed.as_str().to_owned(),
+        overlap: schedule.overlap.as_str().to_owned(),
+        labels: schedule.submission.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        priority: schedule.submission.priority,
+        next: view.next.iter().copied().map(timestamp).collect(),
+        last_run: record.and_then(|record| record.last_run).map(|run| v1::ScheduledRun {
+            due_at: Some(timestamp(run.due_at)),
+            job_id: run.job_id.to_string(),
+        }),
+        last_skip: record.and_then(|record| record.last_skip).map(|skip| v1::ScheduledSkip {
+            due_at: Some(timestamp(skip.due_at)),
+            reason: skip.reason.as_str().to_owned(),
+        }),
+        trouble: trouble.unwrap_or_default().to_owned(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::{conductor::Conductor, metrics::Metrics, reload::Reload};
+use crate::{conductor::Conductor, metrics::Metrics, reload::Reload, schedule::Schedules};
 
 pub mod action;
 pub mod auth;
@@ -49,6 +49,7 @@ pub mod rest {
     mod query;
     mod reload;
     mod route;
+    mod schedules;
     mod submit;
     mod webhooks;
 
@@ -69,6 +70,8 @@ pub struct Inside {
     pub conductor: Conductor,
     /// Who may call.
     pub auth: Arc<Auth>,
+    /// When to make which jobs by itself.
+    pub schedules: Schedules,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// Whether to send work here.

@@ -272,6 +272,7 @@ mod tests {
         let inside = Inside {
             reload: Reload::new(running.conductor.clone()),
             conductor: running.conductor,
+            schedules: crate::schedule::Schedules::default(),
             auth: Arc::new(Auth::new([("c", &token)], [])),
             metrics: metrics.clone(),
             readiness: Readiness::default(),

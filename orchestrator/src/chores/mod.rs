@@ -4,6 +4,7 @@
 //! A chore decides nothing about jobs: it asks the conductor, as a client would. It refuses to know wire types.
 
 pub mod pruning;
+pub mod schedules;
 pub mod webhooks;
 
 use std::time::Duration;

@@ -16,7 +16,7 @@ use crate::{
     blueprint::{Change, Registry},
     dispatch::Verdict,
     engine::{Effect, Event, Job},
-    store::{self, NoticeRecord, SessionRecord},
+    store::{self, NoticeRecord, ScheduleRecord, SessionRecord},
 };
 
 /// Decisions that become durable together.
@@ -69,6 +69,14 @@ pub(super) enum Afterwards {
     Amended { job: Arc<Job>, before: Option<Entry> },
     /// Tell what became of the jobs that were to move.
     Migrated { moves: Vec<Move>, reply: Reply<Result<Vec<Move>, ApiError>> },
+    /// Tell the chore how far the schedule has come, and with which job.
+    Scheduled {
+        record: ScheduleRecord,
+        job: Option<Arc<Job>>,
+        reply: Reply<Result<ScheduleRecord, ApiError>>,
+    },
+    /// Tell the chore that it is remembered.
+    SchedulesKept(Reply<Result<(), ApiError>>),
     /// This was noticed, and no longer mattered for the job as decided. Should those decisions come to nothing, it matters.
     Noticed { job_id: JobId, event: Event },
     /// A large payload is durable: the next one may come in.

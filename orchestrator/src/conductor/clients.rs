@@ -57,7 +57,7 @@ impl Core {
         }
     }
 
-    fn check_room(&self) -> Result<(), ApiError> {
+    pub(super) fn check_room(&self) -> Result<(), ApiError> {
         let limit = self.settings.max_open_jobs;
         if self.book.open_total() < limit {
             return Ok(());
@@ -91,7 +91,7 @@ impl Core {
         }
     }
 
-    fn new_job_id(&mut self, now: crate::time::Timestamp) -> JobId {
+    pub(super) fn new_job_id(&mut self, now: crate::time::Timestamp) -> JobId {
         JobId::of_key(self.new_job_key(now), self.entropy.next_u64())
     }
 

@@ -158,6 +158,8 @@ impl Core {
                 self.migrate(&client, moves, version, reply)
             }
             Request::Enact(definitions, reply) => self.enact(definitions, reply),
+            Request::RunScheduled(scheduled, reply) => self.run_scheduled(scheduled, reply),
+            Request::KeepSchedules(changes, reply) => self.keep_schedules(changes, reply),
             Request::Drain(reply) => {
                 self.dispatch.pause();
                 self.draining = Some(reply);
@@ -293,6 +295,11 @@ impl Core {
                 Afterwards::Enacted { registry, changes, reply } => {
                     self.put_in_force(registry, changes, reply)
                 }
+                Afterwards::Scheduled { record, job, reply } => {
+                    job.iter().for_each(|job| self.metrics.job_submitted(&job.blueprint));
+                    let _ = reply.send(Ok(record));
+                }
+                Afterwards::SchedulesKept(reply) => drop(reply.send(Ok(()))),
                 Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
                 Afterwards::Admitted(admission) => drop(admission),
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
@@ -414,6 +421,8 @@ impl Core {
                 let _ = reply.send(Err(full()));
             }
             Afterwards::Redelivered { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Scheduled { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::SchedulesKept(reply) => drop(reply.send(Err(full()))),
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
             Afterwards::SessionRemoved(session_id) => self.gone.push(session_id),
             Afterwards::Answered { session_id, task_id, .. } => {

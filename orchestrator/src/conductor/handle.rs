@@ -82,6 +82,11 @@ impl Conductor {
         self.catalog.current()
     }
 
+    /// The time of day, as schedules are meant: see [`Clock::wall`].
+    pub fn wall_time(&self) -> Timestamp {
+        self.clock.wall()
+    }
+
     /// Name of the store.
     pub fn store_name(&self) -> &'static str {
         self.store.name()

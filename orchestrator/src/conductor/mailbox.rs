@@ -16,6 +16,7 @@ use super::{
     handle::shutting_down,
     migration::Move,
     notices::DueNotices,
+    schedules::{ScheduleChange, Scheduled},
     view::{Acted, JobView, LeaseView, Progress, Stats, WorkerView},
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     dispatch::Outbox,
     engine::{Children, Event, JobError, Submission},
     json::Json,
-    store::{NoticeId, NoticeRecord, Removal, WorkerRecord},
+    store::{NoticeId, NoticeRecord, Removal, ScheduleRecord, WorkerRecord},
 };
 
 /// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
@@ -126,6 +127,10 @@ pub(super) enum Request {
     Enact(Vec<Definition>, Reply<Result<Vec<Change>, ApiError>>),
     /// Move these jobs of a client to this version of their blueprint. The answer has what was refused.
     Migrate { client: Arc<str>, moves: Vec<Move>, version: u32, reply: Reply<Result<Vec<Move>, ApiError>> },
+    /// A due time of a schedule has come. The answer is how far the schedule has come with it.
+    RunScheduled(Scheduled, Reply<Result<ScheduleRecord, ApiError>>),
+    /// Remember this of schedules.
+    KeepSchedules(Vec<ScheduleChange>, Reply<Result<(), ApiError>>),
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
 }

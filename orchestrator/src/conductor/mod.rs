@@ -25,6 +25,7 @@ mod pruning;
 mod recovery;
 mod refused;
 mod repair;
+mod schedules;
 mod sessions;
 mod view;
 mod waiting;
@@ -48,6 +49,7 @@ pub use self::{
         DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,
     },
     repair::{Repair, RepairQuery, Repaired},
+    schedules::{DueTime, SCHEDULE_CHANGES_MAX, ScheduleChange},
     sessions::{OpenStream, Sessions},
     view::{Acted, JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
 };

@@ -8,6 +8,7 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::{Definition, load, load_dir},
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
+    schedule::Schedules,
     store::{StoreError, memory::MemoryStore},
     time::SystemClock,
 };
@@ -119,6 +120,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
         store,
         clock: Arc::new(SystemClock::new()),
         definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED, FRAGILE, ASK, LISTEN].map(definition).into(),
+        schedules: Schedules::default(),
         auth: Auth::new([("alice", &alice), ("bob", &bob)], [&worker]),
         settings: Settings {
             max_open_jobs: 100,

@@ -3,6 +3,7 @@
 use avtomatika_proto::{ApiError, ErrorCode, v1, v1::admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
+use super::gate::ClientName;
 use crate::api::{Inside, convert, submission::quote};
 
 /// Answers operators. The gate has asked for their token.
@@ -56,6 +57,17 @@ impl AdminService for Admin {
             blueprint: Some(convert::blueprint(blueprint)),
             definition: blueprint.definition.to_string(),
             graph_dot: blueprint.to_dot(),
+        }))
+    }
+
+    async fn list_schedules(
+        &self,
+        request: Request<v1::ListSchedulesRequest>,
+    ) -> Result<Response<v1::ListSchedulesResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let views = self.inside.schedules.list_of(&client, self.inside.conductor.wall_time());
+        Ok(Response::new(v1::ListSchedulesResponse {
+            schedules: views.iter().map(convert::schedule).collect(),
         }))
     }
 

@@ -9,7 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use super::{
     actions, events, explanation, jobs, migrate, operate, query, reload,
     route::{self, NoRoute, PublicRoute, Route},
-    submit, webhooks,
+    schedules, submit, webhooks,
 };
 use crate::api::{Inside, reply};
 
@@ -70,6 +70,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::SkipJob(id) => actions::skip(inside, &client, id, request).await,
         Route::RepairJobs => actions::repair(inside, &client, request).await,
         Route::Workers => query::none(&uri).map(|()| operate::workers(inside))?.await,
+        Route::Schedules => query::none(&uri).map(|()| schedules::list(inside, &client)),
         Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),
         Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),
         Route::BlueprintGraph(name) => {

@@ -40,6 +40,7 @@ pub(super) enum Route<'p> {
     SkipJob(&'p str),
     RepairJobs,
     Workers,
+    Schedules,
     Blueprints,
     BlueprintByName(&'p str),
     BlueprintGraph(&'p str),
@@ -171,6 +172,7 @@ fn reads(path: &str) -> Option<Route<'_>> {
         ("jobs", Some(id), Some("explain")) => Route::ExplainJob(id),
         ("jobs", Some(id), Some("webhooks")) => Route::JobWebhooks(id),
         ("workers", None, None) => Route::Workers,
+        ("schedules", None, None) => Route::Schedules,
         ("blueprints", None, None) => Route::Blueprints,
         ("blueprints", Some(name), None) => Route::BlueprintByName(name),
         ("blueprints", Some(name), Some("graph")) => Route::BlueprintGraph(name),
@@ -239,8 +241,8 @@ const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /
     GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, \
     POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
     GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
-    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/blueprints, \
-    GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, POST /api/blueprints/{name}/migrate, \
+    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/schedules, \
+    GET /api/blueprints, GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, POST /api/blueprints/{name}/migrate, \
     GET /api/dashboard, POST /api/reload; each also below /api/v1";
 
 /// The answer to a method that a path does not have.
@@ -310,6 +312,8 @@ mod tests {
             ("GET", "/api/jobs/repair", "Job(\"repair\")"),
             ("GET", "/api/jobs/x/retry", "405 POST"),
             ("GET", "/api/workers", "Workers"),
+            ("GET", "/api/schedules", "Schedules"),
+            ("POST", "/api/v1/schedules", "405 GET, HEAD"),
             ("GET", "/api/blueprints", "Blueprints"),
             ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),
             ("GET", "/api/blueprints/b/graph", "BlueprintGraph(\"b\")"),
