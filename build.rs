@@ -4,11 +4,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "avtomatika/v1/job.proto",
     "avtomatika/v1/explain.proto",
     "avtomatika/v1/webhook.proto",
     "avtomatika/v1/migrate.proto",
+    "avtomatika/v1/graph.proto",
     "avtomatika/v1/worker.proto",
     "avtomatika/v1/admin.proto",
 ];

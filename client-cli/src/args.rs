@@ -115,6 +115,8 @@ pub enum Command {
     Explain(commands::explain::Args),
     /// Show what a job's webhook was told, or tell it again
     Webhooks(commands::webhooks::Args),
+    /// Draw the path that a job has taken, and where it stands
+    Graph(commands::graph::Args),
     /// Cancel a job
     Cancel(commands::cancel::Args),
     /// Give a job the news that it waits for

@@ -72,6 +72,7 @@ pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod functions;
+pub mod graph;
 pub mod json;
 pub mod metrics;
 pub mod reload;

@@ -21,6 +21,7 @@ mod decide;
 pub mod dev;
 pub mod explain;
 pub mod get;
+pub mod graph;
 pub mod history;
 pub mod list;
 pub mod reject;
@@ -47,6 +48,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::History(args) => history::run(args, &options, console).await,
         Command::Explain(args) => explain::run(args, &options, console).await,
         Command::Webhooks(args) => webhooks::run(args, &options, console).await,
+        Command::Graph(args) => graph::run(args, &options, console).await,
         Command::Cancel(args) => cancel::run(args, &options, console).await,
         Command::Signal(args) => signal::run(args, &options, console).await,
         Command::Approve(args) => approve::run(args, &options, console).await,

@@ -418,14 +418,34 @@ pub fn blueprint<'a>(info: &'a BlueprintInfo, definition: Option<&str>) -> impl 
 }
 
 /// A blueprint's graph; one that is only a file has no version.
-pub fn graph<'a>(name: &'a str, version: Option<u32>, dot: &'a str) -> impl Serialize + 'a {
+pub fn graph<'a>(
+    name: &'a str,
+    version: Option<u32>,
+    format: &'a str,
+    graph: &'a str,
+) -> impl Serialize + 'a {
     #[derive(Serialize)]
     struct Form<'a> {
         name: &'a str,
         version: Option<u32>,
-        graph_dot: &'a str,
+        format: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        graph_dot: Option<&'a str>,
+        graph: &'a str,
     }
-    Form { name, version, graph_dot: dot }
+    // The name that it had when there was no other format.
+    Form { name, version, format, graph_dot: (format == "dot").then_some(graph), graph }
+}
+
+/// A job's graph.
+pub fn job_graph<'a>(job_id: &'a str, format: &'a str, graph: &'a str) -> impl Serialize + 'a {
+    #[derive(Serialize)]
+    struct Form<'a> {
+        job_id: &'a str,
+        format: &'a str,
+        graph: &'a str,
+    }
+    Form { job_id, format, graph }
 }
 
 /// The counts.

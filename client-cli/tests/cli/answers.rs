@@ -239,6 +239,7 @@ fn blueprint() -> GetBlueprintResponse {
         }),
         definition: r#"{"blueprint":"test_workflow","states":{"init":{"start":true}}}"#.into(),
         graph_dot: "digraph test_workflow {\n  init -> completed [label=success]\n}\n".into(),
+        graph: "what was asked for\n".into(),
     }
 }
 
@@ -252,7 +253,19 @@ fn blueprints_are_listed_shown_and_drawn() {
         "blueprint_show_json",
         server.run(&["blueprint", "show", "test_workflow", "-o", "json"])
     );
-    assert_eq!(server.run(&["blueprint", "graph", "test_workflow"]).stdout, blueprint().graph_dot);
+    assert_eq!(server.run(&["blueprint", "graph", "test_workflow"]).stdout, "what was asked for\n");
+}
+
+#[test]
+fn a_jobs_path_is_drawn_in_the_form_that_was_asked_for() {
+    let server = Server::start(Script { jobs: vec![job(JobStatus::Finished)], ..Script::default() });
+    for (form, shown) in [("dot", "Dot"), ("mermaid", "Mermaid"), ("svg", "Svg")] {
+        let drawn = server.run(&["graph", JOB_ID, "--format", form]);
+        assert_eq!(drawn.stdout, format!("a graph as {shown}\n"), "{drawn}");
+        let json = server.run(&["graph", JOB_ID, "--format", form, "-o", "json"]).stdout;
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["format"], form);
+    }
+    assert_eq!(server.run(&["graph", JOB_ID]).stdout, "a graph as Dot\n");
 }
 
 #[test]

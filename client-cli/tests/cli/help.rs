@@ -30,6 +30,7 @@ fn the_help_of_every_command_has_examples() {
         &["explain"],
         &["webhooks"],
         &["webhooks", "redeliver"],
+        &["graph"],
         &["cancel"],
         &["signal"],
         &["approve"],

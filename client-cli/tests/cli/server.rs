@@ -339,6 +339,13 @@ impl JobService for Scripted {
         Ok(Response::new(self.0.script.lock().unwrap().migrations.remove(0)))
     }
 
+    async fn get_job_graph(&self, request: Request<GetJobGraphRequest>) -> Answer<GetJobGraphResponse> {
+        let request = self.enter(request).await?;
+        self.job(&request.job_id)?;
+        let graph = format!("a graph as {:?}\n", request.format());
+        Ok(Response::new(GetJobGraphResponse { graph }))
+    }
+
     async fn explain_job(&self, request: Request<ExplainJobRequest>) -> Answer<ExplainJobResponse> {
         let request = self.enter(request).await?;
         let job = self.job(&request.job_id)?;

@@ -32,6 +32,7 @@ use crate::{
     blueprint::{Blueprint, Change, Finding, Severity},
     conductor::{JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
     engine::{Attempt, HistoryEntry, JobStatus},
+    graph::Format,
     json::Json,
     reload::Reloaded,
     schedule::ScheduleView,
@@ -112,6 +113,17 @@ fn status_filter(number: i32) -> Result<Option<JobStatus>, ApiError> {
     match u8::try_from(number).ok().and_then(JobStatus::from_number) {
         Some(status) => Ok(Some(status)),
         None => Err(invalid(format!("{number} is not a status that a job can have in this version"))),
+    }
+}
+
+/// The format of a graph that a caller wants; nothing when it names none.
+pub(super) fn graph_format(number: i32) -> Result<Option<Format>, ApiError> {
+    match v1::GraphFormat::try_from(number) {
+        Ok(v1::GraphFormat::Unspecified) => Ok(None),
+        Ok(v1::GraphFormat::Dot) => Ok(Some(Format::Dot)),
+        Ok(v1::GraphFormat::Mermaid) => Ok(Some(Format::Mermaid)),
+        Ok(v1::GraphFormat::Svg) => Ok(Some(Format::Svg)),
+        Err(_) => Err(invalid(format!("{number} is not a format of graphs in this version"))),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod action;
 pub mod auth;
 mod convert;
 mod explain;
+mod graph;
 pub mod limits;
 mod notice;
 mod readiness;

@@ -1,58 +1,135 @@
-//! A blueprint as a picture: text in the DOT language, for Graphviz and everything that reads it.
+//! A blueprint as a graph: its states and what leads from one to the next.
 //!
-//! The same blueprint always gives the same text: states in the order of the definition, outcomes by name.
-
-use std::fmt::Write as _;
+//! The same blueprint always gives the same graph: states in the order of the definition, outcomes by name. It refuses to know how a
+//! graph is drawn.
 
 use super::{Blueprint, End, EndState, State, StateKind, Transitions};
 
-/// Longest condition on an edge; a longer one is cut, the picture is not the place to read it.
+/// Longest condition on an edge, in characters; a longer one is cut, a picture is not the place to read it.
 const LABEL_CHARS_MAX: usize = 60;
 
-impl Blueprint {
-    /// The blueprint as a DOT digraph: tasks are boxes, choices diamonds, pass states rounded boxes, ends doubly outlined
-    /// ellipses; an arrow from a point leads to the start.
-    pub fn to_dot(&self) -> String {
-        let mut dot = format!("digraph {} {{\n  rankdir=LR;\n", quoted(&self.name));
-        // No state can have this name, for its brackets.
-        let _ = writeln!(dot, "  \"(start)\" [shape=point];");
-        for state in self.states.values() {
-            let _ = writeln!(dot, "  {} {};", quoted(&state.name), attributes(state));
-        }
-        let _ = writeln!(dot, "  \"(start)\" -> {};", quoted(&self.start));
-        for state in self.states.values() {
-            for (label, to) in edges(state) {
-                let (from, to) = (quoted(&state.name), quoted(to));
-                let _ = match label {
-                    Some(label) => writeln!(dot, "  {from} -> {to} [label={}];", quoted(&cut(label))),
-                    None => writeln!(dot, "  {from} -> {to};"),
-                };
-            }
-        }
-        dot.push_str("}\n");
-        dot
+/// States, and the ways between them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Graph {
+    /// The blueprint's name.
+    pub name: String,
+    /// The states. The first ones are the blueprint's, in the order of the definition.
+    pub nodes: Vec<Node>,
+    /// The ways out of each state, state by state.
+    pub edges: Vec<Edge>,
+    /// The state that a job enters first, as a place in `nodes`.
+    pub start: usize,
+    /// One line about the job whose path is marked; `None` when it is nobody's.
+    pub caption: Option<String>,
+}
+
+/// A state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What it is about: a task type, a blueprint.
+    pub note: Option<String>,
+    /// What it does.
+    pub shape: Shape,
+    /// How often the marked job entered it.
+    pub visits: u32,
+    /// How the marked job stands there, if it does.
+    pub stands: Option<Stands>,
+}
+
+/// What a state does, as far as one sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Asks a worker.
+    Task,
+    /// Chooses.
+    Choice,
+    /// Only notes something.
+    Pass,
+    /// Waits for a time or a signal.
+    Pause,
+    /// Asks a human.
+    Human,
+    /// Runs another blueprint.
+    Run,
+    /// Has branches.
+    Map,
+    /// Ends the job well.
+    Finished,
+    /// Ends the job badly.
+    Failed,
+    /// Is not in this version of the blueprint.
+    Gone,
+}
+
+/// How a job stands in a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// It is not done with it.
+    Open,
+    /// It ended well there.
+    Well,
+    /// It ended badly there.
+    Badly,
+}
+
+/// A way from one state to the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// Place of the state that is left.
+    pub from: usize,
+    /// Place of the state that is entered.
+    pub to: usize,
+    /// What selects it, if there is a choice.
+    pub label: Option<String>,
+    /// Whether it is none of the blueprint's: a human moved the job.
+    pub jump: bool,
+    /// The moves of the marked job that took it, numbered from 1.
+    pub moves: Vec<u32>,
+}
+
+impl Graph {
+    /// The place of the state with this name.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
     }
 }
 
-fn attributes(state: &State) -> String {
-    match &state.kind {
-        StateKind::Task(task) => {
-            format!("[shape=box, label={}]", quoted(&format!("{}\n{}", state.name, task.work.task_type)))
-        }
-        StateKind::Choice(_) => "[shape=diamond]".to_owned(),
-        StateKind::Pass(_) => "[shape=box, style=rounded]".to_owned(),
-        StateKind::Wait(_) | StateKind::Event(_) => "[shape=box, style=\"rounded,dashed\"]".to_owned(),
-        StateKind::Approval(_) => "[shape=house]".to_owned(),
-        StateKind::Run(run) => {
-            let label = quoted(&format!("{}\nrun {}", state.name, run.work.blueprint));
-            format!("[shape=box, peripheries=2, label={label}]")
-        }
-        StateKind::Map(_) => "[shape=box3d]".to_owned(),
-        StateKind::End(EndState { end: End::Finished, .. }) => "[shape=ellipse, peripheries=2]".to_owned(),
-        StateKind::End(EndState { end: End::Failed, .. }) => {
-            "[shape=ellipse, peripheries=2, style=dashed]".to_owned()
+impl Blueprint {
+    /// The blueprint as a graph.
+    pub fn graph(&self) -> Graph {
+        let place = |name: &str| self.states.get_index_of(name);
+        let ways = self.states.values().enumerate().flat_map(|(from, state)| {
+            ways(state).into_iter().map(move |(label, to)| (from, label.map(cut), to))
+        });
+        // Every transition leads to a state that is there: the loader sees to it.
+        let edges = ways.filter_map(|(from, label, to)| {
+            Some(Edge { from, to: place(to)?, label, jump: false, moves: Vec::new() })
+        });
+        Graph {
+            name: self.name.to_string(),
+            edges: edges.collect(),
+            nodes: self.states.values().map(node).collect(),
+            start: place(&self.start).unwrap_or(0),
+            caption: None,
         }
     }
+}
+
+fn node(state: &State) -> Node {
+    let (shape, note) = match &state.kind {
+        StateKind::Task(task) => (Shape::Task, Some(task.work.task_type.to_string())),
+        StateKind::Choice(_) => (Shape::Choice, None),
+        StateKind::Pass(_) => (Shape::Pass, None),
+        StateKind::Wait(_) | StateKind::Event(_) => (Shape::Pause, None),
+        StateKind::Approval(_) => (Shape::Human, None),
+        StateKind::Run(run) => (Shape::Run, Some(format!("run {}", run.work.blueprint))),
+        StateKind::Map(_) => (Shape::Map, None),
+        StateKind::End(EndState { end: End::Finished, .. }) => (Shape::Finished, None),
+        StateKind::End(EndState { end: End::Failed, .. }) => (Shape::Failed, None),
+    };
+    Node { name: state.name.to_string(), note, shape, visits: 0, stands: None }
 }
 
 fn named(on: &Transitions) -> impl Iterator<Item = (Option<&str>, &str)> {
@@ -60,7 +137,7 @@ fn named(on: &Transitions) -> impl Iterator<Item = (Option<&str>, &str)> {
 }
 
 /// The ways out of a state, with what selects them.
-fn edges(state: &State) -> Vec<(Option<&str>, &str)> {
+fn ways(state: &State) -> Vec<(Option<&str>, &str)> {
     match &state.kind {
         StateKind::Task(task) => named(&task.on).chain(named(&task.catch)).collect(),
         StateKind::Event(event) => named(&event.on).collect(),
@@ -83,65 +160,4 @@ fn cut(label: &str) -> String {
         cut.push('…');
     }
     cut
-}
-
-/// A string of the DOT language.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\n' => quoted.push_str("\\n"),
-            c if c.is_control() => quoted.push(' '),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::blueprint::load;
-
-    #[test]
-    fn a_blueprint_is_drawn_in_the_order_of_its_definition() {
-        let text = r#"
-            blueprint: drawn
-            states:
-              zeta:
-                start: true
-                task: { type: work }
-                on: { success: decide, failure: failed, odd: note }
-              decide:
-                choice:
-                  - { when: 'state_history.path == "a\\b"', next: note }
-                  - { when: "state_history.a + state_history.b + state_history.c + state_history.d > 1000", next: done }
-                else: failed
-              note: { pass: { noted: true }, next: done }
-              done: { end: finished }
-              failed: { end: failed }
-        "#;
-        insta::assert_snapshot!(load("drawn", text).unwrap().definition.into_blueprint(1).to_dot(), @r#"
-        digraph "drawn" {
-          rankdir=LR;
-          "(start)" [shape=point];
-          "zeta" [shape=box, label="zeta\nwork"];
-          "decide" [shape=diamond];
-          "note" [shape=box, style=rounded];
-          "done" [shape=ellipse, peripheries=2];
-          "failed" [shape=ellipse, peripheries=2, style=dashed];
-          "(start)" -> "zeta";
-          "zeta" -> "failed" [label="failure"];
-          "zeta" -> "note" [label="odd"];
-          "zeta" -> "decide" [label="success"];
-          "decide" -> "note" [label="state_history.path == \"a\\\\b\""];
-          "decide" -> "done" [label="state_history.a + state_history.b + state_history.c + state_…"];
-          "decide" -> "failed" [label="else"];
-          "note" -> "done";
-        }
-        "#);
-    }
 }

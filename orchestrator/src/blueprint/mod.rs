@@ -30,6 +30,7 @@ pub use catalog::Catalog;
 pub use directory::load_dir;
 pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};
+pub use graph::{Edge, Graph, Node, Shape, Stands};
 pub use load::{
     BRANCHES_MAX, Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX,
     STATES_MAX, load,

@@ -345,7 +345,8 @@ async fn operators_see_blueprints_and_counts() {
         admin.list_blueprints(caller.request(v1::ListBlueprintsRequest {})).await.unwrap().into_inner();
     let names: Vec<&str> = served.blueprints.iter().map(|blueprint| blueprint.name.as_str()).collect();
     assert_eq!(names, ["ask", "checked", "fragile", "instant", "listen", "named", "test_workflow"]);
-    let get = |version| v1::GetBlueprintRequest { name: "test_workflow".to_owned(), version };
+    let get =
+        |version| v1::GetBlueprintRequest { name: "test_workflow".to_owned(), version, graph_format: 0 };
     let one = admin.get_blueprint(caller.request(get(0))).await.unwrap().into_inner();
     assert_eq!(one.blueprint.unwrap().task_types, ["process_data"]);
     assert!(one.graph_dot.starts_with("digraph") && one.definition.starts_with('{'));

@@ -5,6 +5,7 @@
 
 mod actions;
 mod explain;
+mod graph;
 mod grpc;
 mod migrate;
 mod reload;

@@ -1,10 +1,13 @@
-//! `avtomatika blueprint graph`: the state graph in DOT.
+//! `avtomatika blueprint graph`: the states of a blueprint, and what leads from one to the next.
 
 use std::path::{Path, PathBuf};
+
+use avtomatika_orchestrator::graph::render;
 
 use super::{Served, local};
 use crate::{
     args::{Format, Options},
+    commands::graph::FormatArg,
     console::Console,
     exit::Exit,
     failure::Failure,
@@ -15,7 +18,9 @@ const HELP: &str = "\
 Examples:
   avtomatika blueprint graph test_workflow
   avtomatika blueprint graph --file order.yaml
-  avtomatika blueprint graph test_workflow | dot -Tsvg > test_workflow.svg";
+  avtomatika blueprint graph test_workflow --format svg > test_workflow.svg
+  avtomatika blueprint graph test_workflow --format mermaid
+  avtomatika blueprint graph test_workflow | dot -Tpng > test_workflow.png";
 
 /// Options of `blueprint graph`.
 #[derive(Debug, clap::Args)]
@@ -32,33 +37,38 @@ pub struct Args {
     /// Take the blueprint from a file of this machine instead
     #[arg(long, conflicts_with_all = ["name", "version"])]
     file: Option<PathBuf>,
+
+    #[command(flatten)]
+    form: FormatArg,
 }
 
 pub(super) async fn run(args: Args, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
-    let (name, version, dot) = match args.file {
+    let (name, version, graph) = match args.file {
         Some(file) => {
-            let (name, dot) = drawn(&file)?;
-            (name, None, dot)
+            let (name, graph) = drawn(&file, args.form)?;
+            (name, None, graph)
         }
         None => {
             let served = Served { name: args.name.unwrap_or_default(), version: args.version };
-            let (info, response) = served.fetch(options).await?;
-            (info.name, Some(info.version), response.graph_dot)
+            let (info, response) = served.fetch_drawn(options, args.form.on_the_wire()).await?;
+            (info.name, Some(info.version), response.graph)
         }
     };
     match console.format() {
-        Format::Json => console.print_line(&json::line(&json::graph(&name, version, &dot)))?,
-        Format::Table => console.print(&clean_lines(&dot))?,
+        Format::Json => {
+            console.print_line(&json::line(&json::graph(&name, version, args.form.name(), &graph)))?
+        }
+        Format::Table => console.print(&clean_lines(&graph))?,
     }
     Ok(Exit::Ok)
 }
 
 /// The graph of a blueprint file.
-fn drawn(file: &Path) -> Result<(String, String), Failure> {
+fn drawn(file: &Path, form: FormatArg) -> Result<(String, String), Failure> {
     let loaded = local(file).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         Failure::usage(lines.join("\n"), "each line names the place and the cure")
     })?;
     let name = loaded.definition.name().to_string();
-    Ok((name, loaded.definition.into_blueprint(1).to_dot()))
+    Ok((name, render(&loaded.definition.into_blueprint(1).graph(), form.of_file())))
 }

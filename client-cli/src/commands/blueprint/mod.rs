@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use avtomatika_orchestrator::blueprint::{FILE_BYTES_MAX, Finding, Loaded, Position, Severity, load};
-use avtomatika_proto::v1::{BlueprintInfo, GetBlueprintRequest, GetBlueprintResponse};
+use avtomatika_proto::v1::{BlueprintInfo, GetBlueprintRequest, GetBlueprintResponse, GraphFormat};
 
 use crate::{args::Options, client::Server, console::Console, exit::Exit, failure::Failure};
 
@@ -18,7 +18,7 @@ pub mod show;
 pub enum Command {
     /// Show a blueprint with its definition
     Show(show::Args),
-    /// Print the state graph in DOT, for graphviz
+    /// Draw the states of a blueprint, for graphviz, Mermaid or a browser
     Graph(graph::Args),
     /// Check blueprint files, without an orchestrator
     Check(check::Args),
@@ -51,8 +51,17 @@ pub struct Served {
 
 impl Served {
     async fn fetch(self, options: &Options) -> Result<(BlueprintInfo, GetBlueprintResponse), Failure> {
+        self.fetch_drawn(options, GraphFormat::Unspecified).await
+    }
+
+    async fn fetch_drawn(
+        self,
+        options: &Options,
+        format: GraphFormat,
+    ) -> Result<(BlueprintInfo, GetBlueprintResponse), Failure> {
         let server = Server::connect(options).await?;
-        let request = GetBlueprintRequest { name: self.name, version: self.version.unwrap_or(0) };
+        let (version, graph_format) = (self.version.unwrap_or(0), format.into());
+        let request = GetBlueprintRequest { name: self.name, version, graph_format };
         let mut response = server.answer(server.admin().get_blueprint(request)).await?;
         Ok((response.blueprint.take().unwrap_or_default(), response))
     }

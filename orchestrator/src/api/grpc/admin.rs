@@ -4,7 +4,10 @@ use avtomatika_proto::{ApiError, ErrorCode, v1, v1::admin_service_server::AdminS
 use tonic::{Request, Response, Status};
 
 use super::gate::ClientName;
-use crate::api::{Inside, convert, submission::quote};
+use crate::{
+    api::{Inside, convert, graph, submission::quote},
+    graph::Format,
+};
 
 /// Answers operators. The gate has asked for their token.
 pub(super) struct Admin {
@@ -40,7 +43,7 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::GetBlueprintRequest>,
     ) -> Result<Response<v1::GetBlueprintResponse>, Status> {
-        let v1::GetBlueprintRequest { name, version } = request.into_inner();
+        let v1::GetBlueprintRequest { name, version, graph_format } = request.into_inner();
         let blueprints = self.inside.conductor.blueprints();
         let found = match version {
             0 => blueprints.newest(&name),
@@ -56,7 +59,11 @@ impl AdminService for Admin {
         Ok(Response::new(v1::GetBlueprintResponse {
             blueprint: Some(convert::blueprint(blueprint)),
             definition: blueprint.definition.to_string(),
-            graph_dot: blueprint.to_dot(),
+            graph_dot: graph::of_blueprint(blueprint, Format::Dot).await?,
+            graph: match convert::graph_format(graph_format)? {
+                Some(format) => graph::of_blueprint(blueprint, format).await?,
+                None => String::new(),
+            },
         }))
     }
 

@@ -11,8 +11,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{actions, gate::ClientName};
 use crate::{
-    api::{Inside, convert, shown::Shown, submission},
+    api::{Inside, convert, graph, shown::Shown, submission},
     conductor::{Conductor, Watch},
+    graph::Format,
 };
 
 /// Requests of one bulk stream that are under way at once: enough to fill the batches of the group commit, few enough that one
@@ -217,6 +218,17 @@ impl JobService for Jobs {
         let request = convert::migration_request(request.into_inner())?;
         let page = self.inside.conductor.migrate(&client, request).await?;
         Ok(Response::new(convert::migrated(&page)))
+    }
+
+    async fn get_job_graph(
+        &self,
+        request: Request<v1::GetJobGraphRequest>,
+    ) -> Result<Response<v1::GetJobGraphResponse>, Status> {
+        let client = ClientName::of(&request)?;
+        let id = convert::job_id(&request.get_ref().job_id)?;
+        let format = convert::graph_format(request.get_ref().format)?.unwrap_or(Format::Dot);
+        let graph = graph::of_job(&self.inside, &client, id, format).await?;
+        Ok(Response::new(v1::GetJobGraphResponse { graph }))
     }
 }
 

@@ -58,6 +58,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
             query::none(&uri)?;
             events::follow(inside, &client, id).await
         }
+        Route::JobGraph(id) => operate::job_graph(inside, &client, id, &uri).await,
         Route::ExplainJob(id) => explanation::get(inside, &client, id, &uri).await,
         Route::JobWebhooks(id) => webhooks::list(inside, &client, id, &uri).await,
         Route::Redeliver { id, webhook_id } => {
@@ -73,9 +74,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::Schedules => query::none(&uri).map(|()| schedules::list(inside, &client)),
         Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),
         Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),
-        Route::BlueprintGraph(name) => {
-            query::none(&uri).and_then(|()| operate::blueprint_graph(inside, name))
-        }
+        Route::BlueprintGraph(name) => operate::blueprint_graph(inside, name, &uri).await,
         Route::MigrateBlueprint(name) => migrate::migrate(inside, &client, name, request).await,
         Route::Reload => reload::reload(inside, request).await,
         Route::Dashboard => query::none(&uri).map(|()| operate::dashboard(inside))?.await,

@@ -4,16 +4,21 @@ use std::sync::Arc;
 
 use avtomatika_proto::{ApiError, ErrorCode};
 use axum::{body::Body, response::Response};
-use http::{HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, StatusCode, Uri,
+    header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
+};
 use serde::Serialize;
 
 use super::{
     document::{BlueprintDocument, Dashboard, WorkerDocument},
+    query,
     route::Probe,
 };
 use crate::{
-    api::{Inside, Phase, reply, submission::quote},
+    api::{Inside, Phase, convert, graph, reply, submission::quote},
     blueprint::Blueprint,
+    graph::Format,
     metrics,
 };
 
@@ -34,9 +39,29 @@ pub(super) fn blueprint(inside: &Inside, name: &str) -> Result<Response, ApiErro
     Ok(reply::json(StatusCode::OK, &BlueprintDocument::whole(&*find(inside, name)?)))
 }
 
-pub(super) fn blueprint_graph(inside: &Inside, name: &str) -> Result<Response, ApiError> {
-    let dot = find(inside, name)?.to_dot();
-    Ok(text(HeaderValue::from_static("text/vnd.graphviz; charset=utf-8"), dot))
+pub(super) async fn blueprint_graph(inside: &Inside, name: &str, uri: &Uri) -> Result<Response, ApiError> {
+    let format = query::graph_format(uri)?;
+    Ok(picture(graph::of_blueprint(&*find(inside, name)?, format).await?, format))
+}
+
+pub(super) async fn job_graph(
+    inside: &Inside,
+    client: &Arc<str>,
+    id: &str,
+    uri: &Uri,
+) -> Result<Response, ApiError> {
+    let (id, format) = (convert::job_id(id)?, query::graph_format(uri)?);
+    Ok(picture(graph::of_job(inside, client, id, format).await?, format))
+}
+
+/// A graph, with which a browser does nothing but show it.
+fn picture(graph: String, format: Format) -> Response {
+    let mut response = text(HeaderValue::from_static(format.media_type()), graph);
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; sandbox";
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    response
 }
 
 fn find(inside: &Inside, name: &str) -> Result<Arc<Blueprint>, ApiError> {

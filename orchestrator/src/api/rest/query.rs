@@ -13,6 +13,7 @@ use crate::{
         submission::{self, invalid, quote},
     },
     engine::JobStatus,
+    graph::Format,
     spelling::did_you_mean,
     store::ListQuery,
     time::Timestamp,
@@ -137,6 +138,20 @@ pub(super) fn history_query(uri: &Uri) -> Result<(u64, usize), ApiError> {
         }
     }
     Ok((from, len))
+}
+
+/// How to write a graph; DOT when nobody says.
+pub(super) fn graph_format(uri: &Uri) -> Result<Format, ApiError> {
+    let mut format = Format::Dot;
+    for (_, value) in pairs(uri, &["format"])? {
+        format = Format::from_name(&value).ok_or_else(|| {
+            let names = Format::ALL.map(Format::as_str);
+            let meant = did_you_mean(&value, names);
+            invalid(format!("{} is not a format of graphs{meant}", quote(&value)))
+                .with_hint(format!("Formats: {}.", names.join(", ")))
+        })?;
+    }
+    Ok(format)
 }
 
 fn list(value: &str) -> impl Iterator<Item = &str> {

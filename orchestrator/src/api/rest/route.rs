@@ -32,6 +32,7 @@ pub(super) enum Route<'p> {
         id: &'p str,
         webhook_id: Option<&'p str>,
     },
+    JobGraph(&'p str),
     CancelJob(&'p str),
     SignalJob(&'p str),
     /// Decide what the job asks a human: as the body says, or with this decision unless it says another.
@@ -171,6 +172,7 @@ fn reads(path: &str) -> Option<Route<'_>> {
         ("jobs", Some(id), Some("events")) => Route::JobEvents(id),
         ("jobs", Some(id), Some("explain")) => Route::ExplainJob(id),
         ("jobs", Some(id), Some("webhooks")) => Route::JobWebhooks(id),
+        ("jobs", Some(id), Some("graph")) => Route::JobGraph(id),
         ("workers", None, None) => Route::Workers,
         ("schedules", None, None) => Route::Schedules,
         ("blueprints", None, None) => Route::Blueprints,
@@ -238,7 +240,7 @@ pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
 }
 
 const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /api/jobs/{id}/history, \
-    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/events, \
+    GET /api/jobs/{id}/explain, GET /api/jobs/{id}/graph, GET /api/jobs/{id}/events, \
     POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
     GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
     POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/schedules, \
@@ -301,6 +303,7 @@ mod tests {
             ("GET", "/api/jobs/x/webhooks/m/redeliver", "405 POST"),
             ("POST", "/api/jobs/x/webhooks", "405 GET, HEAD"),
             ("POST", "/api/jobs/x/webhooks/m/n/redeliver", "404"),
+            ("GET", "/api/jobs/x/graph", "JobGraph(\"x\")"),
             ("POST", "/api/jobs/x/cancel", "CancelJob(\"x\")"),
             ("POST", "/api/v1/jobs/x/signal", "SignalJob(\"x\")"),
             ("POST", "/api/jobs/x/decide", "Decide(\"x\", None)"),

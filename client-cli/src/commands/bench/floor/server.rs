@@ -210,6 +210,13 @@ impl JobService for Answering {
         not_here()
     }
 
+    async fn get_job_graph(
+        &self,
+        _: Request<GetJobGraphRequest>,
+    ) -> Result<Response<GetJobGraphResponse>, Status> {
+        not_here()
+    }
+
     async fn explain_job(
         &self,
         _: Request<ExplainJobRequest>,
