@@ -17,8 +17,8 @@ use super::{
     book::Book,
     families::{Families, Origin},
     handle::{job_not_found, shutting_down},
+    mail::Mail,
     mailbox::{Accepted, Follow, Reply, Request},
-    notices::Notices,
     view::{Acted, JobView, Stats},
     waiting::Waiting,
     watchers::Watchers,
@@ -95,7 +95,7 @@ pub(super) struct Core {
     pub watchers: Watchers,
     pub families: Families,
     /// What webhooks are owed.
-    pub notices: Notices,
+    pub mail: Mail,
     /// What has been decided and is not with the store yet.
     pub batch: Batch,
     /// Keys on their way into the store.
@@ -281,7 +281,7 @@ impl Core {
                     self.metrics.pruned(count);
                     let _ = reply.send(Ok(count));
                 }
-                Afterwards::Owed(notice) => self.notices.put(&notice),
+                Afterwards::Owed(notice) => self.mail.put(&notice),
                 Afterwards::NoticeSettled { record, reply } => {
                     self.notice_settled(&record);
                     let _ = reply.send(Ok(()));
@@ -580,7 +580,7 @@ impl Core {
             connected_workers: self.dispatch.roster().len() as u64,
             ready_tasks: self.dispatch.ready_counts(),
             running_tasks,
-            undelivered_notices: self.notices.undelivered() as u64,
+            undelivered_notices: self.mail.undelivered() as u64,
             started_at: self.started_at,
         }
     }

@@ -14,8 +14,8 @@ use super::{
     explain::{Facts, Question},
     families::ChildCounts,
     handle::shutting_down,
+    mail::DueNotices,
     migration::Move,
-    notices::DueNotices,
     schedules::{ScheduleChange, Scheduled},
     view::{Acted, JobView, LeaseView, Progress, Stats, WorkerView},
 };

@@ -17,6 +17,7 @@ mod explain;
 mod families;
 mod handle;
 mod loader;
+mod mail;
 mod mailbox;
 mod migration;
 mod notices;
@@ -43,11 +44,11 @@ pub use self::{
     explain::{Explanation, Failing, Reason, Situation},
     families::ChildCounts,
     handle::{Conductor, JobsPage, Watch},
-    mailbox::{FromWorker, Registered, WorkerResult},
-    migration::{MIGRATION_PAGE_MAX, MigrationPage, MigrationRequest, Move},
-    notices::{
+    mail::{
         DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,
     },
+    mailbox::{FromWorker, Registered, WorkerResult},
+    migration::{MIGRATION_PAGE_MAX, MigrationPage, MigrationRequest, Move},
     repair::{Repair, RepairQuery, Repaired},
     schedules::{DueTime, SCHEDULE_CHANGES_MAX, ScheduleChange},
     sessions::{OpenStream, Sessions},
@@ -115,7 +116,7 @@ pub fn start(
         catalog: catalog.clone(),
         admissions,
         webhooks,
-        notice_news: core.notices.news(),
+        notice_news: core.mail.news(),
     };
     let (loader, loads, loading) = loader::start(store.clone(), catalog)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;

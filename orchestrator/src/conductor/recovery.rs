@@ -12,7 +12,7 @@ use super::{
     book::Book,
     core::{Core, Settings},
     families::Families,
-    notices::Notices,
+    mail::Mail,
     waiting::Waiting,
     watchers::Watchers,
 };
@@ -50,8 +50,14 @@ impl Core {
         })?;
         let mut families = Families::default();
         let last_promised = families.restore(&relatives, &*store)?;
-        let mut notices = Notices::default();
-        store.pending_notices(&mut |notice| notices.put(&notice))?;
+        let mut mail = Mail::default();
+        store.pending_notices(&mut |notice| mail.put(&notice))?;
+        if mail.undelivered() > 0 && settings.webhooks.is_none() {
+            tracing::warn!(
+                "{} messages wait for webhooks, and there is no secret to sign them with: see webhook_secrets",
+                mail.undelivered()
+            );
+        }
         // The window begins when workers can come back, and not when the first job is read.
         dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));
         let last_job_key = store.last_job_key()?.unwrap_or(0).max(last_promised);
@@ -63,7 +69,7 @@ impl Core {
             dispatch,
             book,
             families,
-            notices,
+            mail,
             last_job_key,
             watchers: Watchers::default(),
             batch: Batch::default(),
