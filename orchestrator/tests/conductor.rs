@@ -33,6 +33,8 @@ use tokio::sync::mpsc;
 
 #[path = "conductor/families.rs"]
 mod families;
+#[path = "conductor/functions.rs"]
+mod functions;
 
 const CREDENTIAL: [u8; 32] = [1; 32];
 
