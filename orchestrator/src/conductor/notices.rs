@@ -29,7 +29,7 @@ pub const LISTED_MAX: usize = 500;
 const NOT_STORED_PAUSE: Duration = Duration::from_secs(30);
 
 impl Conductor {
-    /// The notices about a job, in the order in which they arose; the newest [`LISTED_MAX`] of them.
+    /// The notices about a job, in the order in which they arose; the newest `LISTED_MAX` of them.
     ///
     /// # Errors
     /// `JOB_NOT_FOUND`, `STORAGE_FAILED`.
