@@ -73,10 +73,12 @@ pub enum TextPart {
 
 /// An expression that could not be evaluated: which one, why, and what to look at.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expression `{expression}`: {reason}")]
+#[error("expression `{expression}`{}: {reason}", at(*.character))]
 pub struct ExprError {
     /// The source of the expression.
     pub expression: String,
+    /// The character of it, from 1, at which the value stands that did not fit; nothing where that is no place of its own.
+    pub character: Option<usize>,
     /// Why it has no value for this job.
     pub reason: String,
 }
@@ -166,7 +168,7 @@ impl Expr {
     }
 
     fn error(&self, reason: String) -> ExprError {
-        ExprError { expression: self.source.to_string(), reason }
+        ExprError { expression: self.source.to_string(), character: place_of(&self.source, &reason), reason }
     }
 }
 
@@ -327,7 +329,18 @@ fn interpolate(parts: &[TextPart], data: &Data<'_>) -> Result<String, ExprError>
 
 /// The error of a template that is too large as a whole.
 fn too_large(reason: String) -> ExprError {
-    ExprError { expression: "${…}".to_owned(), reason }
+    ExprError { expression: "${…}".to_owned(), character: None, reason }
+}
+
+/// Where that stands in an expression which a reason names first. At its beginning goes without saying.
+fn place_of(source: &str, reason: &str) -> Option<usize> {
+    let (named, _) = reason.strip_prefix('`')?.split_once('`')?;
+    let before = source.get(..source.find(named)?)?;
+    Some(before.chars().count() + 1).filter(|character| *character > 1)
+}
+
+fn at(character: Option<usize>) -> String {
+    character.map(|character| format!(" at character {character}")).unwrap_or_default()
 }
 
 /// Where the `}` is that ends an expression: the first one outside of braces, strings and comments of the expression.

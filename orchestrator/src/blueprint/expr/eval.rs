@@ -182,7 +182,7 @@ impl<'d, 's> Evaluation<'d, 's> {
     pub fn condition(&mut self, node: &'d Node) -> Result<bool, String> {
         match self.eval(node)? {
             Val::Bool(value) => Ok(value),
-            other => Err(format!("{} is {}, a boolean is needed", describe(node), other.type_name())),
+            other => Err(format!("{} is {}, a boolean is needed", describe(node), other.shown())),
         }
     }
 
@@ -201,14 +201,14 @@ impl<'d, 's> Evaluation<'d, 's> {
                     describe(of)
                 )
             }),
-            other => Err(format!("{} is {}, so it has no member `{name}`", describe(of), other.type_name())),
+            other => Err(format!("{} is {}, so it has no member `{name}`", describe(of), other.shown())),
         }
     }
 
     fn has(&mut self, of: &'d Node, name: &str) -> Evaluated<'d> {
         match self.eval(of)? {
             Val::Map(map) => Ok(Val::Bool(map.get(name).is_some())),
-            other => Err(format!("{} is {}, so it has no member `{name}`", describe(of), other.type_name())),
+            other => Err(format!("{} is {}, so it has no member `{name}`", describe(of), other.shown())),
         }
     }
 
@@ -225,8 +225,8 @@ impl<'d, 's> Evaluation<'d, 's> {
             (of_value, index) => Err(format!(
                 "{} is {}, which has no element at {}",
                 describe(of),
-                of_value.type_name(),
-                index.type_name()
+                of_value.shown(),
+                index.shown()
             )),
         }
     }
@@ -238,7 +238,7 @@ impl<'d, 's> Evaluation<'d, 's> {
             Val::Span(value) => {
                 value.checked_neg().map(Val::Span).ok_or_else(|| "duration overflow".to_owned())
             }
-            other => Err(format!("{} has no negative", other.type_name())),
+            other => Err(format!("{} has no negative", other.shown())),
         }
     }
 
@@ -286,7 +286,7 @@ impl<'d, 's> Evaluation<'d, 's> {
                 return Err(format!(
                     "{} is {}, a list or a map is needed",
                     describe(&loop_.over),
-                    other.type_name()
+                    other.shown()
                 ));
             }
         };
@@ -383,9 +383,7 @@ impl<'d, 's> Evaluation<'d, 's> {
                     .of_span(micros)
                     .map(|value| Val::Int(value.into()))
                     .ok_or_else(|| "a duration has hours, minutes, seconds and milliseconds only".to_owned()),
-                other => {
-                    Err(format!("{} has no parts of time; make a timestamp(…) of it", other.type_name()))
-                }
+                other => Err(format!("{} has no parts of time; make a timestamp(…) of it", other.shown())),
             },
         }
     }

@@ -38,7 +38,7 @@ fn compare<'d>(operator: Binary, left: &Val<'d>, right: &Val<'d>, budget: &Budge
         // Only NaN has no order among numbers, and every comparison with it is false.
         (_, None) if numbers(left) && numbers(right) => false,
         (_, None) => {
-            return Err(format!("cannot compare {} with {}", left.type_name(), right.type_name()));
+            return Err(format!("cannot compare {} with {}", left.shown(), right.shown()));
         }
         (Binary::Less, Some(order)) => order.is_lt(),
         (Binary::LessEqual, Some(order)) => order.is_le(),
@@ -62,7 +62,7 @@ fn member_of<'d>(needle: &Val<'d>, hay: &Val<'d>, budget: &Budget) -> Evaluated<
             }
             Ok(Val::Bool(false))
         }
-        other => Err(format!("`in` needs a list or a map, not {}", other.type_name())),
+        other => Err(format!("`in` needs a list or a map, not {}", other.shown())),
     }
 }
 
@@ -94,9 +94,7 @@ fn arithmetic<'d>(operator: Binary, left: Val<'d>, right: Val<'d>, budget: &Budg
         (Binary::Subtract, Val::Time(a), Val::Time(b)) => span(a.as_micros().checked_sub(b.as_micros())),
         (Binary::Add, Val::Span(a), Val::Span(b)) => span(a.checked_add(b)),
         (Binary::Subtract, Val::Span(a), Val::Span(b)) => span(a.checked_sub(b)),
-        (_, a, b) => {
-            Err(format!("`{}` does not work on {} and {}", operator.symbol(), a.type_name(), b.type_name()))
-        }
+        (_, a, b) => Err(format!("`{}` does not work on {} and {}", operator.symbol(), a.shown(), b.shown())),
     }
 }
 
@@ -216,12 +214,12 @@ pub fn to_duration(value: Val<'_>) -> Evaluated<'_> {
 fn no_conversion(value: &Val<'_>, to: &str) -> String {
     match value.as_text() {
         Some(text) => format!("{to}(…) cannot convert `{}`", shown_key(text)),
-        None => format!("{to}(…) cannot convert {}", value.type_name()),
+        None => format!("{to}(…) cannot convert {}", value.shown()),
     }
 }
 
 pub fn text_of<'v>(value: &'v Val<'_>, what: &str) -> Result<&'v str, String> {
-    value.as_text().ok_or_else(|| format!("{what} must be a string, not {}", value.type_name()))
+    value.as_text().ok_or_else(|| format!("{what} must be a string, not {}", value.shown()))
 }
 
 /// A key or other text of the data, as it may stand in a message.

@@ -141,13 +141,13 @@ fn numbers_keep_their_kind() {
         ("-initial_data.big", "integer overflow"),
         ("int(1e30)", "integer overflow"),
         ("int('x')", "int(…) cannot convert `x`"),
-        ("int(0.0 / 0.0)", "int(…) cannot convert a float"),
+        ("int(0.0 / 0.0)", "int(…) cannot convert a float (NaN)"),
         ("double(null)", "double(…) cannot convert null"),
-        ("string([1])", "string(…) cannot convert a list"),
+        ("string([1])", "string(…) cannot convert a list of 1"),
         ("bool('maybe')", "bool(…) cannot convert `maybe`"),
-        ("1 + 'a'", "`+` does not work on an integer and a string"),
+        ("1 + 'a'", "`+` does not work on an integer (1) and a string (\"a\")"),
         ("1.5 % 2.0", "`%` works on integers only"),
-        ("{} - []", "`-` does not work on a map and a list"),
+        ("{} - []", "`-` does not work on a map of 0 and a list of 0"),
     ]);
 }
 
@@ -177,14 +177,17 @@ fn strings_lists_and_maps_work_as_in_cel() {
         ("[1, 2][2]", "the value has 2 elements, so none at 2"),
         ("initial_data.items[-1]", "`initial_data.items` has 2 elements, so none at -1"),
         ("initial_data['x']", "`initial_data` has no member `x`"),
-        ("initial_data.items['x']", "`initial_data.items` is a list, which has no element at a string"),
-        ("{1: 2}", "a map's key must be a string, not an integer"),
+        (
+            "initial_data.items['x']",
+            "`initial_data.items` is a list of 2, which has no element at a string (\"x\")",
+        ),
+        ("{1: 2}", "a map's key must be a string, not an integer (1)"),
         ("{'a': 1, 'a': 2}", "the key `a` stands twice in one map"),
-        ("1 in 2", "`in` needs a list or a map, not an integer"),
-        ("'a' < 1", "cannot compare a string with an integer"),
-        ("null < 1", "cannot compare null with an integer"),
-        ("size(1)", "what `size` is asked of must be a string, not an integer"),
-        ("initial_data.amount.contains('1')", "the text must be a string, not an integer"),
+        ("1 in 2", "`in` needs a list or a map, not an integer (2)"),
+        ("'a' < 1", "cannot compare a string (\"a\") with an integer (1)"),
+        ("null < 1", "cannot compare null with an integer (1)"),
+        ("size(1)", "what `size` is asked of must be a string, not an integer (1)"),
+        ("initial_data.amount.contains('1')", "the text must be a string, not an integer (120)"),
     ]);
 }
 
@@ -210,8 +213,11 @@ fn loops_are_the_standard_macros() {
     reasons(&[
         ("[0].exists(x, 1 / x == 1)", "division by zero"),
         ("[0, 1].exists_one(x, 1 / x == 1)", "division by zero"),
-        ("initial_data.amount.map(x, x)", "`initial_data.amount` is an integer, a list or a map is needed"),
-        ("[1].filter(x, x)", "`x` is an integer, a boolean is needed"),
+        (
+            "initial_data.amount.map(x, x)",
+            "`initial_data.amount` is an integer (120), a list or a map is needed",
+        ),
+        ("[1].filter(x, x)", "`x` is an integer (1), a boolean is needed"),
         (
             "initial_data.items.map(item, item.colour)",
             "`item` has no member `colour`; where it may be missing, test for it with has(…)",
@@ -241,11 +247,11 @@ fn a_missing_member_is_named_and_can_be_tested_for() {
             "initial_data.nested.a.x > 1",
             "`initial_data.nested.a` has no member `x`; where it may be missing, test for it with has(…)",
         ),
-        ("initial_data.amount.x", "`initial_data.amount` is an integer, so it has no member `x`"),
-        ("has(initial_data.amount.x)", "`initial_data.amount` is an integer, so it has no member `x`"),
+        ("initial_data.amount.x", "`initial_data.amount` is an integer (120), so it has no member `x`"),
+        ("has(initial_data.amount.x)", "`initial_data.amount` is an integer (120), so it has no member `x`"),
         ("initial_data.none.x", "`initial_data.none` is null, so it has no member `x`"),
-        ("true && initial_data.amount", "`initial_data.amount` is an integer, a boolean is needed"),
-        ("initial_data.amount ? 1 : 2", "`initial_data.amount` is an integer, a boolean is needed"),
+        ("true && initial_data.amount", "`initial_data.amount` is an integer (120), a boolean is needed"),
+        ("initial_data.amount ? 1 : 2", "`initial_data.amount` is an integer (120), a boolean is needed"),
     ]);
     let mut first = Job::new();
     first.result = None;
@@ -279,8 +285,11 @@ fn times_can_be_compared_and_taken_apart() {
         ("timestamp(initial_data.big)", "timestamp overflow"),
         ("timestamp(9223372036854) + duration('1s') > job.created_at", "timestamp overflow"),
         ("timestamp(9000000000000).getHours()", "the timestamp is out of range"),
-        ("job.created_at + 1", "`+` does not work on a timestamp and an integer"),
-        ("(1).getHours()", "an integer has no parts of time; make a timestamp(…) of it"),
+        (
+            "job.created_at + 1",
+            "`+` does not work on a timestamp (2026-01-18T06:05:00.000000Z) and an integer (1)",
+        ),
+        ("(1).getHours()", "an integer (1) has no parts of time; make a timestamp(…) of it"),
         ("duration('1s').getMonth()", "a duration has hours, minutes, seconds and milliseconds only"),
     ]);
 }
@@ -375,8 +384,58 @@ fn conditions_are_booleans() {
     assert_eq!(condition("initial_data.amount > 200"), Ok(false));
     assert_eq!(
         condition("initial_data.amount").unwrap_err().to_string(),
-        "expression `initial_data.amount`: `initial_data.amount` is an integer, a boolean is needed"
+        "expression `initial_data.amount`: `initial_data.amount` is an integer (120), a boolean is needed"
     );
+}
+
+#[test]
+fn an_error_says_where_in_the_expression_and_shows_the_value_cut() {
+    let job = Job::new();
+    let error = |source: &str| Expr::compile(source).unwrap().eval(&job.scope()).unwrap_err().to_string();
+    assert_eq!(
+        error("'é' == 'é' && initial_data.input"),
+        "expression `'é' == 'é' && initial_data.input` at character 15: `initial_data.input` is a string (\"hello\"), a boolean \
+         is needed"
+    );
+    let long = format!("!'{}'", "x".repeat(100));
+    let told = error(&long);
+    assert!(
+        told.ends_with(&format!("the value is a string ({:?}…), a boolean is needed", "x".repeat(40))),
+        "{told}"
+    );
+    assert_eq!(error("1 / 0"), "expression `1 / 0`: division by zero");
+}
+
+#[test]
+fn every_name_has_its_value_where_it_stands() {
+    let job = Job::new();
+    let item = json!({ "page": "p3" });
+    let results = r#"[{"outcome":"success","data":{"n":1},"error":null}]"#;
+    let signal = Json::object(r#"{"amount":7}"#).unwrap();
+    let scope = Scope {
+        item: Some((&item, 2)),
+        results: Some(results),
+        signal: Some(&signal),
+        now: Timestamp::from_micros(1_768_716_360_000_000),
+        ..job.scope()
+    };
+    for (place, source, expected) in [
+        (Place::Common, "results.map(r, r.data.n)", json!([1])),
+        (Place::Common, "now - job.created_at == duration('1m')", json!(true)),
+        (Place::Common, "string(now)", json!("2026-01-18T06:06:00.000000Z")),
+        (Place::Branch, "item.page + ' of ' + string(index + 1)", json!("p3 of 3")),
+        (Place::Condition, "signal.amount > initial_data.rate", json!(true)),
+    ] {
+        assert_eq!(Expr::compile_at(source, place).unwrap().eval(&scope).unwrap(), expected, "{source}");
+    }
+    // Where there is none, there is none, and no panic.
+    assert_eq!(Expr::compile("results").unwrap().eval(&job.scope()).unwrap(), json!([]));
+    assert_eq!(Expr::compile_at("item", Place::Branch).unwrap().eval(&job.scope()).unwrap(), json!(null));
+    for (place, source) in [(Place::Common, "item"), (Place::Condition, "index"), (Place::Branch, "signal.x")]
+    {
+        let error = Expr::compile_at(source, place).unwrap_err();
+        assert!(error.message.contains("has a value only in"), "{error}");
+    }
 }
 
 fn render(template: &Value) -> Result<Value, String> {

@@ -102,6 +102,28 @@ impl<'d> Val<'d> {
         }
     }
 
+    /// The value in a few words, for messages: its type, and as much of it as is of help.
+    pub fn shown(&self) -> String {
+        const TEXT_CHARS_MAX: usize = 40;
+        let name = self.type_name();
+        match self {
+            Val::Null => name.to_owned(),
+            Val::Bool(value) => format!("{name} ({value})"),
+            Val::Int(value) => format!("{name} ({value})"),
+            Val::Float(value) => format!("{name} ({value})"),
+            Val::List(list) => format!("{name} of {}", list.len()),
+            Val::Map(map) => format!("{name} of {}", map.len()),
+            Val::Time(time) => format!("{name} ({time})"),
+            Val::Span(micros) => format!("{name} ({})", span_text(*micros)),
+            Val::Str(_) | Val::Made(_) => {
+                let text = self.as_text().unwrap_or_default();
+                let end = text.char_indices().nth(TEXT_CHARS_MAX).map(|(end, _)| end);
+                let dots = if end.is_some() { "…" } else { "" };
+                format!("{name} ({:?}{dots})", &text[..end.unwrap_or(text.len())])
+            }
+        }
+    }
+
     /// The text of a string.
     pub fn as_text(&self) -> Option<&str> {
         match self {
