@@ -104,11 +104,13 @@ fn samples() -> Vec<Sample> {
     };
     add(Pending, "accepted", "Accepted: it takes its first step.", &|_| {});
     add(WaitingForWorker, "no_worker", "Waits for a worker that serves \"process_data\", for 1m", &task);
-    add(WaitingForParallel, "branches", "Waits in state \"init\", for 1m", &|job| {
+    add(WaitingForParallel, "branches", "Waits in state \"fan\", for 1m", &|job| {
+        (job.blueprint, job.state) = (Arc::from("family"), Arc::from("fan"));
         let first = JobId::of_key(job.id.key() + 1_000_000, 7);
         job.wait = Some(Wait::Children(Children { first, total: 3, since: job.created_at }));
     });
-    add(WaitingForChild, "child", "Waits in state \"init\", for 1m", &|job| {
+    add(WaitingForChild, "child", "Waits in state \"child\", for 1m", &|job| {
+        (job.blueprint, job.state) = (Arc::from("family"), Arc::from("child"));
         let first = JobId::of_key(job.id.key() + 2_000_000, 7);
         job.wait = Some(Wait::Children(Children { first, total: 1, since: job.created_at }));
     });
@@ -240,10 +242,9 @@ async fn what_is_known_of_each_wait_stands_in_a_field_of_its_own() {
         samples.iter().map(|sample| (sample.reason, sample.job.id)).collect();
     let document = explain(&server, by_reason["branches"]).await;
     let children = &document["children"];
-    assert_eq!(
-        (&children["total"], &children["started"], &children["running_job_ids"]),
-        (&json!(3), &json!(0), &json!([]))
-    );
+    // They are started one after the other, and nobody serves them: how far that is, is a matter of milliseconds.
+    assert_eq!((&children["total"], &children["ended"]), (&json!(3), &json!(0)));
+    assert!(children["started"].as_u64().unwrap() <= 1, "{children}");
     assert_eq!((&document["queue"], &document["event"]), (&Value::Null, &Value::Null));
 
     let document = explain(&server, by_reason["event"]).await;

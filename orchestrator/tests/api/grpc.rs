@@ -344,7 +344,7 @@ async fn operators_see_blueprints_and_counts() {
     let served =
         admin.list_blueprints(caller.request(v1::ListBlueprintsRequest {})).await.unwrap().into_inner();
     let names: Vec<&str> = served.blueprints.iter().map(|blueprint| blueprint.name.as_str()).collect();
-    assert_eq!(names, ["ask", "checked", "fragile", "instant", "listen", "named", "test_workflow"]);
+    assert_eq!(names, ["ask", "checked", "family", "fragile", "instant", "listen", "named", "test_workflow"]);
     let get =
         |version| v1::GetBlueprintRequest { name: "test_workflow".to_owned(), version, graph_format: 0 };
     let one = admin.get_blueprint(caller.request(get(0))).await.unwrap().into_inner();

@@ -247,7 +247,7 @@ async fn what_is_not_served_is_answered_with_what_is() {
     let answer = server.post("/api/v1/jobs", r#"{"blueprint": "nope"}"#).await;
     assert_eq!((answer.status, answer.text("code").as_str()), (404, "BLUEPRINT_NOT_FOUND"));
     assert!(
-        answer.text("hint").contains("ask, checked, fragile, instant, listen, named, test_workflow"),
+        answer.text("hint").contains("ask, checked, family, fragile, instant, listen, named, test_workflow"),
         "{}",
         answer.text("hint")
     );
@@ -426,7 +426,7 @@ async fn operators_see_workers_blueprints_and_counts() {
     let blueprints = server.get("/api/v1/blueprints").await.json();
     let names: Vec<&str> =
         blueprints.as_array().unwrap().iter().map(|blueprint| blueprint["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["ask", "checked", "fragile", "instant", "listen", "named", "test_workflow"]);
+    assert_eq!(names, ["ask", "checked", "family", "fragile", "instant", "listen", "named", "test_workflow"]);
     let blueprint = server.get("/api/blueprints/test_workflow").await.json();
     assert_eq!(blueprint["definition"]["blueprint"], "test_workflow");
     let graph = server.get("/api/blueprints/test_workflow/graph").await;

@@ -81,6 +81,19 @@ states:
   completed: { end: finished }
 ";
 
+/// A job of this one waits for branches, then for a child; nobody serves either.
+const FAMILY: &str = "
+blueprint: family
+states:
+  fan:
+    start: true
+    map: { over: \"[1, 2, 3]\", max_parallel: 1, task: { type: process_data } }
+    on: { success: child, failure: failed }
+  child: { run: { blueprint: test_workflow, input: {} }, on: { success: completed, failure: failed } }
+  completed: { end: finished }
+  failed: { end: failed }
+";
+
 /// A job of this one waits for a human.
 const ASK: &str = "
 blueprint: ask
@@ -119,7 +132,9 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
     Parts {
         store,
         clock: Arc::new(SystemClock::new()),
-        definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED, FRAGILE, ASK, LISTEN].map(definition).into(),
+        definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED, FAMILY, FRAGILE, ASK, LISTEN]
+            .map(definition)
+            .into(),
         schedules: Schedules::default(),
         auth: Auth::new([("alice", &alice), ("bob", &bob)], [&worker]),
         settings: Settings {
