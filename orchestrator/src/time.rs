@@ -87,19 +87,50 @@ pub trait Clock: Send + Sync + 'static {
     }
 }
 
+/// The two hands of a machine's clock.
+pub trait Hands: Send + Sync + 'static {
+    /// What the wall clock shows. Anybody may set it forward or back.
+    fn wall(&self) -> Timestamp;
+
+    /// How much time has passed since some moment. Nobody can set it.
+    fn passed(&self) -> Duration;
+}
+
+/// The hands of this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Machine(Instant);
+
+impl Hands for Machine {
+    fn wall(&self) -> Timestamp {
+        machine_time()
+    }
+
+    fn passed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// The machine's clock as it stood when the process started, and the time that has really passed since. A wall clock that is
 /// set forward or back under a running orchestrator therefore expires nothing and delays nothing; what is stored follows
 /// the wall clock again after the next start.
 #[derive(Debug, Clone, Copy)]
-pub struct SystemClock {
+pub struct SystemClock<H = Machine> {
+    hands: H,
     started: Timestamp,
-    since: Instant,
+    passed: Duration,
 }
 
 impl SystemClock {
     /// Reads the machine's clock.
     pub fn new() -> Self {
-        Self { started: machine_time(), since: Instant::now() }
+        Self::over(Machine(Instant::now()))
+    }
+}
+
+impl<H: Hands> SystemClock<H> {
+    /// Reads these hands.
+    pub fn over(hands: H) -> Self {
+        Self { started: hands.wall(), passed: hands.passed(), hands }
     }
 }
 
@@ -114,13 +145,13 @@ impl Default for SystemClock {
     }
 }
 
-impl Clock for SystemClock {
+impl<H: Hands> Clock for SystemClock<H> {
     fn now(&self) -> Timestamp {
-        self.started + self.since.elapsed()
+        self.started + self.hands.passed().saturating_sub(self.passed)
     }
 
     fn wall(&self) -> Timestamp {
-        machine_time()
+        self.hands.wall()
     }
 }
 

@@ -117,6 +117,17 @@ impl Book {
         }
     }
 
+    /// Which change of the job was the last, and for when its timer is armed.
+    pub fn standing(&self, id: JobId) -> Option<(Version, Option<Timestamp>)> {
+        let entry = self.jobs.get(&id.key()).filter(|entry| entry.kept.id() == id)?;
+        let version = match &entry.kept {
+            Kept::Resident(job) => Version::of(job),
+            Kept::Resting { version, .. } => *version,
+        };
+        let is_armed = self.timers.contains(&(entry.armed, id.key()));
+        Some((version, is_armed.then_some(entry.armed)))
+    }
+
     /// The jobs with keys in this range that are not terminal.
     pub fn open_between(&self, keys: std::ops::Range<i64>) -> impl Iterator<Item = JobId> {
         let open = self.jobs.range(keys).filter(|(_, entry)| !entry.kept.status().is_terminal());

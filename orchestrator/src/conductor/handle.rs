@@ -429,7 +429,7 @@ fn start_at(
 }
 
 /// Tells a repeated request from another one under the same key.
-fn fingerprint(blueprint: &str, submission: &Submission, delay: Option<Duration>) -> [u8; 32] {
+pub(super) fn fingerprint(blueprint: &str, submission: &Submission, delay: Option<Duration>) -> [u8; 32] {
     let mut hash = Sha256::new();
     let mut field = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());

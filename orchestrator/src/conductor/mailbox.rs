@@ -174,8 +174,10 @@ pub(super) enum Follow {
 
 /// The job is durable.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Accepted {
+pub struct Accepted {
+    /// Its name.
     pub job_id: JobId,
+    /// Whether an earlier request with the same key made it.
     pub deduplicated: bool,
 }
 

@@ -28,6 +28,9 @@ mod refused;
 mod repair;
 mod schedules;
 mod sessions;
+#[doc(hidden)]
+pub mod stepped;
+mod turn;
 mod view;
 mod waiting;
 mod watchers;
@@ -56,16 +59,16 @@ pub use self::{
 };
 use self::{
     admission::Admissions,
-    batch::Afterwards,
     commit::{Commits, Writer},
     core::Core,
-    loader::{Loader, Loads},
+    loader::{Loader, Loads, Wanted},
     mailbox::{Mailbox, Request},
+    turn::{Happening, Helpers, House},
 };
 use crate::{
     blueprint::{Catalog, Registry},
     metrics::Metrics,
-    store::{Store, StoreError},
+    store::{Batch, Store, StoreError},
     time::Clock,
 };
 
@@ -138,79 +141,54 @@ pub fn start(
     Ok(Running { conductor, stopped, storage_full })
 }
 
-/// The rule of the house, on one screen.
+/// Takes one happening after the other, and lets the house do what follows: see [`House::turn`].
 async fn run(
-    mut core: Core,
+    core: Core,
     mut requests: mpsc::Receiver<Request>,
     (writer, mut commits): (Writer, Commits),
     (loader, mut loads): (Loader, Loads),
 ) -> Result<(), StoreError> {
+    let mut house = House::of(core);
+    let mut threads = (writer, loader);
     let mut arrived = Vec::with_capacity(BATCH_MAX);
-    let mut committing = None;
     loop {
-        let room = BATCH_MAX.saturating_sub(core.batch.afterwards.len());
-        let mut committed = Vec::new();
-        tokio::select! {
+        let room = house.room();
+        let happening = tokio::select! {
             biased;
-            // A batch has become durable, or could not: reply and perform, or undo.
-            outcome = commits.recv(), if committing.is_some() => match outcome {
-                Some(Ok(())) => committed = committing.take().unwrap_or_default(),
-                Some(Err(StoreError::Full { .. })) => core.undo(committing.take().unwrap_or_default()),
-                Some(Err(error)) => return Err(error),
+            // A batch has become durable, or could not.
+            outcome = commits.recv(), if house.is_committing() => match outcome {
+                Some(outcome) => Happening::Committed(outcome),
                 None => return Err(StoreError::Failed { reason: "the committing thread has panicked".into() }),
             },
             // Jobs that rested in the store are back.
-            loaded = loads.recv(), if core.loading => match loaded {
-                Some(loaded) => core.loaded(loaded),
+            loaded = loads.recv(), if house.core.loading => match loaded {
+                Some(loaded) => Happening::Loaded(loaded),
                 None => return Err(StoreError::Failed { reason: "the loading thread has panicked".into() }),
             },
-            // Events: load and decide. What is decided waits in the batch.
+            // Somebody wants something.
             count = requests.recv_many(&mut arrived, room), if room > 0 => {
                 if count == 0 {
                     return Ok(());
                 }
-                arrived.drain(..).for_each(|request| core.handle(request));
+                Happening::Requests(&mut arrived)
             }
             // Time passes.
-            () = tokio::time::sleep(core.until_due()) => {}
-        }
-        // What is due is an event too, and does not wait for a pause in the others.
-        if core.until_due().is_zero() {
-            core.tick();
-        }
-        // One transaction at a time is with the store; whatever was decided meanwhile is the next. It goes first, so that the
-        // disk works while the last one is performed.
-        if committing.is_none() {
-            committing = hand_over(&mut core, &writer)?;
-        }
-        core.perform(committed);
-        // Answers that rest on nothing undecided need no commit.
-        while committing.is_none() && !core.batch.is_empty() {
-            committing = hand_over(&mut core, &writer)?;
-            if committing.is_none() {
-                let answers = std::mem::take(&mut core.batch).afterwards;
-                core.perform(answers);
-            }
-        }
-        // Tasks whose turn comes soon are read ahead of it.
-        if let Some(wanted) = core.take_wanted() {
-            loader.load(wanted)?;
-        }
-        if committing.is_none() && core.is_drained() {
-            core.say_goodbye();
+            () = tokio::time::sleep(house.core.until_due()) => Happening::TimePassed,
+        };
+        if house.turn(happening, &mut threads)?.is_break() {
             return Ok(());
         }
     }
 }
 
-/// Gives the store what was decided, if that is more than answers; what is to be done afterwards is returned.
-fn hand_over(core: &mut Core, writer: &Writer) -> Result<Option<Vec<Afterwards>>, StoreError> {
-    if core.batch.writes.writes.is_empty() {
-        return Ok(None);
+impl Helpers for (Writer, Loader) {
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.0.commit(batch)
     }
-    let batch = std::mem::take(&mut core.batch);
-    writer.commit(batch.writes)?;
-    Ok(Some(batch.afterwards))
+
+    fn load(&mut self, wanted: Vec<Wanted>) -> Result<(), StoreError> {
+        self.1.load(wanted)
+    }
 }
 
 /// The longest sleep: a bound on how late a deadline is noticed when the machine's own timers misbehave.

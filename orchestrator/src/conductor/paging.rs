@@ -49,7 +49,7 @@ impl Core {
     }
 
     /// About how much memory the resident jobs and the params of ready tasks take.
-    fn resident_bytes(&self) -> usize {
+    pub fn resident_bytes(&self) -> usize {
         self.book.resident_bytes() + self.dispatch.params_bytes()
     }
 

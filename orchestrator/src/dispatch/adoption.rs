@@ -81,7 +81,8 @@ impl Adoption {
         if self.until.is_none_or(|until| until > now) {
             return Vec::new();
         }
-        let missing = self.expected.keys().copied().collect();
+        let mut missing: Vec<SessionId> = self.expected.keys().copied().collect();
+        missing.sort_unstable();
         *self = Self::default();
         missing
     }

@@ -158,6 +158,16 @@ impl Dispatch {
         self.leases.get(&task_id)
     }
 
+    /// Every lease.
+    pub fn leases(&self) -> impl Iterator<Item = (TaskId, &Lease)> {
+        self.leases.iter().map(|(task_id, lease)| (*task_id, lease))
+    }
+
+    /// Whether a task stands in a queue.
+    pub fn is_queued(&self, task_id: TaskId) -> bool {
+        self.ready.contains(task_id)
+    }
+
     /// What others may see of a lease.
     pub fn lease_view(&self, task_id: TaskId) -> Option<LeaseView> {
         self.leases.get(&task_id).map(|lease| LeaseView {
@@ -367,11 +377,10 @@ impl Dispatch {
 
     /// Sessions that did not take what they were sent: their readers are gone or hopelessly behind.
     pub fn broken(&self) -> Vec<SessionId> {
-        self.roster
-            .iter()
-            .filter(|session| session.outbox.is_broken())
-            .map(|session| session.record.session_id)
-            .collect()
+        let broken = self.roster.iter().filter(|session| session.outbox.is_broken());
+        let mut broken: Vec<SessionId> = broken.map(|session| session.record.session_id).collect();
+        broken.sort_unstable();
+        broken
     }
 
     // ---- Restart and shutdown ----

@@ -142,6 +142,11 @@ impl ReadyQueue {
         }
     }
 
+    /// Whether this task is here.
+    pub fn contains(&self, task_id: TaskId) -> bool {
+        self.places.contains_key(&task_id)
+    }
+
     /// The rank of the first task of this type; `None` while that one is aside.
     pub fn first_rank(&self, task_type: &str) -> Option<Rank> {
         let queue = &self.queues[*self.by_type.get(task_type)? as usize];

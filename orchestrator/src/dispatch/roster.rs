@@ -63,7 +63,10 @@ impl Session {
 
     /// The tasks that fill its slots.
     pub fn occupied(&self) -> Vec<TaskId> {
-        self.occupied.iter().copied().collect()
+        let mut occupied: Vec<TaskId> = self.occupied.iter().copied().collect();
+        // In an order of its own: what follows from the same events is the same.
+        occupied.sort_unstable();
+        occupied
     }
 
     /// Exactly these tasks fill its slots.
