@@ -398,9 +398,14 @@ impl Core {
     fn undo_step(&mut self, step: Afterwards) {
         let full = || ApiError::new(ErrorCode::StorageFull, "The orchestrator's disk is full");
         match step {
-            Afterwards::Changed { job, before, again, .. } => {
+            Afterwards::Changed { job, before, again, effects } => {
                 if before.is_none() {
                     self.child_undone(&job);
+                }
+                for effect in &effects {
+                    if let Effect::CancelChildren(children) = effect {
+                        self.children_kept(children);
+                    }
                 }
                 self.book.roll_back(job.id, before);
                 self.again.extend(again.map(|event| (job.id, event)));

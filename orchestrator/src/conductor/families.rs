@@ -312,6 +312,11 @@ impl Core {
         }
     }
 
+    /// A job was to wait for these no more, and that could not be stored: it waits.
+    pub fn children_kept(&mut self, children: &Children) {
+        self.families.enqueue(children.first.key());
+    }
+
     /// A child that was to be started could not be stored.
     pub fn child_undone(&mut self, job: &Job) {
         let Some(family) = self.families.family_of(job.id).filter(|_| job.waiting_parent().is_some()) else {
@@ -415,8 +420,7 @@ impl Core {
         let blueprint =
             parent.as_ref().and_then(|job| self.blueprints.version(&job.blueprint, job.blueprint_version));
         let (Some(parent), Some(blueprint)) = (parent, blueprint) else {
-            // It has gone on, and its children were cancelled.
-            self.families.remove(key);
+            // It goes on without them. When that is durable, the family goes too; until then it may come to nothing.
             return Ok(false);
         };
         let (plan, from) = (plan(&parent, blueprint), family.started);

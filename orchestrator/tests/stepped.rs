@@ -1,0 +1,269 @@
+//! The conductor, step by step: what happens when something else is decided between a decision and its commit, told so exactly
+//! that no thread and no luck is needed. Each of these was found by the simulation, and stands here in words.
+
+// A test that cannot go on should stop where it is.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use avtomatika_orchestrator::{
+    blueprint::{Registry, load},
+    conductor::{
+        FromWorker, JobView, Settings, SubmitRequest, WorkerResult,
+        stepped::{Answer, Answered, Stepped},
+    },
+    dispatch::{Outbox, ToWorker},
+    engine::{Event, JobStatus, Retry, Signal, Submission},
+    json::Json,
+    metrics::Metrics,
+    store::{PruneQuery, Store, StoreError, WorkerRecord, memory::MemoryStore},
+    time::{Clock, Timestamp},
+};
+use avtomatika_proto::{ApiError, JobId};
+use tokio::sync::mpsc;
+
+const TASK: &str = "
+blueprint: task
+states:
+  work:
+    start: true
+    task: { type: resize }
+    on: { success: done }
+  done: { end: finished }
+";
+
+const PARENT: &str = "
+blueprint: parent
+states:
+  child:
+    start: true
+    run: { blueprint: task }
+    on: { success: done, failure: bad }
+  done: { end: finished }
+  bad: { end: failed }
+";
+
+const FAILS: &str = "
+blueprint: fails
+states:
+  bad: { start: true, end: failed }
+";
+
+/// A clock that stands still until the test moves it.
+#[derive(Clone)]
+struct ManualClock(Arc<AtomicI64>);
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(Ordering::SeqCst))
+    }
+}
+
+/// A conductor, its store, and the one who drives both.
+struct Stage {
+    store: Arc<MemoryStore>,
+    clock: ManualClock,
+    conductor: Stepped,
+}
+
+/// A connected worker.
+struct Worker {
+    session_id: avtomatika_proto::SessionId,
+    stream: u64,
+    hears: mpsc::Receiver<ToWorker>,
+}
+
+fn acme() -> Arc<str> {
+    Arc::from("acme")
+}
+
+fn recover(store: &Arc<MemoryStore>, clock: &ManualClock) -> Stepped {
+    let mut registry = Registry::default();
+    for source in [TASK, PARENT, FAILS] {
+        let blueprint = load("test.yaml", source).unwrap().definition.into_blueprint(1);
+        registry.add(Arc::new(blueprint), true);
+    }
+    let settings = Settings {
+        max_open_jobs: 100,
+        max_workers: 10,
+        adoption_window: Duration::from_secs(5),
+        resident_bytes_max: 1 << 20,
+        webhooks: None,
+        entropy_seed: [store.last_job_key().unwrap().unwrap_or(0) as u8; 32],
+    };
+    let metrics = Arc::new(Metrics::new());
+    Stepped::recover(store.clone(), Arc::new(clock.clone()), Arc::new(registry), settings, metrics).unwrap()
+}
+
+impl Stage {
+    fn new() -> Self {
+        let store = Arc::new(MemoryStore::default());
+        let clock = ManualClock(Arc::new(AtomicI64::new(1_700_000_000_000_000)));
+        Self { conductor: recover(&store, &clock), store, clock }
+    }
+
+    /// The process dies and comes back, and whoever was expected back is not waited for any more.
+    fn restart(&mut self) {
+        self.conductor = recover(&self.store, &self.clock);
+        self.pass(Duration::from_secs(6));
+    }
+
+    fn pass(&mut self, span: Duration) {
+        self.clock.0.fetch_add(span.as_micros() as i64, Ordering::SeqCst);
+        self.conductor.pass_time().unwrap();
+        self.settle();
+    }
+
+    /// The batch that is with the store becomes durable.
+    fn commit(&mut self) {
+        self.store.commit(self.conductor.batch().unwrap()).unwrap();
+        self.conductor.committed(Ok(())).unwrap();
+    }
+
+    /// There is no room for the batch that is with the store.
+    fn fill(&mut self) {
+        self.conductor.committed(Err(StoreError::Full { path: "/data".into() })).unwrap();
+    }
+
+    /// Everything becomes durable that is decided, and everything is read that is wanted.
+    fn settle(&mut self) {
+        loop {
+            if self.conductor.batch().is_some() {
+                self.commit();
+            } else if let Some(reading) = self.conductor.read() {
+                self.conductor.loaded(reading).unwrap();
+            } else if self.conductor.has_arrived() {
+                self.conductor.take_in().unwrap();
+            } else if self.conductor.until_due().is_zero() {
+                self.conductor.pass_time().unwrap();
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn submit(&mut self, blueprint: &str) -> JobId {
+        let request = SubmitRequest {
+            blueprint: Arc::from(blueprint),
+            submission: Submission::of(Json::empty()),
+            idempotency_key: None,
+            delay: None,
+            wait: Duration::ZERO,
+        };
+        let (mut answer, _) = self.conductor.submit(&acme(), request, false).unwrap();
+        self.settle();
+        match answer.look() {
+            Answered::Yes(accepted) => accepted.unwrap().job_id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Somebody does something to a job; it is decided, and not durable.
+    fn act(&mut self, job_id: JobId, event: Event) -> Answer<Result<JobView, ApiError>> {
+        let answer = self.conductor.act(Some(&acme()), job_id, event);
+        self.conductor.take_in().unwrap();
+        answer
+    }
+
+    fn connect(&mut self) -> Worker {
+        let record = WorkerRecord {
+            worker_id: Arc::from("w1"),
+            worker_type: Arc::from("test"),
+            task_types: vec![Arc::from("resize")],
+            slots: 4,
+            labels: Default::default(),
+            resources: Default::default(),
+            hostname: Arc::from("test"),
+            sdk_version: Arc::from(""),
+        };
+        let mut registered = self.conductor.register(record, [1; 32]);
+        self.settle();
+        let Answered::Yes(Ok(registered)) = registered.look() else { panic!("not registered") };
+        let session_id = registered.session_id;
+        let (outbox, hears) = Outbox::new();
+        let mut opened = self.conductor.open(session_id, [1; 32], Vec::new(), outbox);
+        self.settle();
+        let Answered::Yes(Ok(stream)) = opened.look() else { panic!("not opened") };
+        self.conductor.tell(session_id, stream, FromWorker::Credits(4));
+        self.settle();
+        Worker { session_id, stream, hears }
+    }
+
+    /// The worker does what it was given.
+    fn work(&mut self, worker: &mut Worker) -> Vec<JobId> {
+        let mut done = Vec::new();
+        while let Ok(message) = worker.hears.try_recv() {
+            let ToWorker::Task(assignment) = message else { continue };
+            let result = WorkerResult {
+                task_id: assignment.offer.task_id,
+                job_id: Some(assignment.offer.job_id),
+                outcome: Arc::from("success"),
+                data: Json::empty(),
+                error: None,
+            };
+            done.push(assignment.offer.job_id);
+            self.conductor.tell(worker.session_id, worker.stream, FromWorker::Results(vec![result]));
+            self.settle();
+        }
+        done
+    }
+
+    fn status(&self, job_id: JobId) -> Option<JobStatus> {
+        self.store.load(job_id).unwrap().map(|job| job.status)
+    }
+}
+
+/// What somebody was told, in a word.
+fn told(answer: &mut Answer<Result<JobView, ApiError>>) -> &'static str {
+    match answer.look() {
+        Answered::Yes(Ok(_)) => "done",
+        Answered::Yes(Err(error)) => error.code.as_str(),
+        Answered::NotYet => "nothing yet",
+        Answered::Never => "nothing ever",
+    }
+}
+
+fn signal() -> Event {
+    Event::Signalled(Signal {
+        name: Arc::from("go"),
+        id: None,
+        data: Json::empty(),
+        at: Timestamp::default(),
+    })
+}
+
+#[test]
+fn children_are_looked_after_when_the_cancelling_of_their_parent_comes_to_nothing() {
+    let mut stage = Stage::new();
+    // The parent begins to wait, and is to be cancelled before its child is started. The disk is full.
+    let request = SubmitRequest {
+        blueprint: Arc::from("parent"),
+        submission: Submission::of(Json::empty()),
+        idempotency_key: None,
+        delay: None,
+        wait: Duration::ZERO,
+    };
+    let (mut answer, _) = stage.conductor.submit(&acme(), request, false).unwrap();
+    stage.conductor.take_in().unwrap();
+    let parent = match &stage.conductor.batch().unwrap().writes[0] {
+        avtomatika_orchestrator::store::Write::InsertJob { job, .. } => job.id,
+        other => panic!("{other:?}"),
+    };
+    let mut cancelled = stage.act(parent, Event::CancelRequested { reason: None });
+    stage.commit();
+    assert!(matches!(answer.look(), Answered::Yes(Ok(_))));
+    stage.conductor.pass_time().unwrap();
+    stage.fill();
+    assert_eq!(told(&mut cancelled), "STORAGE_FULL");
+    stage.settle();
+    stage.pass(Duration::from_secs(1));
+    let mut worker = stage.connect();
+    assert_eq!(stage.work(&mut worker).len(), 1, "the child runs");
+    assert_eq!(stage.status(parent), Some(JobStatus::Finished));
+}
