@@ -267,3 +267,25 @@ fn children_are_looked_after_when_the_cancelling_of_their_parent_comes_to_nothin
     assert_eq!(stage.work(&mut worker).len(), 1, "the child runs");
     assert_eq!(stage.status(parent), Some(JobStatus::Finished));
 }
+
+#[test]
+fn a_job_that_is_about_to_be_forgotten_is_not_started_again() {
+    let mut stage = Stage::new();
+    let job_id = stage.submit("fails");
+    stage.pass(Duration::from_secs(60));
+    let query = PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by: stage.clock.now(), limit: 10 };
+    let mut pruned = stage.conductor.prune(stage.store.prunable(&query).unwrap().removals);
+    stage.conductor.take_in().unwrap();
+    // The store still has the job. What would be decided about it could never be stored.
+    let retry =
+        Retry { state: None, initial_data: None, state_history: None, by: Arc::from("ann"), reason: None };
+    let mut retried = stage.act(job_id, Event::RetryRequested(retry.clone()));
+    assert_eq!(told(&mut retried), "JOB_NOT_FOUND");
+    // There is no room to forget it either: it is there as before, and can be started again.
+    stage.fill();
+    assert!(matches!(pruned.look(), Answered::Yes(Err(_))));
+    let mut retried = stage.act(job_id, Event::RetryRequested(retry));
+    stage.settle();
+    assert_eq!(told(&mut retried), "done");
+    assert_eq!(stage.status(job_id), Some(JobStatus::Failed));
+}

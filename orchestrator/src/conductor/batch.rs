@@ -52,7 +52,7 @@ pub(super) enum Afterwards {
     /// The session's end is stored.
     SessionRemoved(SessionId),
     /// Tell the chore how many jobs are forgotten.
-    Pruned { count: usize, reply: Reply<Result<usize, ApiError>> },
+    Pruned { forgotten: Vec<JobId>, reply: Reply<Result<usize, ApiError>> },
     /// A webhook is owed this.
     Owed(Box<NoticeRecord>),
     /// What came of a message is stored.

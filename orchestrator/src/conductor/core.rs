@@ -1,7 +1,7 @@
 //! What the conductor owns, and what it does with a batch: decide into it, perform it, undo it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     sync::Arc,
     time::Duration,
@@ -100,6 +100,8 @@ pub(super) struct Core {
     pub batch: Batch,
     /// Keys on their way into the store.
     pub keys: HashMap<ClientKey, (JobId, [u8; 32])>,
+    /// Jobs that the store still has, and that are to be forgotten.
+    pub forgetting: HashSet<JobId>,
     /// Sessions that have no stream yet.
     pub waiting: Waiting,
     /// Events that could not be stored, and when to try again.
@@ -173,6 +175,9 @@ impl Core {
     pub fn load(&self, id: JobId) -> Result<Option<Arc<Job>>, ApiError> {
         if let Some(job) = self.book.resident(id) {
             return Ok(Some(job.clone()));
+        }
+        if self.forgetting.contains(&id) {
+            return Ok(None);
         }
         // It rests, or has ended: the store has its last change.
         let stored = self.store.load(id).map_err(super::handle::storage_error)?;
@@ -277,9 +282,10 @@ impl Core {
                     self.dispatch.answer(session_id, task_id, verdict, now);
                 }
                 Afterwards::Registered { record, reply } => self.session_stored(record, reply, now),
-                Afterwards::Pruned { count, reply } => {
-                    self.metrics.pruned(count);
-                    let _ = reply.send(Ok(count));
+                Afterwards::Pruned { forgotten, reply } => {
+                    self.metrics.pruned(forgotten.len());
+                    self.forgetting.retain(|job_id| !forgotten.contains(job_id));
+                    let _ = reply.send(Ok(forgotten.len()));
                 }
                 Afterwards::Owed(notice) => self.mail.put(&notice),
                 Afterwards::NoticeSettled { record, reply } => {
@@ -412,7 +418,10 @@ impl Core {
             }
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
-            Afterwards::Pruned { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Pruned { forgotten, reply } => {
+                self.forgetting.retain(|job_id| !forgotten.contains(job_id));
+                let _ = reply.send(Err(full()));
+            }
             Afterwards::Amended { job, before } => self.book.roll_back(job.id, before),
             Afterwards::Migrated { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Enacted { reply, .. } => {

@@ -1,7 +1,7 @@
 //! Jobs that are forgotten. Which they may be is read from the store, beside the conductor; that they go is decided by the
 //! conductor and becomes durable with everything else, so that there is still one writer and no further sync.
 
-use avtomatika_proto::ApiError;
+use avtomatika_proto::{ApiError, JobId};
 
 use super::{
     batch::Afterwards,
@@ -37,8 +37,9 @@ impl Core {
         }
         removals
             .retain(|removal| !self.book.contains(removal.job_id) && !self.families.needs(removal.job_id));
-        let count = removals.len();
+        let forgotten: Vec<JobId> = removals.iter().map(|removal| removal.job_id).collect();
+        self.forgetting.extend(&forgotten);
         self.batch.writes.writes.extend(removals.into_iter().map(Write::RemoveJob));
-        self.batch.afterwards.push(Afterwards::Pruned { count, reply });
+        self.batch.afterwards.push(Afterwards::Pruned { forgotten, reply });
     }
 }

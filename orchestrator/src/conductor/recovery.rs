@@ -1,7 +1,7 @@
 //! After a start: memory is made again from the store.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -74,6 +74,7 @@ impl Core {
             watchers: Watchers::default(),
             batch: Batch::default(),
             keys: HashMap::new(),
+            forgetting: HashSet::new(),
             waiting: Waiting::default(),
             again: Vec::new(),
             gone: Vec::new(),
