@@ -289,3 +289,17 @@ fn a_job_that_is_about_to_be_forgotten_is_not_started_again() {
     assert_eq!(told(&mut retried), "done");
     assert_eq!(stage.status(job_id), Some(JobStatus::Failed));
 }
+
+#[test]
+fn news_for_a_job_whose_task_is_aside_does_not_hold_up_the_queue() {
+    let mut stage = Stage::new();
+    let (first, second) = (stage.submit("task"), stage.submit("task"));
+    // After a restart every task is aside until a worker is there.
+    stage.restart();
+    let mut signalled = stage.act(first, signal());
+    stage.settle();
+    assert_eq!(told(&mut signalled), "done");
+    let mut worker = stage.connect();
+    assert_eq!(stage.work(&mut worker), [first, second]);
+    assert_eq!(stage.status(first), Some(JobStatus::Finished));
+}

@@ -34,7 +34,9 @@ impl Core {
             Some(task_id) => {
                 // A worker's result will need it.
                 self.dispatch.lease(task_id).is_some()
-                    || !self.dispatch.is_behind_aside(task_id)
+                    // One whose task is aside is read again together with it.
+                    || !self.dispatch.is_aside(task_id)
+                        && !self.dispatch.is_behind_aside(task_id)
                         // The head of a queue has room of its own, so that long queues of other tasks do not slow it down.
                         && (bytes <= limit || bytes <= 2 * limit && self.dispatch.is_near(task_id))
             }
@@ -64,7 +66,8 @@ impl Core {
         self.loading.then_some(wanted)
     }
 
-    /// The jobs whose tasks stand there. One that is being changed is left out: the change takes its task away.
+    /// The jobs whose tasks stand there. One that is being changed is left out: it rests again when the change is durable, or the
+    /// change takes its task away.
     fn wanted(&self, places: Vec<Place>) -> Vec<Wanted> {
         let wanted = |place: Place| {
             let (id, version) = self.book.resting(place.job_key())?;

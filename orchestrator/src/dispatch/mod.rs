@@ -253,6 +253,11 @@ impl Dispatch {
         self.ready.has_aside()
     }
 
+    /// Whether a task is aside.
+    pub fn is_aside(&self, task_id: TaskId) -> bool {
+        self.ready.place_aside(task_id).is_some()
+    }
+
     /// Whether a task has others before it that are aside.
     pub fn is_behind_aside(&self, task_id: TaskId) -> bool {
         self.ready.is_behind_aside(task_id)
