@@ -40,7 +40,10 @@ impl World {
     fn submits(&mut self) {
         let number = self.model.intents.len();
         let client = self.random.pick(&self.clients).clone();
-        let blueprint = self.random.pick(&self.blueprints).clone();
+        let mut blueprint = self.random.pick(&self.blueprints).clone();
+        if &*blueprint == "deep" && !self.random.chance(100) {
+            blueprint = self.blueprints[0].clone();
+        }
         let key = match self.random.below(10) {
             0..6 => Some(Arc::from(format!("key-{number}"))),
             // A key that was used before, for something else.
@@ -124,21 +127,22 @@ impl World {
                 let decision = Arc::from(*self.random.pick(&["yes", "yes", "no", "timeout"]));
                 Event::Decided(Ruling { token, decision, by, comment: None, data: Json::empty() })
             }
-            (_, 0..10) => Event::CancelRequested { reason: None },
-            (_, 10..45) if waits_for_signal || self.random.chance(500) => {
-                Event::Signalled(self.draw_signal())
-            }
-            (_, 45..75) => Event::RetryRequested(Retry {
-                state: self.random.chance(100).then(|| Arc::from("s0")),
-                initial_data: None,
-                state_history: None,
-                by,
-                reason: None,
-            }),
-            (_, 75..85) => {
+            (_, 60..68) if job.status.is_repairable() || self.random.chance(100) => {
                 let outcome = Arc::from(*self.random.pick(&["success", "received", "failure", "yes"]));
                 Event::SkipRequested(Skip { outcome, data: Json::empty(), by, reason: None })
             }
+            (_, 0..60) if job.status.is_repairable() || self.random.chance(50) => {
+                let state = self.random.chance(100).then(|| Arc::from("s0"));
+                Event::RetryRequested(Retry {
+                    state,
+                    initial_data: None,
+                    state_history: None,
+                    by,
+                    reason: None,
+                })
+            }
+            (_, 68..78) => Event::CancelRequested { reason: None },
+            (_, 0..60) if waits_for_signal || self.random.chance(400) => Event::Signalled(self.draw_signal()),
             _ => return,
         };
         self.request(Wish::Act { client, job_id, event: Box::new(event) });

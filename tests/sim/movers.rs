@@ -8,19 +8,19 @@ use avtomatika_orchestrator::{
 };
 
 use crate::{
-    invariants::{Checked, Invariant, require},
+    invariants::{Checked, Invariant, Violation, require},
     model::Model,
 };
 
-/// Looks for what moves this open job on, in a process whose clock shows `now`.
-pub fn check(conductor: &Stepped, job: &Job, model: &Model, now: Timestamp) -> Checked {
+/// Looks for what moves this open job on, in a process whose clock shows `now`. Whether it is something that was noticed on a
+/// full disk and is to be decided again.
+pub fn check(conductor: &Stepped, job: &Job, model: &Model, now: Timestamp) -> Result<bool, Violation> {
     let Some(hold) = conductor.hold(job) else {
-        return require(false, Invariant::MemoryFollowsStore, || {
-            format!("the conductor does not know {job:?}")
-        });
+        let what = format!("the conductor does not know {job:?}");
+        return Err(Violation { invariant: Invariant::MemoryFollowsStore, what });
     };
     if hold.is_changing || hold.is_to_be_tried_again {
-        return Ok(());
+        return Ok(hold.is_to_be_tried_again);
     }
     let timed = hold.timer.is_some();
     let moves = match job.status {
@@ -35,7 +35,8 @@ pub fn check(conductor: &Stepped, job: &Job, model: &Model, now: Timestamp) -> C
         _ => false,
     };
     let is_timed = timed || job.next_due(now).is_none();
-    require(moves && is_timed, Invariant::EverythingHasAMover, || format!("at {now}: {hold:?} for {job:?}"))
+    require(moves && is_timed, Invariant::EverythingHasAMover, || format!("at {now}: {hold:?} for {job:?}"))?;
+    Ok(false)
 }
 
 /// Every lease is that of a connected session, and of an attempt that the model knows it for.

@@ -16,7 +16,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     faults::{MS, SECOND},
-    invariants::{Checked, Invariant, require},
+    invariants::{Checked, Invariant, Violation, require},
+    movers,
     network::Stream,
     sometimes::Sometimes as S,
     world::{Happening, Wish, World},
@@ -257,10 +258,11 @@ impl World {
         message: FromWorker,
     ) -> Checked {
         let Some(up) = self.process.up.as_mut() else { return Ok(()) };
+        if up.streams.iter().any(|other| other.session_id == session_id && other.stream > stream) {
+            self.model.met.mark(S::OldStreamSpeaks);
+        }
         if matches!(message, FromWorker::Ended) {
             up.streams.retain(|other| (other.session_id, other.stream) != (session_id, stream));
-        } else if up.streams.iter().any(|other| other.session_id == session_id && other.stream > stream) {
-            self.model.met.mark(S::OldStreamSpeaks);
         }
         up.conductor.tell(session_id, stream, message);
         self.take_in()
@@ -336,7 +338,7 @@ impl World {
     }
 
     /// The conductor's own clock rings. Returns whether anything came of it.
-    pub fn wakes(&mut self, life: u32) -> Result<bool, crate::invariants::Violation> {
+    pub fn wakes(&mut self, life: u32) -> Result<bool, Violation> {
         let now = self.now;
         let Some(up) = self.process.up.as_mut().filter(|up| life == self.model.life && up.wakes_at <= now)
         else {
@@ -562,7 +564,7 @@ impl World {
     }
 
     /// Whether the answer has left, and whether it may.
-    fn look_at_answer(&mut self, asked: &mut Asked) -> Result<bool, crate::invariants::Violation> {
+    fn look_at_answer(&mut self, asked: &mut Asked) -> Result<bool, Violation> {
         match asked {
             Asked::Submit { number, answer, is_repeated_after_crash } => match answer.look_accepted() {
                 Answered::NotYet => return Ok(false),
@@ -723,9 +725,10 @@ impl World {
         let Some(up) = self.process.up.as_ref().filter(|up| up.flight != Flight::Settled) else {
             return Ok(());
         };
-        let conductor = &up.conductor;
+        let (conductor, now) = (&up.conductor, self.now_of_the_process());
+        let mut waits_for_room = false;
         for known in self.model.jobs.values().filter(|known| !known.job.status.is_terminal()) {
-            crate::movers::check(conductor, &known.job, &self.model, self.now_of_the_process())?;
+            waits_for_room |= movers::check(conductor, &known.job, &self.model, now)?;
         }
         if conductor.batch().is_none() && !conductor.has_more_decided() {
             let (knows, open) = (conductor.open_total(), self.model.open);
@@ -733,7 +736,11 @@ impl World {
                 format!("the conductor takes {knows} jobs for open, and {open} are")
             })?;
         }
-        crate::movers::check_leases(conductor, &self.model)
+        movers::check_leases(conductor, &self.model)?;
+        if waits_for_room {
+            self.model.met.mark(S::FullAndTriedAgain);
+        }
+        Ok(())
     }
 
     pub fn open_jobs(&self) -> Option<usize> {
