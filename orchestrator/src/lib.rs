@@ -75,6 +75,8 @@ pub mod functions;
 pub mod graph;
 pub mod json;
 pub mod metrics;
+#[doc(hidden)]
+pub mod museum;
 pub mod reload;
 pub mod schedule;
 pub mod spelling;

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use crate::museum::{Mistake, plants};
+
 /// A point in time: microseconds since 1970-01-01T00:00:00Z. Shown as RFC 3339.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);
@@ -147,6 +149,9 @@ impl Default for SystemClock {
 
 impl<H: Hands> Clock for SystemClock<H> {
     fn now(&self) -> Timestamp {
+        if plants(Mistake::WallClock) {
+            return self.hands.wall();
+        }
         self.started + self.hands.passed().saturating_sub(self.passed)
     }
 

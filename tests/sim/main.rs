@@ -13,9 +13,12 @@ mod faults;
 mod invariants;
 mod model;
 mod movers;
+#[cfg(feature = "museum")]
+mod museum;
 mod network;
 mod process;
 mod random;
+mod regressions;
 mod runs;
 mod sometimes;
 mod store;

@@ -30,6 +30,7 @@ use crate::{
         ChildSpec, Children, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide,
     },
     metrics::Metrics,
+    museum::{Mistake, plants},
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
     webhook,
@@ -209,6 +210,7 @@ impl Core {
     ) -> Result<Arc<Job>, Refusal> {
         let Decision { job, entries, effects } = self.ask_engine(job, &event, job.created_at)?;
         let job = Arc::new(job);
+        let idempotency = idempotency.filter(|_| !plants(Mistake::TwoTransactions));
         self.batch.writes.writes.push(Write::InsertJob { job: job.clone(), entries, idempotency });
         self.record(job.clone(), effects, None);
         Ok(job)
@@ -231,7 +233,16 @@ impl Core {
         reserve_keys(&mut self.last_job_key, now, 1)
     }
 
-    fn record(&mut self, job: Arc<Job>, effects: Vec<Effect>, again: Option<Event>) {
+    fn record(&mut self, job: Arc<Job>, mut effects: Vec<Effect>, again: Option<Event>) {
+        if plants(Mistake::OfferBeforeCommit) {
+            effects.retain(|effect| match effect {
+                Effect::Offer(offer) => {
+                    self.dispatch.offer(offer.clone(), self.clock.now());
+                    false
+                }
+                _ => true,
+            });
+        }
         let before = self.book.put(job.clone());
         // What must be stored with the decision.
         let detached = effects.iter().filter_map(|effect| match effect {
@@ -404,16 +415,13 @@ impl Core {
     fn undo_step(&mut self, step: Afterwards) {
         let full = || ApiError::new(ErrorCode::StorageFull, "The orchestrator's disk is full");
         match step {
-            Afterwards::Changed { job, before, again, effects } => {
+            Afterwards::Changed { job, before, again, .. } => {
                 if before.is_none() {
                     self.child_undone(&job);
                 }
-                for effect in &effects {
-                    if let Effect::CancelChildren(children) = effect {
-                        self.children_kept(children);
-                    }
+                if !plants(Mistake::UndoForgotten) {
+                    self.book.roll_back(job.id, before);
                 }
-                self.book.roll_back(job.id, before);
                 self.again.extend(again.map(|event| (job.id, event)));
             }
             Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),

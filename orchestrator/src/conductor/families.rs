@@ -23,6 +23,7 @@ use crate::{
         ChildResult, ChildSpec, Children, Event, Harvest, Job, JobError, Plan, RESULTS_BYTES_MAX,
         child_result, children_of, code, plan,
     },
+    museum::{Mistake, plants},
     store::{Store, StoreError, Stub},
     time::Timestamp,
 };
@@ -312,11 +313,6 @@ impl Core {
         }
     }
 
-    /// A job was to wait for these no more, and that could not be stored: it waits.
-    pub fn children_kept(&mut self, children: &Children) {
-        self.families.enqueue(children.first.key());
-    }
-
     /// A child that was to be started could not be stored.
     pub fn child_undone(&mut self, job: &Job) {
         let Some(family) = self.families.family_of(job.id).filter(|_| job.waiting_parent().is_some()) else {
@@ -420,7 +416,8 @@ impl Core {
         let blueprint =
             parent.as_ref().and_then(|job| self.blueprints.version(&job.blueprint, job.blueprint_version));
         let (Some(parent), Some(blueprint)) = (parent, blueprint) else {
-            // It goes on without them. When that is durable, the family goes too; until then it may come to nothing.
+            // It has gone on, and its children were cancelled.
+            self.families.remove(key);
             return Ok(false);
         };
         let (plan, from) = (plan(&parent, blueprint), family.started);
@@ -581,7 +578,11 @@ impl Core {
     fn tell_parent(&mut self, key: i64, results: Result<Vec<ChildResult>, JobError>) {
         let Some(family) = self.families.remove(key) else { return };
         let harvest = Harvest { first: family.children.first, results };
-        self.notice(family.parent, Event::ChildrenEnded(harvest));
+        let event = Event::ChildrenEnded(harvest);
+        if plants(Mistake::ParentResumedTwice) {
+            self.notice(family.parent, event.clone());
+        }
+        self.notice(family.parent, event);
     }
 }
 

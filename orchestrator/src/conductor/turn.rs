@@ -13,7 +13,10 @@ use super::{
     loader::{Loaded, Wanted},
     mailbox::Request,
 };
-use crate::store::{Batch, StoreError};
+use crate::{
+    museum::{Mistake, plants},
+    store::{Batch, StoreError},
+};
 
 /// What the conductor can wake up for.
 pub(super) enum Happening<'a> {
@@ -111,8 +114,11 @@ impl House {
         if self.committing.is_some() || self.core.batch.writes.writes.is_empty() {
             return Ok(());
         }
-        let batch = std::mem::take(&mut self.core.batch);
+        let mut batch = std::mem::take(&mut self.core.batch);
         helpers.commit(batch.writes)?;
+        if plants(Mistake::AckBeforeSync) {
+            self.core.perform(std::mem::take(&mut batch.afterwards));
+        }
         self.committing = Some(batch.afterwards);
         Ok(())
     }

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     dispatch::{Farewell, Orphan, Outbox, ToWorker, Verdict},
     engine::{Event, Refusal, Report},
+    museum::{Mistake, plants},
     store::{SessionRecord, WorkerRecord, Write},
     time::Timestamp,
 };
@@ -230,6 +231,9 @@ impl Core {
             self.metrics.worker_lost();
         }
         self.remove_session(session_id);
+        if plants(Mistake::LostWorkerForgotten) {
+            return;
+        }
         self.lose(orphans);
     }
 

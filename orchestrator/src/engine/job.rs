@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
-use crate::{blueprint::Scope, json::Json, time::Timestamp};
+use crate::{
+    blueprint::Scope,
+    json::Json,
+    museum::{Mistake, plants},
+    time::Timestamp,
+};
 
 /// One run of a blueprint for one client. Cloning is cheap: every large part is shared.
 #[derive(Debug, Clone, PartialEq)]
@@ -373,7 +378,8 @@ impl Job {
     /// The parent that waits for it. A child that a human has started again is on its own: its parent has gone on.
     pub fn waiting_parent(&self) -> Option<&Parent> {
         let parent = self.submission.parent.as_ref();
-        parent.filter(|parent| parent.kind != ChildKind::Detached && self.restarted_at.is_none())
+        let is_on_its_own = self.restarted_at.is_some() && !plants(Mistake::FanInByArrivals);
+        parent.filter(|parent| parent.kind != ChildKind::Detached && !is_on_its_own)
     }
 
     /// The children that it waits for.

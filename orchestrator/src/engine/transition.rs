@@ -12,7 +12,10 @@ use super::{
     Context, Decision, Event, HistoryEvent, Job, JobError, JobStatus, Refusal, Wait, code,
     draft::{Draft, Step, error},
 };
-use crate::blueprint::{ChoiceState, Data, End, EndState, PassState, StateKind};
+use crate::{
+    blueprint::{ChoiceState, Data, End, EndState, PassState, StateKind},
+    museum::{Mistake, plants},
+};
 
 /// What follows from `event` for `job`.
 ///
@@ -28,6 +31,7 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
             Event::Signalled(signal) if signal.id.as_ref().is_some_and(|id| job.signal_ids.contains(id)) => {
                 return Err(Refusal::SignalRepeated);
             }
+            Event::Reported(_) if job.status == JobStatus::Cancelled && plants(Mistake::CancelledRevived) => {}
             Event::RetryRequested(_) | Event::SkipRequested(_) | Event::MigrateRequested(_)
                 if job.status.is_repairable() => {}
             Event::RetryRequested(_) | Event::SkipRequested(_) => return Err(Refusal::NotRetryable),
