@@ -15,7 +15,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{
-        FromWorker, JobView, Settings, SubmitRequest, WorkerResult,
+        Acted, FromWorker, Settings, SubmitRequest, WorkerResult,
         stepped::{Answer, Answered, Stepped},
     },
     dispatch::{Outbox, ToWorker},
@@ -165,7 +165,7 @@ impl Stage {
     }
 
     /// Somebody does something to a job; it is decided, and not durable.
-    fn act(&mut self, job_id: JobId, event: Event) -> Answer<Result<JobView, ApiError>> {
+    fn act(&mut self, job_id: JobId, event: Event) -> Answer<Result<Acted, ApiError>> {
         let answer = self.conductor.act(Some(&acme()), job_id, event);
         self.conductor.take_in().unwrap();
         answer
@@ -220,7 +220,7 @@ impl Stage {
 }
 
 /// What somebody was told, in a word.
-fn told(answer: &mut Answer<Result<JobView, ApiError>>) -> &'static str {
+fn told(answer: &mut Answer<Result<Acted, ApiError>>) -> &'static str {
     match answer.look() {
         Answered::Yes(Ok(_)) => "done",
         Answered::Yes(Err(error)) => error.code.as_str(),

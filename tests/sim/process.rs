@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use avtomatika_orchestrator::{
     conductor::{
-        FromWorker, JobView, Registered, Settings, SubmitRequest,
+        Acted, FromWorker, JobView, Registered, Settings, SubmitRequest,
         stepped::{Accepted, Answer, Answered, Reading, Stepped},
     },
     dispatch::{ToWorker, Verdict},
@@ -68,7 +68,7 @@ pub enum Synced {
 /// A request whose answer has not left.
 enum Asked {
     Submit { number: usize, answer: Answer<Result<Accepted, ApiError>>, is_repeated_after_crash: bool },
-    Act { answer: Answer<Result<JobView, ApiError>>, by_token: bool, event: &'static str },
+    Act { answer: Answer<Result<Acted, ApiError>>, by_token: bool, event: &'static str },
     Watch { answer: Answer<Result<(), ApiError>>, updates: Option<mpsc::Receiver<JobView>> },
     Register { number: usize, link: u32, answer: Answer<Result<Registered, ApiError>> },
     Prune { answer: Answer<Result<usize, ApiError>> },
@@ -587,9 +587,12 @@ impl World {
             Asked::Act { answer, by_token, event } => match answer.look() {
                 Answered::NotYet => return Ok(false),
                 Answered::Never => {}
-                Answered::Yes(Ok(view)) => {
+                Answered::Yes(Ok(Acted { view, repeated })) => {
                     self.trace.say(self.now, || format!("{event} of {} is answered", view.job.id));
                     self.model.shown(&view)?;
+                    if repeated {
+                        self.model.met.mark(S::SignalRepeated);
+                    }
                     if *event == "decide" && *by_token {
                         self.model.met.mark(S::DecidedByToken);
                     }
@@ -626,7 +629,6 @@ impl World {
 
     fn note_refused(&mut self, event: &str, code: ErrorCode) {
         match (event, code) {
-            ("signal", ErrorCode::Internal) => self.model.met.mark(S::SignalRepeated),
             ("decide", ErrorCode::ApprovalNotFound | ErrorCode::JobNotFound | ErrorCode::JobTerminal) => {
                 self.model.met.mark(S::DecidedTwice);
             }

@@ -17,12 +17,12 @@ use super::{
     core::{Core, Settings},
     handle::fingerprint,
     loader::{self, Loaded, Wanted},
-    mailbox::{Follow, FromWorker, Registered, Reply, Request, Submit},
+    mailbox::{Act, Follow, FromWorker, Registered, Reply, Request, Submit},
     turn::{Happening, Helpers, House},
-    view::{JobView, SubmitRequest, Submitted},
+    view::{Acted, JobView, SubmitRequest, Submitted},
 };
 use crate::{
-    blueprint::Registry,
+    blueprint::{Catalog, Registry},
     dispatch::Outbox,
     engine::{Event, Job},
     metrics::Metrics,
@@ -133,7 +133,7 @@ impl Stepped {
         settings: Settings,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StoreError> {
-        let core = Core::recover(store, clock, blueprints, settings, metrics)?;
+        let core = Core::recover(store, clock, Catalog::new(blueprints), settings, metrics)?;
         Ok(Self { house: House::of(core), helpers: Held::default(), arrived: Vec::new() })
     }
 
@@ -173,15 +173,16 @@ impl Stepped {
         Some((answer, end))
     }
 
-    /// Something is to be done to a job.
+    /// Something is to be done to a job. Without a client, what the event brings must prove its right.
     pub fn act(
         &mut self,
         client: Option<&Arc<str>>,
         job_id: JobId,
         event: Event,
-    ) -> Answer<Result<JobView, ApiError>> {
+    ) -> Answer<Result<Acted, ApiError>> {
         let (reply, answer) = Answer::new();
-        self.arrived.push(Request::Act { client: client.cloned(), job_id, event: Box::new(event), reply });
+        let (client, event, admission) = (client.cloned(), Box::new(event), Admission::default());
+        self.arrived.push(Request::Act(Act { client, job_id, event, seen: None, admission }, reply));
         answer
     }
 
