@@ -37,7 +37,9 @@ fn nothing_that_was_promised_breaks_and_everything_ends() {
     println!("{done}");
     assert!(done.failures.is_empty(), "{}", done.failures.join("\n"));
     let missed = done.met.missed();
-    assert!(limits.is_chosen || missed.is_empty(), "never met: {missed:#?}");
+    // On a machine that is slow or busy the time is over before everything can have been met.
+    let is_enough = done.steps >= runs::ENOUGH && !limits.is_chosen;
+    assert!(!is_enough || missed.is_empty(), "never met: {missed:#?}");
 }
 
 #[test]

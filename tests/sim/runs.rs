@@ -23,6 +23,9 @@ use crate::{
 /// Steps of the standing run.
 const STEPS: u64 = 10_000_000;
 
+/// Steps after which every case must have been met.
+pub const ENOUGH: u64 = 1_000_000;
+
 /// How long the standing run may take, however slow the machine is.
 const TIME: Duration = Duration::from_secs(60);
 

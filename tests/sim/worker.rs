@@ -249,7 +249,7 @@ impl World {
             Kind::Honest | Kind::Slow | Kind::Repeating => return,
             Kind::Crashing => {
                 self.worker_dies(number);
-                self.random.between(SECOND / 2, 8 * SECOND)
+                self.random.between(SECOND / 10, 4 * SECOND)
             }
             Kind::Stalling => {
                 self.workers[number].stalled_until = self.now + self.random.between(SECOND, 12 * SECOND);
@@ -282,8 +282,16 @@ impl World {
     }
 
     fn worker_dies(&mut self, number: usize) {
-        if self.workers[number].is_connected {
+        if self.random.chance(500) {
             self.hang_up(number);
+        } else {
+            // Its machine has lost power: nobody says goodbye, and its silence is noticed later than it is back.
+            let link = self.workers[number].link;
+            if let Some(stream) = self.process.stream_mut(number, link) {
+                stream.is_cut = true;
+            }
+            let pause = self.random.between(SECOND, 3 * SECOND);
+            self.server_notices(number, link, pause);
         }
         let worker = &mut self.workers[number];
         worker.life += 1;
@@ -347,7 +355,9 @@ impl World {
         if self.model.ids.is_empty() {
             return None;
         }
-        let id = *self.random.pick(&self.model.ids);
+        let count = self.model.ids.len() as u64;
+        let back = self.random.below(count.min(40));
+        let id = self.model.ids[(count - 1 - back) as usize];
         let job = self.model.job(id)?;
         let task_id = job.attempt.as_ref().map(|attempt| attempt.task_id).or(job.settled_task)?;
         Some((task_id, id))
