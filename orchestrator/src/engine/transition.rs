@@ -31,7 +31,8 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
             Event::Signalled(signal) if signal.id.as_ref().is_some_and(|id| job.signal_ids.contains(id)) => {
                 return Err(Refusal::SignalRepeated);
             }
-            Event::Reported(_) if job.status == JobStatus::Cancelled && plants(Mistake::CancelledRevived) => {}
+            Event::Reported(_) if job.status == JobStatus::Cancelled && plants(Mistake::CancelledRevived) => {
+            }
             Event::RetryRequested(_) | Event::SkipRequested(_) | Event::MigrateRequested(_)
                 if job.status.is_repairable() => {}
             Event::RetryRequested(_) | Event::SkipRequested(_) => return Err(Refusal::NotRetryable),
