@@ -102,22 +102,22 @@ fn drawn(name: &str, random: &mut Random) -> Blueprint {
         let kind = match random.below(10) {
             0..=3 => {
                 let on = on(random, &["success", "failure", "again", "timeout", "cancelled"]);
-                task(*random.pick(&TASK_TYPES), &refs(&on))
+                task(word(random, &TASK_TYPES), &refs(&on))
             }
             4 => event(random.between(1, 15) as u64, &refs(&on(random, &["received", "timeout"]))),
             5 => approval(random.between(1, 15) as u64, &refs(&on(random, &["yes", "no", "timeout"]))),
             6 => {
                 let branch = if random.chance(500) {
-                    task_branch(*random.pick(&TASK_TYPES))
+                    task_branch(word(random, &TASK_TYPES))
                 } else {
-                    run_branch(*random.pick(&LEAVES))
+                    run_branch(word(random, &LEAVES))
                 };
                 let parallel = random.chance(500).then(|| random.between(1, 3) as u32);
                 map_on(branch, parallel, random.below(3) as u32, &refs(&on(random, &["success", "failure"])))
             }
             7 => {
                 let on = on(random, &["success", "failure", "cancelled", "quarantined"]);
-                run_on(*random.pick(&LEAVES), random.chance(700), &refs(&on))
+                run_on(word(random, &LEAVES), random.chance(700), &refs(&on))
             }
             8 if random.chance(300) => pass(&to(random)),
             8 => wait_to(random.between(0, 4) as u64, &to(random)),
@@ -128,6 +128,10 @@ fn drawn(name: &str, random: &mut Random) -> Blueprint {
     states.push(("done", end(End::Finished)));
     states.push(("bad", end(End::Failed)));
     blueprint(name, states)
+}
+
+fn word<'a>(random: &mut Random, among: &[&'a str]) -> &'a str {
+    among[random.below(among.len() as u64) as usize]
 }
 
 fn refs<'a>(on: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {

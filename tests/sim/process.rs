@@ -429,7 +429,7 @@ impl World {
             self.take_in()?;
         }
         self.commits += 1;
-        if self.commits % self.check_every == 0 { self.check_everything() } else { Ok(()) }
+        if self.commits.is_multiple_of(self.check_every) { self.check_everything() } else { Ok(()) }
     }
 
     /// The loader reads.

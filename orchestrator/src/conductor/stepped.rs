@@ -109,7 +109,10 @@ impl<T> Answer<T> {
     }
 }
 
-impl Answer<Result<Accepted, ApiError>> {
+/// The answer to a submission.
+pub type Acceptance = Answer<Result<Accepted, ApiError>>;
+
+impl Acceptance {
     /// Looks whether a submission has been answered.
     pub fn look_accepted(&mut self) -> Answered<Result<Submitted, ApiError>> {
         let submitted = |Accepted { job_id, deduplicated }| Submitted { job_id, deduplicated, job: None };
@@ -148,7 +151,7 @@ impl Stepped {
         client: &Arc<str>,
         request: SubmitRequest,
         follow: bool,
-    ) -> Option<(Answer<Result<Accepted, ApiError>>, Option<Answer<JobView>>)> {
+    ) -> Option<(Acceptance, Option<Answer<JobView>>)> {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, .. } = request;
         let blueprint = self.house.core.blueprints.newest(&name)?.clone();
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
