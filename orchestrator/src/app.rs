@@ -19,7 +19,7 @@ use crate::{
     functions::{self, Functions, InvalidFunction},
     metrics::Metrics,
     reload::Reload,
-    schedule::Schedules,
+    schedule::{Schedule, ScheduleError, Schedules},
     store::{Batch, BlueprintRecord, Store, StoreError},
     time::{Clock, SystemClock},
     webhook::Poster,
@@ -145,6 +145,16 @@ impl App {
         source: impl Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync + 'static,
     ) -> Self {
         self.inside.reload = self.inside.reload.from_source(Arc::new(source));
+        self
+    }
+
+    /// Says where the schedules are read again whenever the blueprints are. Without, they stay as they are.
+    pub fn reload_schedules_from(
+        mut self,
+        source: impl Fn(&[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> + Send + Sync + 'static,
+    ) -> Self {
+        let schedules = self.inside.schedules.clone();
+        self.inside.reload = self.inside.reload.with_schedules(schedules, Arc::new(source));
         self
     }
 

@@ -6,7 +6,7 @@
 use std::{
     fmt::Display,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
 };
@@ -17,7 +17,7 @@ use avtomatika_orchestrator::{
     conductor::Settings,
     config::{Args, Config, ConfigError},
     reload::Reload,
-    schedule::{self, Known, Schedules},
+    schedule::{self, Known, Schedule, ScheduleError, Schedules},
     store::{StoreError, journal},
     telemetry,
     time::SystemClock,
@@ -85,7 +85,8 @@ fn run(args: Args) -> Result<(), Failure> {
         )
     })?;
     let definitions = blueprints(&config)?;
-    let schedules = schedules(&config, &definitions)?;
+    let schedules_file = config.schedules.as_ref().map(|path| SchedulesFile::new(path, &config));
+    let schedules = schedules(schedules_file.as_ref(), &definitions)?;
     let runtime = Runtime::new().map_err(|error| {
         Failure::new(
             EXIT_FAILED,
@@ -107,7 +108,10 @@ fn run(args: Args) -> Result<(), Failure> {
         drain_timeout: config.drain_timeout,
     };
     let directory = config.blueprints;
-    let app = assemble(parts).map_err(start_failure)?.reload_from(move || read_blueprints(&directory));
+    let mut app = assemble(parts).map_err(start_failure)?.reload_from(move || read_blueprints(&directory));
+    if let Some(file) = schedules_file {
+        app = app.reload_schedules_from(move |blueprints| file.read(blueprints));
+    }
     // Before anybody is told that we run: who knows it may want to stop us.
     let signals = runtime.block_on(async { Signals::install() }).map_err(|error| {
         Failure::new(
@@ -151,12 +155,27 @@ fn read_blueprints(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
     }
 }
 
-fn schedules(config: &Config, definitions: &[Definition]) -> Result<Schedules, Failure> {
-    let Some(path) = &config.schedules else { return Ok(Schedules::default()) };
+/// Where schedules are, and whose jobs they may make.
+struct SchedulesFile {
+    path: PathBuf,
+    clients: Vec<String>,
+}
+
+impl SchedulesFile {
+    fn new(path: &Path, config: &Config) -> Self {
+        Self { path: path.to_owned(), clients: config.clients.keys().cloned().collect() }
+    }
+
+    fn read(&self, blueprints: &[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> {
+        let clients: Vec<&str> = self.clients.iter().map(String::as_str).collect();
+        schedule::load(&self.path, Known { blueprints, clients: &clients })
+    }
+}
+
+fn schedules(file: Option<&SchedulesFile>, definitions: &[Definition]) -> Result<Schedules, Failure> {
+    let Some(file) = file else { return Ok(Schedules::default()) };
     let blueprints: Vec<&str> = definitions.iter().map(|definition| &**definition.name()).collect();
-    let clients: Vec<&str> = config.clients.keys().map(String::as_str).collect();
-    let known = Known { blueprints: &blueprints, clients: &clients };
-    let schedules = schedule::load(path, known).map_err(|errors| {
+    let schedules = file.read(&blueprints).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(
             EXIT_USAGE,

@@ -1,4 +1,4 @@
-//! Reading the blueprints again while the orchestrator runs: all or nothing.
+//! Reading the blueprints again while the orchestrator runs, and the schedules with them: all or nothing.
 //!
 //! One file that cannot be used, and everything stays as it is; whoever asked is told all that is wrong. It refuses to know who
 //! asks (a call, a signal, a changed file) and where the blueprints come from.
@@ -9,13 +9,17 @@ use avtomatika_proto::{ApiError, ErrorCode};
 use tokio::sync::Mutex;
 
 use crate::{
-    blueprint::{Change, Definition, Finding, Loaded},
+    blueprint::{Change, Definition, Finding, Loaded, Position, Severity},
     conductor::Conductor,
     functions::Functions,
+    schedule::{Schedule, ScheduleError, Schedules},
 };
 
 /// Reads every blueprint that is to be served. May block.
 pub type Source = dyn Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync;
+
+/// Reads every schedule there is to be, which may make jobs of these blueprints. May block.
+pub type ScheduleSource = dyn Fn(&[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> + Send + Sync;
 
 /// The way to a reload. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +27,8 @@ pub struct Reload {
     conductor: Conductor,
     source: Option<Arc<Source>>,
     functions: Functions,
+    /// Where schedules are read, and where they go.
+    schedules: Option<(Schedules, Arc<ScheduleSource>)>,
     /// Held from reading to the answer, so that what was read earlier cannot come into force later.
     one_at_a_time: Arc<Mutex<()>>,
 }
@@ -46,7 +52,13 @@ pub enum Reloaded {
 impl Reload {
     /// Without anything to read from: every reload is refused.
     pub fn new(conductor: Conductor) -> Self {
-        Self { conductor, source: None, functions: Functions::default(), one_at_a_time: Arc::default() }
+        Self {
+            conductor,
+            source: None,
+            functions: Functions::default(),
+            schedules: None,
+            one_at_a_time: Arc::default(),
+        }
     }
 
     /// With these functions, so that a blueprint which calls others is warned of.
@@ -54,12 +66,17 @@ impl Reload {
         Self { functions, ..self }
     }
 
+    /// With this to read schedules from, whenever blueprints are read.
+    pub fn with_schedules(self, schedules: Schedules, source: Arc<ScheduleSource>) -> Self {
+        Self { schedules: Some((schedules, source)), ..self }
+    }
+
     /// With this to read from.
     pub fn from_source(self, source: Arc<Source>) -> Self {
         Self { source: Some(source), ..self }
     }
 
-    /// Reads the blueprints, and puts them in force unless it is only asked what that would do.
+    /// Reads the blueprints and the schedules, and puts them in force unless it is only asked what that would do.
     ///
     /// # Errors
     /// `UNSUPPORTED` when the blueprints of this orchestrator come from nowhere; `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
@@ -73,9 +90,10 @@ impl Reload {
             .with_hint("Start it again with other blueprints."));
         };
         let _turn = self.one_at_a_time.lock().await;
-        let read = tokio::task::spawn_blocking(move || source()).await;
-        let loaded = match read {
-            Ok(Ok(loaded)) => loaded,
+        let reads_schedules = self.schedules.as_ref().map(|(_, source)| source.clone());
+        let read = tokio::task::spawn_blocking(move || read(&*source, reads_schedules.as_deref())).await;
+        let Files { loaded, schedules } = match read {
+            Ok(Ok(read)) => read,
             Ok(Err(findings)) => return Ok(Reloaded::Refused(findings)),
             Err(_) => {
                 return Err(ApiError::new(
@@ -94,6 +112,10 @@ impl Reload {
             }
             false => (self.conductor.enact(definitions).await?, self.conductor.blueprints()),
         };
+        if let (false, Some(schedules), Some((board, _))) = (dry_run, schedules, &self.schedules) {
+            tracing::info!("Schedules reloaded: there are {}", schedules.len());
+            board.replace(schedules);
+        }
         let unchanged = total - changes.iter().filter(|change| change.after.is_some()).count();
         let missing = self.functions.missing(&registry);
         let warnings = warnings.into_iter().flatten().chain(missing).collect();
@@ -115,4 +137,24 @@ impl Reload {
             Err(error) => tracing::error!(hint = &*error.hint, "The blueprints stay as they are: {error}"),
         }
     }
+}
+
+/// Everything there is to read.
+struct Files {
+    loaded: Vec<Loaded>,
+    /// If there is anything to read them from.
+    schedules: Option<Vec<Schedule>>,
+}
+
+/// Everything, or all that is wrong with it.
+fn read(source: &Source, schedules: Option<&ScheduleSource>) -> Result<Files, Vec<Finding>> {
+    let loaded = source()?;
+    let names: Vec<&str> = loaded.iter().map(|loaded| &**loaded.definition.name()).collect();
+    let schedules = schedules.map(|read| read(&names)).transpose();
+    let schedules = schedules.map_err(|errors| errors.into_iter().map(finding).collect::<Vec<_>>())?;
+    Ok(Files { loaded, schedules })
+}
+
+fn finding(ScheduleError { place, what, hint }: ScheduleError) -> Finding {
+    Finding { severity: Severity::Error, file: place, at: Position::default(), what, cure: hint }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -21,6 +21,7 @@ use avtomatika_orchestrator::{
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, JobView, Settings},
     engine::JobStatus,
     metrics::Metrics,
+    reload::{Reload, Reloaded},
     schedule::{Known, Schedule, ScheduleView, Schedules, parse},
     store::{ListQuery, PruneQuery, SkipReason, Store, memory::MemoryStore},
     time::{Clock, Timestamp},
@@ -466,6 +467,47 @@ async fn a_set_of_schedules_can_be_replaced_while_the_orchestrator_runs() {
     assert_eq!(world.made_for().await, [10, 20, 30]);
     world.pass(10 * MINUTE).await;
     assert_eq!(world.made_for().await, [10, 20, 30, 100]);
+}
+
+/// What a reload reads, as the test has it.
+type Files = Arc<Mutex<(Vec<&'static str>, String)>>;
+
+fn reload_of(world: &World, files: &Files) -> Reload {
+    let (blueprints, texts) = (files.clone(), files.clone());
+    let read_blueprints = move || {
+        let texts = blueprints.lock().unwrap().0.clone();
+        Ok(texts.into_iter().map(|text| load("test.yaml", text).unwrap()).collect())
+    };
+    let read_schedules = move |blueprints: &[&str]| {
+        parse("test.toml", &texts.lock().unwrap().1, Known { blueprints, clients: &["acme"] })
+    };
+    Reload::new(world.conductor.clone())
+        .from_source(Arc::new(read_blueprints))
+        .with_schedules(world.schedules.clone(), Arc::new(read_schedules))
+}
+
+#[tokio::test]
+async fn schedules_are_reloaded_with_the_blueprints_and_neither_without_the_other() {
+    let mut world = World::new(&every_ten_minutes("instant", ""));
+    let files: Files = Arc::new(Mutex::new((vec![INSTANT, WAITING], every_ten_minutes("waiting", ""))));
+    let reload = reload_of(&world, &files);
+    world.settle().await;
+    let served = |world: &World| world.conductor.blueprints().served().count();
+    assert!(matches!(reload.reload(true).await.unwrap(), Reloaded::Applied { .. }));
+    assert_eq!(&*world.view().schedule.blueprint, "instant", "it was only asked");
+    assert!(matches!(reload.reload(false).await.unwrap(), Reloaded::Applied { .. }));
+    assert_eq!(&*world.view().schedule.blueprint, "waiting");
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.jobs().await[0].status(), JobStatus::WaitingForWorker);
+
+    // A schedule whose blueprint would be gone keeps everything as it is.
+    files.lock().unwrap().0.pop();
+    let Reloaded::Refused(findings) = reload.reload(false).await.unwrap() else { panic!("it was applied") };
+    assert_eq!(findings.len(), 1);
+    let text = findings[0].to_string();
+    assert_eq!(text, "test.toml: s.blueprint: error: there is no \"waiting\"; blueprints: instant");
+    assert_eq!(served(&world), 2);
+    assert_eq!(&*world.view().schedule.blueprint, "waiting");
 }
 
 #[tokio::test]
