@@ -43,6 +43,7 @@ fn the_help_of_every_command_has_examples() {
         &["blueprint", "show"],
         &["blueprint", "graph"],
         &["blueprint", "check"],
+        &["blueprint", "diff"],
         &["blueprint", "migrate"],
         &["reload"],
         &["stats"],

@@ -1,11 +1,12 @@
 //! Commands about versions of blueprints.
 
 use avtomatika_proto::v1::{
-    BlueprintChange, Finding, FindingSeverity, JobMove, MigrateJobsResponse, ReloadConfigResponse,
+    BlueprintChange, BlueprintInfo, Finding, FindingSeverity, GetBlueprintResponse, JobMove,
+    MigrateJobsResponse, ReloadConfigResponse,
 };
 use insta::assert_snapshot;
 
-use crate::server::{JOB_ID, Script, Server};
+use crate::server::{JOB_ID, Script, Server, avtomatika, ran};
 
 fn change(name: &str, previous_version: u32, version: u32) -> BlueprintChange {
     BlueprintChange { name: name.into(), version, previous_version }
@@ -101,4 +102,50 @@ fn migrate_with_nothing_to_do_says_so() {
     assert_eq!((answer.code, answer.stderr.as_str()), (0, "No open job has another version than 3.\n"));
     let answer = server.run(&["blueprint", "migrate", "order", "--map", "pack"]);
     assert!(answer.code == 2 && answer.stderr.contains("expected OLD=NEW"), "{answer}");
+}
+
+const OLD: &str = "blueprint: order
+states:
+  init: { start: true, task: { type: check, timeout: 1m }, on: { success: pack } }
+  pack: { task: { type: pack }, on: { success: ask } }
+  ask: { approval: { message: sure? }, on: { approved: done } }
+  done: { end: finished }
+";
+
+const NEW: &str = "blueprint: order
+states:
+  init: { start: true, task: { type: check, timeout: 2m }, on: { success: prepare, failure: done } }
+  prepare: { task: { type: pack }, on: { success: ask } }
+  ask: { approval: { message: really? }, on: { approved: done } }
+  done: { end: finished }
+";
+
+#[test]
+fn diff_tells_what_changes_and_what_that_means_for_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (old, new) = (file("old.yaml", OLD), file("new.yaml", NEW));
+    let diff = |arguments: &[&str]| ran(&mut avtomatika(&[&["blueprint", "diff"], arguments].concat()));
+    assert_snapshot!("diff_table", diff(&[&old, &new]));
+    assert_snapshot!("diff_json", diff(&[&old, &new, "-o", "json"]));
+    let same = diff(&[&old, &old]);
+    assert_eq!((same.code, same.stdout.as_str(), same.stderr.as_str()), (0, "", "The two mean the same.\n"));
+    let broken = file("broken.yaml", "blueprint: [");
+    assert_eq!(diff(&[&old, &broken]).code, 2);
+    assert!(diff(&[&old, "order@x"]).stderr.contains("names no version"));
+
+    // A served version against a file.
+    let loaded = avtomatika_orchestrator::blueprint::load("old.yaml", OLD).unwrap();
+    let served = GetBlueprintResponse {
+        blueprint: Some(BlueprintInfo { name: "order".into(), version: 3, ..BlueprintInfo::default() }),
+        definition: loaded.definition.canonical().to_string(),
+        ..GetBlueprintResponse::default()
+    };
+    let server = Server::start(Script { blueprints: vec![served], ..Script::default() });
+    let answer = server.run(&["blueprint", "diff", "order@3", &new]);
+    assert_eq!((answer.code, answer.stdout), (1, diff(&[&old, &new]).stdout));
 }

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 pub mod builder;
 mod catalog;
 mod check;
+mod diff;
 mod directory;
 pub mod expr;
 mod finding;
@@ -27,6 +28,7 @@ mod work;
 mod yaml;
 
 pub use catalog::Catalog;
+pub use diff::{Concern, Diff, Difference, Fate};
 pub use directory::load_dir;
 pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};

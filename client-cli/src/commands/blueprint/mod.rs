@@ -8,6 +8,7 @@ use avtomatika_proto::v1::{BlueprintInfo, GetBlueprintRequest, GetBlueprintRespo
 use crate::{args::Options, client::Server, console::Console, exit::Exit, failure::Failure};
 
 pub mod check;
+pub mod diff;
 pub mod graph;
 pub mod migrate;
 pub mod schema;
@@ -24,6 +25,8 @@ pub enum Command {
     Check(check::Args),
     /// Print the JSON Schema of blueprint files, for editors
     Schema(schema::Args),
+    /// Show what changes from one version to another, and for which jobs
+    Diff(diff::Args),
     /// Move jobs to another version of their blueprint
     Migrate(migrate::Args),
 }
@@ -34,6 +37,7 @@ pub(super) async fn run(command: Command, options: &Options, console: &mut Conso
         Command::Graph(args) => graph::run(args, options, console).await,
         Command::Check(args) => check::run(args, console),
         Command::Schema(args) => schema::run(&args, console),
+        Command::Diff(args) => diff::run(args, options, console).await,
         Command::Migrate(args) => migrate::run(args, options, console).await,
     }
 }
