@@ -16,6 +16,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::Definition,
+    chores::pruning::Retention,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     config,
     schedule::Schedules,
@@ -85,7 +86,7 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
             webhooks: Some(webhooks()),
             entropy_seed,
         },
-        retention: Some(config::DEFAULT_RETENTION),
+        retention: Retention::for_age(config::DEFAULT_RETENTION),
         drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
     };
     assemble(parts).map_err(|error| match error {

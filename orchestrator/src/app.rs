@@ -12,7 +12,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness},
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
-    chores::{self, pruning::Pruning, schedules::Scheduling, webhooks::Webhooks},
+    chores::{
+        self,
+        pruning::{Pruning, Retention},
+        schedules::Scheduling,
+        webhooks::Webhooks,
+    },
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Running, Settings},
     config,
     dispatch::session::WorkerGate,
@@ -39,8 +44,8 @@ pub struct Parts {
     pub auth: Auth,
     /// The conductor's knobs.
     pub settings: Settings,
-    /// How long jobs are kept after their end; `None` means for ever.
-    pub retention: Option<Duration>,
+    /// Which jobs are kept after their end.
+    pub retention: Retention,
     /// How long connections may take to end when the orchestrator stops.
     pub drain_timeout: Duration,
 }
@@ -66,7 +71,7 @@ impl Parts {
                 webhooks: None,
                 entropy_seed: Settings::fresh_seed()?,
             },
-            retention: Some(config::DEFAULT_RETENTION),
+            retention: Retention::for_age(config::DEFAULT_RETENTION),
             drain_timeout: config::DEFAULT_DRAIN_TIMEOUT,
         })
     }
@@ -120,7 +125,7 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let entropy_seed = settings.entropy_seed;
     let Running { conductor, stopped, storage_full } =
         conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
-    let pruning = retention.map(|retention| Pruning::new(conductor.clone(), clock.clone(), retention));
+    let pruning = (!retention.keeps_all()).then(|| Pruning::new(conductor.clone(), clock.clone(), retention));
     let scheduling = Scheduling::new(conductor.clone(), clock.clone(), schedules.clone());
     let deliver = |poster| {
         let (conductor, metrics) = (conductor.clone(), metrics.clone());

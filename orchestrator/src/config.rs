@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use crate::{
     api::{Auth, Secret},
+    chores::pruning::{KEPT_AT_LEAST, Retention},
     conductor::DEFAULT_RESIDENT_BYTES,
     spelling::did_you_mean,
     telemetry, webhook,
@@ -92,6 +93,10 @@ pub struct Args {
     /// How long jobs are kept after their end, such as 12h or 90d; "forever" or 0 removes none [default: 30d]
     #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_RETENTION")]
     pub retention: Option<String>,
+
+    /// Jobs that are kept after their end at most; the oldest go first. 0 sets no such limit [default: 0]
+    #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_RETENTION_COUNT")]
+    pub retention_count: Option<u64>,
 
     /// How long a stop waits for requests that are under way [default: 10s]
     #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_DRAIN_TIMEOUT")]
@@ -180,6 +185,7 @@ struct File {
     resident_mib: Option<usize>,
     max_workers: Option<usize>,
     retention: Option<String>,
+    retention_count: Option<u64>,
     drain_timeout: Option<String>,
     webhook_secrets: Option<Vec<String>>,
     webhooks_allow_private: Option<bool>,
@@ -188,7 +194,7 @@ struct File {
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 17] = [
+const FILE_KEYS: [&str; 18] = [
     "listen",
     "data_dir",
     "blueprints",
@@ -200,6 +206,7 @@ const FILE_KEYS: [&str; 17] = [
     "resident_mib",
     "max_workers",
     "retention",
+    "retention_count",
     "drain_timeout",
     "webhook_secrets",
     "webhooks_allow_private",
@@ -231,8 +238,8 @@ pub struct Config {
     pub resident_mib: usize,
     /// Workers that may be connected at once.
     pub max_workers: usize,
-    /// How long jobs are kept after their end; `None` means for ever.
-    pub retention: Option<Duration>,
+    /// Which jobs are kept after their end.
+    pub retention: Retention,
     /// How long a stop waits for requests that are under way.
     pub drain_timeout: Duration,
     /// How webhooks are told; `None` where there is no secret.
@@ -283,9 +290,6 @@ pub const DEFAULT_MAX_WORKERS: usize = 10_000;
 
 /// How long jobs are kept after their end when nobody says.
 pub const DEFAULT_RETENTION: Duration = Duration::from_secs(30 * 86_400);
-
-/// Less, and a job could be gone before its client has read how it ended.
-const RETENTION_MIN: Duration = Duration::from_secs(60);
 
 /// How long a stop waits when nobody says.
 pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -352,7 +356,11 @@ impl Config {
             // 0 is lawful: every job that waits then does so on the disk.
             resident_mib: args.resident_mib.or(file.resident_mib).unwrap_or(DEFAULT_RESIDENT_MIB),
             max_workers: count("max_workers", args.max_workers.or(file.max_workers), DEFAULT_MAX_WORKERS)?,
-            retention: retention(args.retention.or(file.retention).as_deref())?,
+            retention: Retention {
+                age: retention(args.retention.or(file.retention).as_deref())?,
+                // 0 would remove every job a minute after its end, which nobody means.
+                count: args.retention_count.or(file.retention_count).filter(|count| *count > 0),
+            },
             drain_timeout: wait(
                 "drain_timeout",
                 args.drain_timeout.or(file.drain_timeout),
@@ -603,7 +611,7 @@ fn retention(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
         None => Ok(Some(DEFAULT_RETENTION)),
         Some("forever" | "0") => Ok(None),
         Some(text) => match span::parse(text) {
-            Ok(span) if span >= RETENTION_MIN => Ok(Some(span)),
+            Ok(span) if span >= KEPT_AT_LEAST => Ok(Some(span)),
             Ok(_) => Err(mistake(key, format!("{text:?} is shorter than 1m"), hint)),
             Err(error) => Err(mistake(key, format!("{text:?}: {error}"), hint)),
         },
@@ -717,7 +725,7 @@ mod tests {
     #[test]
     fn jobs_are_kept_for_a_month_for_a_span_or_for_ever() {
         let kept =
-            |line: &str| Config::from_toml("test.toml", &format!("{line}\n{LEAST}")).unwrap().retention;
+            |line: &str| Config::from_toml("test.toml", &format!("{line}\n{LEAST}")).unwrap().retention.age;
         for (line, days) in [
             ("", Some(30)),
             ("retention = \"90d\"", Some(90)),
@@ -727,6 +735,11 @@ mod tests {
         ] {
             assert_eq!(kept(line), days.map(|days| Duration::from_secs(days * 86_400)), "{line}");
         }
+        let most =
+            |line: &str| Config::from_toml("test.toml", &format!("{line}\n{LEAST}")).unwrap().retention.count;
+        assert_eq!(most(""), None);
+        assert_eq!(most("retention_count = 0"), None);
+        assert_eq!(most("retention_count = 5000"), Some(5000));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     chores::{
         Chore,
-        pruning::{Pruning, ROUND_EVERY, SLICE_MIN},
+        pruning::{Pruning, ROUND_EVERY, Retention, SLICE_MIN},
     },
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Settings, SubmitRequest, Submitted},
     engine::{JobStatus, Submission},
@@ -92,7 +92,7 @@ fn world() -> World {
     let (store, metrics) = (Arc::new(MemoryStore::new()), Arc::new(Metrics::new()));
     let shared: Arc<dyn Clock> = Arc::new(clock.clone());
     let conductor = start(store.clone(), shared.clone(), metrics.clone());
-    let pruning = Pruning::new(conductor.clone(), shared, DAY);
+    let pruning = Pruning::new(conductor.clone(), shared, Retention::for_age(DAY));
     World { clock, store, metrics, conductor, pruning }
 }
 
@@ -178,6 +178,35 @@ async fn jobs_go_by_the_age_of_their_end_and_open_ones_stay() {
     world.clock.advance(HOUR);
     world.round().await;
     assert_eq!(world.listed().await, []);
+}
+
+#[tokio::test]
+async fn no_more_are_kept_than_asked_for_and_the_oldest_go_first() {
+    let mut world = world();
+    let shared: Arc<dyn Clock> = Arc::new(world.clock.clone());
+    let at_most = |age, count| Retention { age, count: Some(count) };
+    world.pruning = Pruning::new(world.conductor.clone(), shared.clone(), at_most(None, 3));
+    let open = world.submit("waiting").await;
+    let mut ended = Vec::new();
+    for _ in 0..300 {
+        ended.push(world.submit("instant").await);
+    }
+    world.round().await;
+    assert_eq!(world.listed().await.len(), 301, "their clients are given a minute to read how they ended");
+    world.clock.advance(Duration::from_secs(60));
+    world.round().await;
+    assert_eq!(world.listed().await, [ended[299], ended[298], ended[297], open]);
+    world.round().await;
+    assert_eq!(world.listed().await.len(), 4, "no more than are too many");
+
+    // Both limits at once: what is too old goes, and of the rest what is too many.
+    world.pruning = Pruning::new(world.conductor.clone(), shared, at_most(Some(DAY), 1));
+    world.clock.advance(DAY - HOUR);
+    let (late, later) = (world.submit("instant").await, world.submit("instant").await);
+    world.clock.advance(HOUR);
+    world.round().await;
+    assert_eq!(world.listed().await, [later, open]);
+    assert_eq!(world.conductor.get(&acme(), late).await.unwrap_err().code, ErrorCode::JobNotFound);
 }
 
 #[tokio::test]
@@ -313,7 +342,7 @@ async fn pruning_keeps_up() {
     for clients in [4, 64, 1024] {
         // In turns, so that whatever else the machine does hits both alike.
         for is_pruning in [false, true, false, true] {
-            let mut chore = Pruning::new(conductor.clone(), clock.clone(), RETENTION);
+            let mut chore = Pruning::new(conductor.clone(), clock.clone(), Retention::for_age(RETENTION));
             let work = async move {
                 while let Some(rest) = chore.tick().await {
                     // A round every minute would be none, or all there is.

@@ -7,6 +7,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::{load, load_dir},
+    chores::pruning::Retention,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     functions::Functions,
     schedule::Schedules,
@@ -149,7 +150,7 @@ fn serve(
             }),
             entropy_seed: Settings::fresh_seed().unwrap(),
         },
-        retention: None,
+        retention: Retention::default(),
         drain_timeout: Duration::from_secs(5),
     })
     .unwrap()

@@ -6,6 +6,9 @@
 //! their time anyway, so that it makes none of them much longer. A job that was open when a round passed it is met by a later
 //! one.
 //!
+//! Where no more than a number of jobs is to be kept, a second walk follows: it removes the oldest ones that are too many, in the
+//! same way.
+//!
 //! Jobs that stay although they are old (they are open, or took long) are looked at in every round: the more of them there are,
 //! the longer is the rest after it.
 
@@ -23,6 +26,9 @@ use crate::{
 /// How often a round begins, if nothing else says otherwise: an idle orchestrator is woken by it, and nobody is waiting.
 pub const ROUND_EVERY: Duration = Duration::from_secs(60);
 
+/// How long a job is kept after its end however many there are, so that its client can read how it ended.
+pub const KEPT_AT_LEAST: Duration = Duration::from_secs(60);
+
 /// Jobs in a slice where commits are quick.
 pub const SLICE_MIN: usize = 128;
 
@@ -35,11 +41,32 @@ const WAIT_PER_JOB: Duration = Duration::from_micros(40);
 /// with it for some percent of the time at most; a million jobs that are open for long are looked at every few minutes.
 const REST_PER_KEPT: Duration = Duration::from_micros(200);
 
+/// Which jobs are kept after their end. The default keeps all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Those that have ended no longer ago than this.
+    pub age: Option<Duration>,
+    /// No more than so many: the oldest go first, by the time at which they were submitted.
+    pub count: Option<u64>,
+}
+
+impl Retention {
+    /// Keeps jobs for so long after their end.
+    pub fn for_age(age: Duration) -> Self {
+        Self { age: Some(age), count: None }
+    }
+
+    /// Whether every job is kept for ever.
+    pub fn keeps_all(self) -> bool {
+        self.age.is_none() && self.count.is_none()
+    }
+}
+
 /// The chore.
 pub struct Pruning {
     conductor: Conductor,
     clock: Arc<dyn Clock>,
-    retention: Duration,
+    retention: Retention,
     /// Jobs in the next slice at most.
     limit: usize,
     /// The round that is under way.
@@ -52,14 +79,16 @@ struct Round {
     started_at: Timestamp,
     /// Where the next slice begins; what had ended when the round began, so that the round itself ends.
     query: PruneQuery,
+    /// How many more may go; `None` when age alone decides.
+    too_many: Option<u64>,
     removed: usize,
     /// Jobs that were looked at and stay.
     kept: usize,
 }
 
 impl Pruning {
-    /// Forgets jobs this long after their end.
-    pub fn new(conductor: Conductor, clock: Arc<dyn Clock>, retention: Duration) -> Self {
+    /// Forgets what is not to be kept.
+    pub fn new(conductor: Conductor, clock: Arc<dyn Clock>, retention: Retention) -> Self {
         Self { conductor, clock, retention, limit: SLICE_MIN, round: None }
     }
 }
@@ -67,15 +96,14 @@ impl Pruning {
 impl Chore for Pruning {
     /// Removes one slice.
     async fn tick(&mut self) -> Option<Duration> {
-        let begin = || Round::beginning(self.clock.now(), self.retention);
+        let begin = || Round::beginning(self.clock.now(), self.retention.age);
         let mut round = self.round.take().unwrap_or_else(begin);
         match self.remove_slice(&mut round).await {
-            Ok(Some(above_key)) => {
-                round.query.above_key = above_key;
+            Ok(true) => {
                 self.round = Some(round);
                 Some(Duration::ZERO)
             }
-            Ok(None) => {
+            Ok(false) => {
                 round.report();
                 Some(round.rest(self.clock.now()))
             }
@@ -90,18 +118,38 @@ impl Chore for Pruning {
 }
 
 impl Pruning {
-    /// Where the next slice begins, if there is more.
-    async fn remove_slice(&mut self, round: &mut Round) -> Result<Option<i64>, ApiError> {
-        let slice = self.conductor.prunable(PruneQuery { limit: self.limit, ..round.query }).await?;
-        let mut removed = 0;
-        if !slice.removals.is_empty() {
-            let sent_at = self.clock.now();
-            removed = self.conductor.prune(slice.removals).await?;
-            self.limit = limit_after(self.clock.now().saturating_since(sent_at));
+    /// Whether there is more to do in this round.
+    async fn remove_slice(&mut self, round: &mut Round) -> Result<bool, ApiError> {
+        let limit = round.too_many.map_or(self.limit, |left| self.limit.min(left as usize));
+        if limit > 0 && (self.retention.age.is_some() || round.too_many.is_some()) {
+            let slice = self.conductor.prunable(PruneQuery { limit, ..round.query }).await?;
+            let mut removed = 0;
+            if !slice.removals.is_empty() {
+                let sent_at = self.clock.now();
+                removed = self.conductor.prune(slice.removals).await?;
+                self.limit = limit_after(self.clock.now().saturating_since(sent_at));
+            }
+            round.removed += removed;
+            round.kept += slice.looked_at - removed;
+            round.too_many = round.too_many.map(|left| left - removed as u64);
+            if let Some(above_key) = slice.next_above_key
+                && round.too_many != Some(0)
+            {
+                round.query.above_key = above_key;
+                return Ok(true);
+            }
         }
-        round.removed += removed;
-        round.kept += slice.looked_at - removed;
-        Ok(slice.next_above_key)
+        self.count_what_is_left(round).await
+    }
+
+    /// The walk by age is over: those follow that are too many.
+    async fn count_what_is_left(&mut self, round: &mut Round) -> Result<bool, ApiError> {
+        let Some(most) = self.retention.count.filter(|_| round.too_many.is_none()) else { return Ok(false) };
+        let too_many = self.conductor.ended_total().await?.saturating_sub(most);
+        round.too_many = Some(too_many);
+        round.query.above_key = PruneQuery::FROM_THE_OLDEST;
+        round.query.ended_by = round.started_at - KEPT_AT_LEAST;
+        Ok(too_many > 0)
     }
 }
 
@@ -112,15 +160,15 @@ fn limit_after(wait: Duration) -> usize {
 }
 
 impl Round {
-    fn beginning(now: Timestamp, retention: Duration) -> Self {
-        let ended_by = now - retention;
+    fn beginning(now: Timestamp, age: Option<Duration>) -> Self {
+        let ended_by = now - age.unwrap_or(KEPT_AT_LEAST);
         let query = PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by, limit: SLICE_MIN };
-        Self { started_at: now, query, removed: 0, kept: 0 }
+        Self { started_at: now, query, too_many: None, removed: 0, kept: 0 }
     }
 
     fn report(&self) {
         if self.removed > 0 {
-            tracing::info!("Removed {} jobs that had ended by {}", self.removed, self.query.ended_by);
+            tracing::info!("Removed {} jobs that had ended long enough ago, or were too many", self.removed);
         }
     }
 
@@ -149,7 +197,7 @@ mod tests {
         for (took_s, kept, rest_s) in
             [(0, 0, 60), (10, 0, 50), (3600, 0, 0), (10, 1000, 50), (3600, 10_000, 2), (1, 1_000_000, 200)]
         {
-            let round = Round { kept, ..Round::beginning(began, Duration::from_secs(1)) };
+            let round = Round { kept, ..Round::beginning(began, Some(Duration::from_secs(1))) };
             let rest = round.rest(began + Duration::from_secs(took_s));
             assert_eq!(rest, Duration::from_secs(rest_s), "{took_s} s, {kept} kept");
         }

@@ -20,6 +20,14 @@ impl Conductor {
         self.read(move |store| store.prunable(&query)).await
     }
 
+    /// How many jobs have ended and are kept.
+    ///
+    /// # Errors
+    /// `STORAGE_FAILED`.
+    pub async fn ended_total(&self) -> Result<u64, ApiError> {
+        self.read(|store| store.ended_total()).await
+    }
+
     /// Forgets these jobs, and answers how many when that is durable. A job that is open, whose end is being made durable, or
     /// that a parent waits for, stays.
     ///

@@ -589,13 +589,16 @@ fn a_removed_job_leaves_nothing(open: Open<'_>) {
     let inserts =
         [samples.insert(&ended), samples.insert_as(&keyed, "order-7"), samples.insert_as(&other, "order-8")];
     commit(&*store, inserts);
+    assert_eq!(ok(store.ended_total()), 0);
     commit(&*store, moved.iter().map(|job| samples.update(job)));
+    assert_eq!(ok(store.ended_total()), 2);
     let both = [removal(&ended, None), removal(&keyed, Some("order-7"))];
     // Twice, as after a restart in between.
     commit(&*store, both.iter().cloned().map(Write::RemoveJob));
     commit(&*store, both.iter().cloned().map(Write::RemoveJob));
     drop(store);
     let store = open();
+    assert_eq!(ok(store.ended_total()), 0);
     for job in [&ended, &keyed] {
         assert_eq!(ok(store.load(job.id)), None);
         assert_eq!(ok(store.history(job.id, 0, 10)), []);

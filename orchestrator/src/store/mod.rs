@@ -298,6 +298,24 @@ pub trait Store: Send + Sync + 'static {
     /// from the oldest on now and then: a job that was open when the walk passed it ends later.
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError>;
 
+    /// How many jobs have ended and are kept. What is being committed meanwhile may or may not be counted.
+    fn ended_total(&self) -> Result<u64, StoreError> {
+        let mut query = PruneQuery {
+            above_key: PruneQuery::FROM_THE_OLDEST,
+            ended_by: Timestamp::from_micros(i64::MAX),
+            limit: PRUNE_JOBS_MAX,
+        };
+        let mut total = 0;
+        loop {
+            let slice = self.prunable(&query)?;
+            total += slice.removals.len() as u64;
+            match slice.next_above_key {
+                Some(above_key) => query.above_key = above_key,
+                None => return Ok(total),
+            }
+        }
+    }
+
     /// The jobs that meet the query.
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError>;
 
@@ -373,6 +391,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
         (**self).prunable(query)
+    }
+
+    fn ended_total(&self) -> Result<u64, StoreError> {
+        (**self).ended_total()
     }
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {

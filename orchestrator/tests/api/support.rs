@@ -7,6 +7,7 @@ use avtomatika_orchestrator::{
     api::{Auth, Secret},
     assemble,
     blueprint::{Definition, load, load_dir},
+    chores::pruning::Retention,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     schedule::Schedules,
     store::{StoreError, memory::MemoryStore},
@@ -145,7 +146,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
             webhooks: None,
             entropy_seed: [7; 32],
         },
-        retention: Some(RETENTION),
+        retention: Retention::for_age(RETENTION),
         drain_timeout,
     }
 }

@@ -79,7 +79,7 @@ async fn blueprint(place: &str, options: &Options) -> Result<Blueprint, Failure>
         },
     };
     let server = Server::connect(options).await?;
-    let request = GetBlueprintRequest { name: name.to_owned(), version };
+    let request = GetBlueprintRequest { name: name.to_owned(), version, ..Default::default() };
     let response = server.answer(server.admin().get_blueprint(request)).await?;
     let version = response.blueprint.map_or(0, |info| info.version);
     match Definition::from_canonical(&response.definition) {

@@ -522,6 +522,12 @@ impl<S: Store> Store for JournaledStore<S> {
         self.shared.behind.pending_notices(each)
     }
 
+    fn ended_total(&self) -> Result<u64, StoreError> {
+        // As above.
+        self.shared.flush()?;
+        self.shared.behind.ended_total()
+    }
+
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
         self.shared.behind.sessions()
     }

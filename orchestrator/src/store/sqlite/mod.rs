@@ -126,6 +126,10 @@ impl Store for SqliteStore {
         self.scans.get()?.prunable(query)
     }
 
+    fn ended_total(&self) -> Result<u64, StoreError> {
+        self.scans.get()?.ended_total()
+    }
+
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
         self.scans.get()?.list(query)
     }

@@ -235,6 +235,14 @@ impl Reader<'_> {
         Ok(slicing.finish())
     }
 
+    /// Counts the narrowest index and the open jobs, and looks at no job.
+    pub(super) fn ended_total(&self) -> Result<u64, StoreError> {
+        let path = &self.readers.path;
+        let sql = "SELECT (SELECT count(*) FROM jobs) - (SELECT count(*) FROM open_jobs)";
+        let total: i64 = self.prepare_cached(sql).at(path)?.query_row([], |row| row.get(0)).at(path)?;
+        Ok(u64::try_from(total).unwrap_or(0))
+    }
+
     fn goes_with(&self, job_id: JobId, slicing: &mut Slicing) -> Result<(), StoreError> {
         let path = &self.readers.path;
         let mut statement = self.prepare_cached(GOES_WITH).at(path)?;
