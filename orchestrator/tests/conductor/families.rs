@@ -313,13 +313,14 @@ async fn a_house_that_is_full_still_lets_families_get_on() {
     let store = Faulty::new();
     let conductor = start_family_at(store, Arc::new(SystemClock::new()), 3).conductor;
     let mut worker = Worker::join(&conductor, "w1", 5).await;
+    // A pair, and then a parent that takes the last place: its children come in one at a time.
+    let other = submit_to(&conductor, "parent", r#"{"n":1}"#).await;
     let fan = submit_to(
         &conductor,
         "wide",
         r#"{"of":0,"items":[{"n":0},{"n":1},{"n":2},{"n":3},{"n":4},{"n":5}]}"#,
     )
     .await;
-    let other = submit_to(&conductor, "parent", r#"{"n":1}"#).await;
     worker.serve(7, echo).await;
     assert_eq!(end_of(&conductor, fan).await, JobStatus::Finished);
     assert_eq!(end_of(&conductor, other).await, JobStatus::Finished);
