@@ -188,11 +188,12 @@ impl Core {
     /// Decides what follows from an event, and puts it into the batch. `again` says whether the event is to be decided again,
     /// should the commit fail: nobody outside will repeat what this process has noticed by itself.
     pub fn decide(&mut self, job: &Job, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
-        let had_ended = job.status.is_terminal();
+        // It stays as it ended. One that is started again and ends at once has ended once more, and whoever waits is told.
+        let stays_ended = job.status.is_terminal() && matches!(event, Event::MigrateRequested(_));
         let Decision { job, entries, effects } = self.ask_engine(job, &event, self.clock.now())?;
         let job = Arc::new(job);
         self.batch.writes.writes.push(Write::UpdateJob { job: job.clone(), entries });
-        if had_ended && job.status.is_terminal() {
+        if stays_ended && job.status.is_terminal() {
             let before = self.book.put(job.clone());
             self.batch.afterwards.push(Afterwards::Amended { job: job.clone(), before });
             return Ok(job);

@@ -5,6 +5,7 @@ use std::{
     collections::VecDeque,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -21,6 +22,9 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 use tokio_rustls::TlsAcceptor;
+
+/// Longest wait for a message that must come; far beyond what it takes, so that only a hang meets it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a receiver does with a message.
 #[derive(Clone)]
@@ -134,7 +138,7 @@ impl Receiver {
 
     /// The next message.
     pub async fn next(&mut self) -> Received {
-        self.received.recv().await.unwrap()
+        tokio::time::timeout(PATIENCE, self.received.recv()).await.expect("a message comes").unwrap()
     }
 
     /// Everything that was sent and answered has been looked at.
