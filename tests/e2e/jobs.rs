@@ -247,7 +247,7 @@ async fn the_command_line_submits_follows_and_lists() {
     for (arguments, expected) in [
         (vec!["get", job_id], "finished"),
         (vec!["watch", job_id], "finished"),
-        (vec!["history", job_id], "job_finished"),
+        (vec!["history", job_id], "the job finished"),
         (vec!["list"], "test_workflow"),
         (vec!["workers"], "demo"),
         (vec!["blueprints"], "/jobs/test"),

@@ -9,4 +9,5 @@ pub mod progress;
 pub mod table;
 pub mod text;
 pub mod time;
+pub mod timeline;
 pub mod webhook;

@@ -74,6 +74,9 @@ fn queued(obstacle: Obstacle, workers: Workers, nearest: Option<Lack>) -> Explan
 
 fn ended(state: &str, status: JobStatus, error: Option<(&str, &str)>) -> Explanation {
     let mut explanation = explained(job(state, status), Situation::Ended);
+    if status.is_repairable() {
+        explanation.skips = ["failure", "success"].map(Arc::from).into();
+    }
     explanation.failing = error.map(|(code, message)| Failing {
         error: JobError { code: Arc::from(code), message: Arc::from(message) },
         ..failing().unwrap()
