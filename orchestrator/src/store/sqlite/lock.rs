@@ -21,7 +21,14 @@ const FILE_NAME: &str = "lock";
 /// Holds the directory until it is dropped.
 #[derive(Debug)]
 pub(super) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a process that is being started at this moment has a copy of it until its program runs.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -44,7 +51,7 @@ impl DirLock {
             Err(TryLockError::Error(error)) => return Err(io_error(&path, error)),
         }
         write_pid(&mut file).map_err(|error| io_error(&path, error))?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -58,4 +65,19 @@ fn holder(file: &mut File) -> Option<u32> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_let_go_is_free_whoever_has_a_copy_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = DirLock::acquire(dir.path()).unwrap();
+        let _copy = lock.file.try_clone().unwrap();
+        assert!(matches!(DirLock::acquire(dir.path()), Err(StoreError::InUse { .. })));
+        drop(lock);
+        DirLock::acquire(dir.path()).unwrap();
+    }
 }
