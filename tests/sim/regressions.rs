@@ -13,6 +13,8 @@ const FAILED_ONCE: &[(u64, &str)] = &[
     (15, "children were dropped when their parent was to be cancelled, though that could not be stored"),
     (180, "a job that was about to be forgotten was started again, and the store did not know it"),
     (193, "a signal for a job whose task was aside held up the queue for ever"),
+    (368, "a full batch had the conductor look for what is due without a pause until the disk had answered"),
+    (675, "a child was forgotten while its parent could not be told how it had ended"),
 ];
 
 #[test]

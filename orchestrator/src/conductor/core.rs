@@ -465,8 +465,7 @@ impl Core {
 
     /// How long until something is due.
     pub fn until_due(&self) -> Duration {
-        // While the disk is full, jobs wait for the next try whatever their timers say.
-        let job_due = if self.again_at.is_some() { None } else { self.book.next_due() };
+        let job_due = if self.has_room() { self.book.next_due() } else { None };
         let due = [
             job_due,
             self.dispatch.next_due(),
@@ -481,10 +480,15 @@ impl Core {
         due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)
     }
 
+    /// Whether what is due for jobs can be decided now. A full batch is handed over when the one before it is durable, which wakes us;
+    /// while the disk is full, jobs wait for the next try whatever their timers say.
+    fn has_room(&self) -> bool {
+        self.again_at.is_none() && self.batch.afterwards.len() < BATCH_MAX
+    }
+
     /// When families are to be tended next: at once while there is something to do and room for it.
     fn families_due(&self) -> Option<Timestamp> {
-        let has_room = self.again_at.is_none() && self.batch.afterwards.len() < BATCH_MAX;
-        let busy = self.families.is_busy() && has_room && self.draining.is_none();
+        let busy = self.families.is_busy() && self.has_room() && self.draining.is_none();
         busy.then(|| self.families.paused_until.unwrap_or(Timestamp::from_micros(0)))
     }
 
@@ -523,8 +527,7 @@ impl Core {
     /// Decides what has become due for jobs; what does not fit the batch waits for the next one. While the disk is full, time
     /// stands still for jobs: their timers stay armed.
     fn jobs_due(&mut self, now: Timestamp) {
-        while self.again_at.is_none()
-            && self.batch.afterwards.len() < BATCH_MAX
+        while self.has_room()
             && let Some(job_id) = self.book.pop_due(now)
         {
             let Ok(Some(job)) = self.load(job_id) else {

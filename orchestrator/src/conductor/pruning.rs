@@ -9,7 +9,10 @@ use super::{
     handle::Conductor,
     mailbox::{Reply, Request},
 };
-use crate::store::{PruneQuery, PruneSlice, Removal, Write};
+use crate::{
+    engine::Event,
+    store::{PruneQuery, PruneSlice, Removal, Write},
+};
 
 impl Conductor {
     /// Jobs that have ended and may be forgotten: see [`Store::prunable`](crate::store::Store::prunable).
@@ -43,11 +46,20 @@ impl Core {
         if let Err(error) = self.check_serving() {
             return drop(reply.send(Err(error)));
         }
-        removals
-            .retain(|removal| !self.book.contains(removal.job_id) && !self.families.needs(removal.job_id));
+        removals.retain(|removal| !self.book.contains(removal.job_id) && !self.is_needed(removal.job_id));
         let forgotten: Vec<JobId> = removals.iter().map(|removal| removal.job_id).collect();
         self.forgetting.extend(&forgotten);
         self.batch.writes.writes.extend(removals.into_iter().map(Write::RemoveJob));
         self.batch.afterwards.push(Afterwards::Pruned { forgotten, reply });
+    }
+
+    /// Whether a parent waits for this job, in the store at least: one that could not be told yet how its children have ended will be
+    /// told again, and after a crash from the children themselves.
+    fn is_needed(&self, job_id: JobId) -> bool {
+        let is_untold = |event: &Event| match event {
+            Event::ChildrenEnded(harvest) => harvest.covers(job_id),
+            _ => false,
+        };
+        self.families.needs(job_id) || self.again.iter().any(|(_, event)| is_untold(event))
     }
 }

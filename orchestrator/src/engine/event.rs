@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
-use super::{JobError, Signal};
+use super::{JobError, MAP_BRANCHES_MAX, Signal};
 use crate::json::Json;
 
 /// Something that happened. Any of them may come twice, late, or for a job that has moved on.
@@ -116,6 +116,14 @@ pub struct Harvest {
     pub first: JobId,
     /// One for each child, in order.
     pub results: Result<Vec<ChildResult>, JobError>,
+}
+
+impl Harvest {
+    /// Whether this job is one of the children.
+    pub fn covers(&self, job_id: JobId) -> bool {
+        let distance = u32::try_from(job_id.key() - self.first.key());
+        distance.is_ok_and(|distance| distance < MAP_BRANCHES_MAX && self.first.sibling(distance) == job_id)
+    }
 }
 
 /// What one child ended with.
