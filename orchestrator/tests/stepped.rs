@@ -15,7 +15,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{
-        Acted, FromWorker, Settings, SubmitRequest, WorkerResult,
+        Acted, BATCH_MAX, FromWorker, Settings, SubmitRequest, WorkerResult,
         stepped::{Answer, Answered, Stepped},
     },
     dispatch::{Outbox, ToWorker},
@@ -149,11 +149,15 @@ impl Stage {
     }
 
     fn submit(&mut self, blueprint: &str) -> JobId {
+        self.submit_delayed(blueprint, Duration::ZERO)
+    }
+
+    fn submit_delayed(&mut self, blueprint: &str, delay: Duration) -> JobId {
         let request = SubmitRequest {
             blueprint: Arc::from(blueprint),
             submission: Submission::of(Json::empty()),
             idempotency_key: None,
-            delay: None,
+            delay: Some(delay),
             wait: Duration::ZERO,
         };
         let (mut answer, _) = self.conductor.submit(&acme(), request, false).unwrap();
@@ -198,8 +202,24 @@ impl Stage {
     /// The worker does what it was given.
     fn work(&mut self, worker: &mut Worker) -> Vec<JobId> {
         let mut done = Vec::new();
-        while let Ok(message) = worker.hears.try_recv() {
-            let ToWorker::Task(assignment) = message else { continue };
+        while let Some(job_id) = self.report_next(worker) {
+            done.push(job_id);
+            self.settle();
+        }
+        done
+    }
+
+    /// The worker does the one thing that it was given, and what follows is decided.
+    fn take_one(&mut self, worker: &mut Worker) -> JobId {
+        let job_id = self.report_next(worker).unwrap();
+        self.conductor.take_in().unwrap();
+        job_id
+    }
+
+    /// The worker tells of the next task that it was given. Nobody has heard it yet.
+    fn report_next(&mut self, worker: &mut Worker) -> Option<JobId> {
+        loop {
+            let ToWorker::Task(assignment) = worker.hears.try_recv().ok()? else { continue };
             let result = WorkerResult {
                 task_id: assignment.offer.task_id,
                 job_id: Some(assignment.offer.job_id),
@@ -207,11 +227,9 @@ impl Stage {
                 data: Json::empty(),
                 error: None,
             };
-            done.push(assignment.offer.job_id);
             self.conductor.tell(worker.session_id, worker.stream, FromWorker::Results(vec![result]));
-            self.settle();
+            return Some(assignment.offer.job_id);
         }
-        done
     }
 
     fn status(&self, job_id: JobId) -> Option<JobStatus> {
@@ -302,4 +320,47 @@ fn news_for_a_job_whose_task_is_aside_does_not_hold_up_the_queue() {
     let mut worker = stage.connect();
     assert_eq!(stage.work(&mut worker), [first, second]);
     assert_eq!(stage.status(first), Some(JobStatus::Finished));
+}
+
+#[test]
+fn a_child_is_kept_until_its_parent_has_been_told_how_it_ended() {
+    let mut stage = Stage::new();
+    let parent = stage.submit("parent");
+    let mut worker = stage.connect();
+    let child = stage.take_one(&mut worker);
+    // The child's end is durable. That its parent goes on is decided, and the disk is full.
+    stage.commit();
+    stage.conductor.pass_time().unwrap();
+    stage.fill();
+    assert_eq!(stage.status(child), Some(JobStatus::Finished));
+    let query = PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by: stage.clock.now(), limit: 10 };
+    let removals = stage.store.prunable(&query).unwrap().removals;
+    assert_eq!(removals.len(), 1, "the child is old enough to be forgotten");
+    let mut pruned = stage.conductor.prune(removals);
+    stage.settle();
+    assert!(matches!(pruned.look(), Answered::Yes(Ok(0))), "its parent still waits for it");
+    // After a crash the parent learns from the child how it ended.
+    stage.restart();
+    assert_eq!(stage.status(parent), Some(JobStatus::Finished));
+}
+
+#[test]
+fn a_full_batch_waits_for_the_disk_and_looks_for_nothing_meanwhile() {
+    let mut stage = Stage::new();
+    let job_id = stage.submit_delayed("fails", Duration::from_secs(1));
+    // One batch is with the store, and the next one is full.
+    let mut signalled = stage.act(job_id, signal());
+    for _ in 0..BATCH_MAX {
+        let _ = stage.conductor.watch(&acme(), job_id);
+    }
+    while stage.conductor.has_arrived() {
+        stage.conductor.take_in().unwrap();
+    }
+    stage.clock.0.fetch_add(2_000_000, Ordering::SeqCst);
+    stage.conductor.pass_time().unwrap();
+    assert!(!stage.conductor.until_due().is_zero(), "the job is due, and there is no room to decide it");
+    stage.commit();
+    stage.settle();
+    assert_eq!(told(&mut signalled), "done");
+    assert_eq!(stage.status(job_id), Some(JobStatus::Failed), "it went on when there was");
 }
