@@ -1,7 +1,7 @@
 //! The conductor without threads: whoever drives it decides when a batch becomes durable, when the loader reads and answers,
 //! and when time passes. For simulations.
 //!
-//! It decides nothing: everything goes through the same [`House::turn`] as in a running orchestrator. It promises that nothing
+//! It decides nothing: everything goes through the same `House::turn` as in a running orchestrator. It promises that nothing
 //! happens between two calls.
 
 use std::{sync::Arc, time::Duration};
