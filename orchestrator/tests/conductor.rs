@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering},
@@ -1120,24 +1121,25 @@ async fn nobody_is_served_by_a_version_that_is_not_durable() {
     let store = Faulty::new();
     let Running { conductor, .. } = start(store.clone());
     store.close_gate();
-    let enacting = tokio::spawn({
-        let conductor = conductor.clone();
-        async move { conductor.enact(other_story()).await }
-    });
-    // Behind it in the mailbox, hence decided after it.
-    conductor.stats().await.unwrap();
+    let (mut enacting, mut early) = (pin!(conductor.enact(other_story())), pin!(submit(&conductor)));
+    // What is asked second stands behind the first in the mailbox, hence is answered when that has been decided.
+    tokio::select! {
+        biased;
+        _ = &mut enacting => panic!("it is not durable"),
+        stats = conductor.stats() => drop(stats.unwrap()),
+    }
     assert_eq!(conductor.blueprints().newest("story").unwrap().version, 1);
-    let early = tokio::spawn({
-        let conductor = conductor.clone();
-        async move { submit(&conductor).await }
-    });
-    conductor.stats().await.unwrap();
+    tokio::select! {
+        biased;
+        _ = &mut early => panic!("what it rests on is not durable"),
+        stats = conductor.stats() => drop(stats.unwrap()),
+    }
     store.open_gate();
-    let changes = enacting.await.unwrap().unwrap();
+    let changes = enacting.await.unwrap();
     assert_eq!((changes[0].before, changes[0].after), (Some(1), Some(2)));
     assert_eq!(conductor.blueprints().newest("story").unwrap().version, 2);
     let version = async |id| conductor.get(&acme(), id).await.unwrap().job.blueprint_version;
-    assert_eq!(version(early.await.unwrap()).await, 1);
+    assert_eq!(version(early.await).await, 1);
     assert_eq!(version(submit(&conductor).await).await, 2);
     let mut stored: Vec<u32> = store.blueprints().unwrap().iter().map(|record| record.version).collect();
     stored.sort();
