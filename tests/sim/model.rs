@@ -475,7 +475,8 @@ impl Model {
             "job_terminal" => {
                 job.as_ref().is_none_or(|job| job.status.is_terminal()) || current != Some(task_id)
             }
-            "foreign_session" => !holds,
+            // A liar may be given a task between its lie about that task and the answer.
+            "foreign_session" => !holds || may_lie,
             _ => true,
         };
         require(reasonable, I::RefusedForGood, || {
