@@ -1147,6 +1147,24 @@ async fn nobody_is_served_by_a_version_that_is_not_durable() {
 }
 
 #[tokio::test]
+async fn a_repetition_gets_its_job_whatever_has_become_of_its_blueprint() {
+    let conductor = start(Faulty::new()).conductor;
+    let keyed = |key: &str| SubmitRequest { idempotency_key: Some(Arc::from(key)), ..request() };
+    let first = conductor.submit(&acme(), keyed("order-7")).await.unwrap();
+    let stricter = STORY.replace("states:", "input_schema: { required: [order] }\nstates:");
+    let stricter = load("story.yaml", &stricter).expect("a sound blueprint").definition;
+    for (definitions, refusal) in
+        [(vec![stricter], ErrorCode::InputInvalid), (vec![], ErrorCode::BlueprintNotFound)]
+    {
+        conductor.enact(definitions).await.unwrap();
+        let again = conductor.submit(&acme(), keyed("order-7")).await.unwrap();
+        assert_eq!((again.job_id, again.deduplicated), (first.job_id, true));
+        assert_eq!(conductor.submit(&acme(), keyed("order-8")).await.unwrap_err().code, refusal);
+        assert_eq!(conductor.submit(&acme(), request()).await.unwrap_err().code, refusal);
+    }
+}
+
+#[tokio::test]
 async fn versions_that_found_no_room_never_were() {
     let store = Faulty::new();
     let Running { conductor, .. } = start(store.clone());

@@ -13,48 +13,50 @@ use super::{
     view::{Acted, JobView},
 };
 use crate::{
-    engine::{Event, Job, Refusal},
+    blueprint::Blueprint,
+    engine::{Event, Job, Refusal, Submission},
     store::IdempotencyKey,
 };
 
 impl Core {
     pub(super) fn submit(&mut self, submit: Submit, reply: Reply<Result<Accepted, ApiError>>) {
-        let idempotency = submit.idempotency.map(|(key, fingerprint)| IdempotencyKey {
-            client: submit.client.clone(),
-            key,
-            fingerprint,
-        });
+        let Submit { client, blueprint, submission, idempotency, follow, admission } = submit;
+        let key = |(key, fingerprint)| IdempotencyKey { client: client.clone(), key, fingerprint };
+        let idempotency = idempotency.map(key);
         let repeated = self.check_serving().and_then(|()| self.find_repeated(idempotency.as_ref()));
-        let found = repeated.and_then(|job| match job {
-            // A repetition needs no room: its job has it.
-            Some(job) => Ok(Some(job)),
-            None => {
-                let has_webhook = submit.submission.webhook_url.is_some();
-                self.check_notices(&submit.client, has_webhook)
-                    .and_then(|()| self.check_room())
-                    .map(|()| None)
-            }
+        let answer = repeated.and_then(|job| match job {
+            // A repetition needs neither room nor a blueprint: its job has them.
+            Some(job) => Ok((job, true)),
+            None => Ok((self.create(&client, blueprint?, submission, idempotency)?, false)),
         });
-        match found {
-            Err(error) => drop(reply.send(Err(error))),
-            Ok(Some(job)) => self.answer_submission(job, true, submit.follow, reply),
-            Ok(None) => {
-                let now = self.clock.now();
-                let id = self.new_job_id(now);
-                let job = Job::accepted(id, submit.client, &submit.blueprint, submit.submission, now);
-                match self.decide_first(&job, Event::Submitted, idempotency.clone()) {
-                    Ok(job) => {
-                        self.remember_key(idempotency, id);
-                        self.keep(submit.admission);
-                        self.answer_submission(job, false, submit.follow, reply);
-                    }
-                    Err(refusal) => {
-                        let text = format!("A new job could not take its first step: {refusal}");
-                        let _ = reply.send(Err(ApiError::new(ErrorCode::Internal, text)));
-                    }
-                }
+        match answer {
+            Ok((job, deduplicated)) => {
+                self.keep(admission);
+                self.answer_submission(job, deduplicated, follow, reply);
             }
+            Err(error) => drop(reply.send(Err(error))),
         }
+    }
+
+    /// A new job, with its first step.
+    fn create(
+        &mut self,
+        client: &Arc<str>,
+        blueprint: Arc<Blueprint>,
+        submission: Arc<Submission>,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Arc<Job>, ApiError> {
+        self.check_notices(client, submission.webhook_url.is_some())?;
+        self.check_room()?;
+        let now = self.clock.now();
+        let id = self.new_job_id(now);
+        let job = Job::accepted(id, client.clone(), &blueprint, submission, now);
+        let job = self.decide_first(&job, Event::Submitted, idempotency.clone()).map_err(|refusal| {
+            let text = format!("A new job could not take its first step: {refusal}");
+            ApiError::new(ErrorCode::Internal, text)
+        })?;
+        self.remember_key(idempotency, id);
+        Ok(job)
     }
 
     pub(super) fn check_room(&self) -> Result<(), ApiError> {

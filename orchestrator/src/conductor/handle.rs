@@ -121,12 +121,14 @@ impl Conductor {
         admission: Admission,
     ) -> Result<Submitted, ApiError> {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
-        let blueprints = self.blueprints();
-        let blueprint = blueprints.newest(&name).cloned().ok_or_else(|| no_blueprint(&blueprints, &name))?;
-        check_input(&blueprint, &submission.initial_data)?;
-        self.check_webhook(submission.webhook_url.as_deref())?;
+        let mut blueprint = self.check_submission(&name, &submission);
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
-        submission.start_at = start_at(submission.start_at, delay, self.clock.now())?;
+        match start_at(submission.start_at, delay, self.clock.now()) {
+            Ok(start_at) => submission.start_at = start_at,
+            Err(error) => blueprint = blueprint.and(Err(error)),
+        }
+        // What comes under a key may have made its job when its blueprint was another one.
+        let blueprint = if idempotency.is_none() { Ok(blueprint?) } else { blueprint };
         let submission = Arc::new(submission);
         let submit =
             |follow| Submit { client: client.clone(), blueprint, submission, idempotency, follow, admission };
@@ -146,6 +148,15 @@ impl Conductor {
             Ok(Err(_)) | Err(_) => self.get(client, job_id).await?,
         };
         Ok(Submitted { job_id, deduplicated, job: Some(job) })
+    }
+
+    /// What a job of this submission would follow, if there can be one now.
+    fn check_submission(&self, name: &str, submission: &Submission) -> Result<Arc<Blueprint>, ApiError> {
+        let blueprints = self.blueprints();
+        let blueprint = blueprints.newest(name).cloned().ok_or_else(|| no_blueprint(&blueprints, name))?;
+        check_input(&blueprint, &submission.initial_data)?;
+        self.check_webhook(submission.webhook_url.as_deref())?;
+        Ok(blueprint)
     }
 
     /// The job as it is now.

@@ -135,10 +135,11 @@ pub(super) enum Request {
     Drain(Reply<()>),
 }
 
-/// A submission that was found to be in order.
+/// A submission that was looked at.
 pub(super) struct Submit {
     pub client: Arc<str>,
-    pub blueprint: Arc<Blueprint>,
+    /// What its job follows, or why no job is made of it now. A repetition gets the one that it has made before.
+    pub blueprint: Result<Arc<Blueprint>, ApiError>,
     pub submission: Arc<Submission>,
     /// The key and the fingerprint of the request.
     pub idempotency: Option<(Arc<str>, [u8; 32])>,

@@ -165,7 +165,7 @@ impl Stepped {
         };
         let submit = Submit {
             client: client.clone(),
-            blueprint,
+            blueprint: Ok(blueprint),
             submission: Arc::new(submission),
             idempotency,
             follow,
