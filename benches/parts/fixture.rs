@@ -90,8 +90,8 @@ impl Jobs {
     /// What the engine makes of an event.
     pub fn decide(&mut self, job: &Job, event: &Event) -> Decision {
         let reserve = &mut |_| unreachable!("the blueprint has no children");
-        let mut context =
-            Context { now: job.created_at, blueprint: &self.blueprint, entropy: &mut self.entropy, reserve };
+        let (now, blueprint, entropy) = (job.created_at, &self.blueprint, &mut self.entropy);
+        let mut context = Context { now, blueprint, entropy, reserve, serves: &|_| false };
         decide(job, event, &mut context).expect("the event concerns the job")
     }
 

@@ -226,7 +226,8 @@ impl Core {
         let blueprint = blueprint.ok_or(Refusal::StateUnknown)?;
         let last_job_key = &mut self.last_job_key;
         let reserve = &mut |count| reserve_keys(last_job_key, now, count);
-        decide(job, event, &mut Context { now, blueprint, entropy: &mut self.entropy, reserve })
+        let serves = &|name: &str| self.blueprints.newest(name).is_some();
+        decide(job, event, &mut Context { now, blueprint, entropy: &mut self.entropy, reserve, serves })
     }
 
     /// The key of a new job, larger than any before it.

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     engine::{
         ChildResult, ChildSpec, Children, Event, Harvest, Job, JobError, Plan, RESULTS_BYTES_MAX,
-        child_result, children_of, code, plan,
+        child_result, children_of, code, plan, unknown,
     },
     museum::{Mistake, plants},
     store::{Store, StoreError, Stub},
@@ -476,11 +476,7 @@ impl Core {
         let blueprint = match &name {
             None => own,
             Some(name) => self.blueprints.newest(name).cloned().or_else(|| {
-                let message = format!("There is no blueprint {name:?} to run");
-                error.get_or_insert(JobError {
-                    code: code::BLUEPRINT_UNKNOWN.into(),
-                    message: message.into(),
-                });
+                error.get_or_insert_with(|| unknown(name));
                 own
             }),
         };

@@ -140,6 +140,7 @@ impl Conductor {
             // What is made of these is thrown away.
             entropy: &mut Entropy::from_seed([0; 32]),
             reserve: &mut |_| view.job.id.key(),
+            serves: &|name| self.blueprints().newest(name).is_some(),
         };
         decide(&view.job, &event, context).map(drop)
     }

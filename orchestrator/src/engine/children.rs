@@ -55,6 +55,10 @@ impl Draft<'_, '_> {
             self.await_children(first, 1, JobStatus::WaitingForChild, Some(run.work.blueprint.clone()));
             return Step::Stay;
         }
+        if !(self.context.serves)(&run.work.blueprint) {
+            // Nobody would hear of a child that cannot be started.
+            return self.fail(outcome::FAILURE, unknown(&run.work.blueprint), JobStatus::Failed);
+        }
         let scope = self.job.scope(self.context.now);
         let input = object_of(&run.work.input, &Data::new(&scope), &self.job.state);
         let spec = child_of(&self.job, (first, 0), ChildKind::Detached, Some(&run.work), input);
@@ -188,6 +192,11 @@ impl Draft<'_, '_> {
         self.job.error = None;
         self.go(&result.outcome)
     }
+}
+
+/// What becomes of a child whose blueprint is not served.
+pub fn unknown(blueprint: &str) -> JobError {
+    error(code::BLUEPRINT_UNKNOWN, format!("There is no blueprint {blueprint:?} to run"))
 }
 
 /// How the children that a job waits for are to be run; `None` when it waits for none.

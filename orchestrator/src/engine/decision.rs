@@ -13,6 +13,8 @@ pub struct Context<'a> {
     pub entropy: &'a mut Entropy,
     /// The key of the first of as many job ids as are asked for, which nobody else gets.
     pub reserve: &'a mut dyn FnMut(u32) -> i64,
+    /// Whether new jobs can follow a blueprint of this name.
+    pub serves: &'a dyn Fn(&str) -> bool,
 }
 
 /// What follows from an event: to be made durable as a whole, and only then performed.

@@ -22,7 +22,7 @@ mod retry;
 mod task;
 mod transition;
 
-pub use children::{ChildSpec, Plan, child_result, children_of, plan};
+pub use children::{ChildSpec, Plan, child_result, children_of, plan, unknown};
 pub use decision::{Context, Decision};
 pub use effect::{Effect, Notice, Offer};
 pub use entropy::Entropy;

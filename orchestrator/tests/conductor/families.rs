@@ -76,6 +76,13 @@ states:
   done: { end: finished }
 ";
 
+const CARELESS: &str = "
+blueprint: careless
+states:
+  tell: { start: true, run: { blueprint: nowhere, wait: false }, on: { success: done } }
+  done: { end: finished }
+";
+
 const TELLER: &str = "
 blueprint: teller
 states:
@@ -90,7 +97,7 @@ fn start_family(store: Arc<dyn Store>) -> Running {
 
 fn start_family_at(store: Arc<dyn Store>, clock: Arc<dyn Clock>, max_open_jobs: usize) -> Running {
     let mut registry = Registry::default();
-    for definition in [FAN, WIDE, CHILD, PARENT, GRANDPARENT, DEEP, LOST, TELLER] {
+    for definition in [FAN, WIDE, CHILD, PARENT, GRANDPARENT, DEEP, LOST, CARELESS, TELLER] {
         let loaded = load("family.yaml", definition).unwrap_or_else(|findings| panic!("{findings:?}"));
         registry.add(Arc::new(loaded.definition.into_blueprint(1)), true);
     }
@@ -299,13 +306,20 @@ async fn jobs_do_not_nest_for_ever() {
 #[tokio::test]
 async fn a_child_of_an_unknown_blueprint_fails_and_so_its_parent() {
     let conductor = start_family(Faulty::new()).conductor;
-    let parent = submit_to(&conductor, "lost", "{}").await;
-    assert_eq!(end_of(&conductor, parent).await, JobStatus::Failed);
-    let error = job(&conductor, parent).await.error.clone().unwrap();
-    assert_eq!(
-        (&*error.code, &*error.message),
-        ("BLUEPRINT_UNKNOWN", "There is no blueprint \"nowhere\" to run")
-    );
+    for (blueprint, jobs) in [("lost", 2), ("careless", 3)] {
+        let parent = submit_to(&conductor, blueprint, "{}").await;
+        assert_eq!(end_of(&conductor, parent).await, JobStatus::Failed);
+        let error = job(&conductor, parent).await.error.clone().unwrap();
+        assert_eq!(
+            (&*error.code, &*error.message),
+            ("BLUEPRINT_UNKNOWN", "There is no blueprint \"nowhere\" to run")
+        );
+        assert_eq!(
+            all_jobs(&conductor).await.len(),
+            jobs,
+            "nothing is left of a child that nobody waits for"
+        );
+    }
 }
 
 #[tokio::test]

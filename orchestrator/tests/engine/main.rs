@@ -139,6 +139,7 @@ impl Story {
             blueprint: &self.blueprint,
             entropy: &mut self.entropy,
             reserve: &mut reserve,
+            serves: &|name| name != "nowhere",
         };
         match decide(&job, &event, &mut context) {
             Ok(decision) => self.decided(decision),
@@ -492,6 +493,7 @@ stories! {
     a_branch_tries_again_by_itself
     a_child_is_run_and_waited_for
     the_end_of_a_child_selects_the_transition
+    a_child_of_an_unknown_blueprint_is_a_failure_although_nobody_waits
     a_child_that_is_not_waited_for_lives_by_itself
     a_child_without_input_is_a_failure
     the_input_of_a_child_is_checked

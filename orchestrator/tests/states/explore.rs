@@ -109,7 +109,8 @@ impl Explored {
                     Event::MigrateRequested(migration) if migration.version == twin.version => &twin,
                     _ => blueprint,
                 };
-                let mut context = Context { now, blueprint, entropy: &mut entropy, reserve: &mut reserve };
+                let (entropy, reserve, serves) = (&mut entropy, &mut reserve, &|_: &str| true);
+                let mut context = Context { now, blueprint, entropy, reserve, serves };
                 match decide(&job, &event, &mut context) {
                     Ok(decision) => {
                         self.note(blueprint, &job, label, &decision);
