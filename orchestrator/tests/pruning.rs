@@ -164,7 +164,7 @@ async fn jobs_go_by_the_age_of_their_end_and_open_ones_stay() {
     for error in [gone, no_history, no_watch, no_cancel] {
         assert_eq!(error.code, ErrorCode::JobNotFound);
     }
-    assert!(world.metrics.render(None).contains("avtomatika_jobs_pruned_total 1\n"));
+    assert!(world.metrics.render().contains("avtomatika_jobs_pruned_total 1\n"));
 
     // What was open when the rounds passed it goes a day after its own end.
     world.clock.advance(10 * DAY);
@@ -287,7 +287,7 @@ async fn a_full_disk_keeps_what_it_has_and_the_chore_comes_back() {
     world.store.set_full(true);
     assert_eq!(world.pruning.tick().await, Some(ROUND_EVERY));
     assert!(world.store.load(job_id).unwrap().is_some());
-    assert!(world.metrics.render(None).contains("avtomatika_jobs_pruned_total 0\n"));
+    assert!(world.metrics.render().contains("avtomatika_jobs_pruned_total 0\n"));
     world.store.set_full(false);
     world.round().await;
     assert_eq!(world.store.load(job_id).unwrap(), None);
@@ -332,7 +332,7 @@ async fn pruning_keeps_up() {
     let store = Arc::new(SqliteStore::open(dir.path()).unwrap());
     let (clock, metrics) = (Arc::new(SystemClock::new()), Arc::new(Metrics::new()));
     let conductor = start(store.clone(), clock.clone(), metrics.clone());
-    let page = || metrics.render(None);
+    let page = || metrics.render();
     let pruned = || -> u64 {
         let page = page();
         let line = page.lines().find(|line| line.starts_with("avtomatika_jobs_pruned_total")).unwrap();

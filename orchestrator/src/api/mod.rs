@@ -51,6 +51,7 @@ pub mod rest {
     mod reload;
     mod route;
     mod schedules;
+    mod scrape;
     mod submit;
     mod webhooks;
 

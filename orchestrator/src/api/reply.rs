@@ -54,6 +54,8 @@ pub(super) fn status(error: &ApiError) -> StatusCode {
 pub(super) fn error_with_status(error: &ApiError, status: StatusCode) -> Response {
     let bytes = serde_json::to_vec(&ErrorBody::of(error)).expect("three strings always serialise");
     let mut response = (status, Body::from(bytes)).into_response();
+    // For whoever counts the answers.
+    response.extensions_mut().insert(error.code);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
     if let Some(seconds) = retry_after(error.code) {

@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use avtomatika_proto::limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES};
+use avtomatika_proto::{
+    ErrorCode,
+    limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
+    wire_error::CODE_KEY,
+};
 use axum::response::Response;
 use futures_util::FutureExt;
 use http::{Request, header::CONTENT_TYPE};
@@ -205,6 +209,9 @@ impl Service<Request<Incoming>> for Requests {
                 let metrics = inside.metrics.clone();
                 let response = rest::answer(inside, request).await;
                 metrics.http_request(response.status().as_u16());
+                if let Some(code) = response.extensions().get::<ErrorCode>() {
+                    metrics.request_refused(*code);
+                }
                 Ok(response)
             }),
         }
@@ -229,6 +236,10 @@ async fn grpc(
     // An error without a message stands in the head; a stream that began well counts as well.
     let status = response.headers().get(Status::GRPC_STATUS);
     inside.metrics.grpc_request(status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes())));
+    let code = response.headers().get(CODE_KEY).and_then(|code| ErrorCode::from_name(code.to_str().ok()?));
+    if let Some(code) = code {
+        inside.metrics.request_refused(code);
+    }
     Ok(response)
 }
 
@@ -302,7 +313,7 @@ mod tests {
         assert!(is_answered(&mut first).await && is_answered(&mut second).await);
         assert!(!is_answered(&mut connect(address).await).await, "the third one");
         assert!(is_answered(&mut first).await && is_answered(&mut second).await);
-        assert!(metrics.render(None).contains("avtomatika_connections_refused_total 1\n"));
+        assert!(metrics.render().contains("avtomatika_connections_refused_total 1\n"));
         drop(first);
         // Its place is free as soon as its end was noticed.
         while !is_answered(&mut connect(address).await).await {

@@ -16,6 +16,7 @@ use crate::{
     blueprint::{Change, Registry},
     dispatch::Verdict,
     engine::{Effect, Event, Job},
+    metrics::Tally,
     store::{self, NoticeRecord, ScheduleRecord, SessionRecord},
 };
 
@@ -38,6 +39,8 @@ pub(super) enum Afterwards {
         effects: Vec<Effect>,
         /// What to decide again when the commit fails and nobody outside would repeat it.
         again: Option<Event>,
+        /// What it adds to the counters.
+        tally: Tally,
     },
     /// Tell the submitter.
     Submitted { job: Arc<Job>, accepted: Accepted, follow: Follow, reply: Reply<Result<Accepted, ApiError>> },

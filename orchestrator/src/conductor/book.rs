@@ -28,6 +28,7 @@ pub(super) struct Book {
     open: BTreeMap<JobStatus, u64>,
     open_total: usize,
     resident_bytes: usize,
+    resting_total: usize,
 }
 
 /// A job of the book. There may be a million of them, hence every word counts.
@@ -79,6 +80,10 @@ impl Kept {
             Self::Resident(job) => job.status,
             Self::Resting { status, .. } => *status,
         }
+    }
+
+    fn rests(&self) -> usize {
+        usize::from(matches!(self, Self::Resting { .. }))
     }
 
     /// Bytes that it takes because it is resident.
@@ -143,6 +148,11 @@ impl Book {
     /// Jobs that are not terminal, by status.
     pub fn open_counts(&self) -> &BTreeMap<JobStatus, u64> {
         &self.open
+    }
+
+    /// Jobs that rest in the store.
+    pub fn resting_total(&self) -> usize {
+        self.resting_total
     }
 
     /// About how much memory the resident jobs take.
@@ -236,6 +246,7 @@ impl Book {
     fn keep(&mut self, key: i64, kept: Kept) {
         if let Some(entry) = self.jobs.get_mut(&key) {
             self.resident_bytes = self.resident_bytes + kept.bytes() - entry.kept.bytes();
+            self.resting_total = self.resting_total + kept.rests() - entry.kept.rests();
             entry.kept = kept;
         }
     }
@@ -243,6 +254,7 @@ impl Book {
     fn insert(&mut self, key: i64, entry: Entry) {
         self.count(entry.kept.status(), true);
         self.resident_bytes += entry.kept.bytes();
+        self.resting_total += entry.kept.rests();
         if entry.armed != NEVER {
             self.timers.insert((entry.armed, key));
         }
@@ -255,6 +267,7 @@ impl Book {
             self.timers.remove(&(entry.armed, key));
         }
         self.resident_bytes -= entry.kept.bytes();
+        self.resting_total -= entry.kept.rests();
         self.count(entry.kept.status(), false);
         Some(entry)
     }
@@ -300,6 +313,7 @@ mod tests {
             assert!(book.contains(job.id) && !book.rest(&job));
         }
         for book in [&book, &restored] {
+            assert_eq!(book.resting_total(), 12);
             assert_eq!(book.open_counts(), &BTreeMap::from([(JobStatus::WaitingForWorker, 12)]));
             assert_eq!(book.timers.len(), 6, "those with a timeout of either kind");
         }

@@ -29,7 +29,7 @@ use crate::{
     engine::{
         ChildSpec, Children, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide,
     },
-    metrics::Metrics,
+    metrics::{Metrics, Tally},
     museum::{Mistake, plants},
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
@@ -145,6 +145,7 @@ impl Core {
                 let _ = reply.send(self.dispatch.roster().iter().map(|session| session.view()).collect());
             }
             Request::Stats(reply) => drop(reply.send(self.stats())),
+            Request::Measures(reply) => drop(reply.send(self.measures())),
             Request::Register { worker, credential, reply } => self.register(worker, credential, reply),
             Request::Open { session_id, credential, held, outbox, reply } => {
                 let _ = reply.send(self.open_stream(session_id, credential, &held, outbox));
@@ -187,10 +188,11 @@ impl Core {
 
     /// Decides what follows from an event, and puts it into the batch. `again` says whether the event is to be decided again,
     /// should the commit fail: nobody outside will repeat what this process has noticed by itself.
-    pub fn decide(&mut self, job: &Job, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
+    pub fn decide(&mut self, before: &Job, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
         // It stays as it ended. One that is started again and ends at once has ended once more, and whoever waits is told.
-        let stays_ended = job.status.is_terminal() && matches!(event, Event::MigrateRequested(_));
-        let Decision { job, entries, effects } = self.ask_engine(job, &event, self.clock.now())?;
+        let stays_ended = before.status.is_terminal() && matches!(event, Event::MigrateRequested(_));
+        let Decision { job, entries, effects } = self.ask_engine(before, &event, self.clock.now())?;
+        let tally = Tally::of(before, &entries);
         let job = Arc::new(job);
         self.batch.writes.writes.push(Write::UpdateJob { job: job.clone(), entries });
         if stays_ended && job.status.is_terminal() {
@@ -198,22 +200,23 @@ impl Core {
             self.batch.afterwards.push(Afterwards::Amended { job: job.clone(), before });
             return Ok(job);
         }
-        self.record(job.clone(), effects, again.then_some(event));
+        self.record(job.clone(), effects, again.then_some(event), tally);
         Ok(job)
     }
 
     /// Decides the first step of a new job.
     pub fn decide_first(
         &mut self,
-        job: &Job,
+        before: &Job,
         event: Event,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, Refusal> {
-        let Decision { job, entries, effects } = self.ask_engine(job, &event, job.created_at)?;
+        let Decision { job, entries, effects } = self.ask_engine(before, &event, before.created_at)?;
+        let tally = Tally::of(before, &entries);
         let job = Arc::new(job);
         let idempotency = idempotency.filter(|_| !plants(Mistake::TwoTransactions));
         self.batch.writes.writes.push(Write::InsertJob { job: job.clone(), entries, idempotency });
-        self.record(job.clone(), effects, None);
+        self.record(job.clone(), effects, None, tally);
         Ok(job)
     }
 
@@ -235,7 +238,7 @@ impl Core {
         reserve_keys(&mut self.last_job_key, now, 1)
     }
 
-    fn record(&mut self, job: Arc<Job>, mut effects: Vec<Effect>, again: Option<Event>) {
+    fn record(&mut self, job: Arc<Job>, mut effects: Vec<Effect>, again: Option<Event>, tally: Tally) {
         if plants(Mistake::OfferBeforeCommit) {
             effects.retain(|effect| match effect {
                 Effect::Offer(offer) => {
@@ -253,7 +256,7 @@ impl Core {
         });
         let detached: Vec<ChildSpec> = detached.collect();
         self.owe(&job, &effects);
-        self.batch.afterwards.push(Afterwards::Changed { job: job.clone(), before, effects, again });
+        self.batch.afterwards.push(Afterwards::Changed { job: job.clone(), before, effects, again, tally });
         for spec in detached {
             self.start_child(&Origin::of(&job), spec);
         }
@@ -266,10 +269,14 @@ impl Core {
         let now = self.clock.now();
         for step in afterwards {
             match step {
-                Afterwards::Changed { job, effects, .. } => self.perform_change(&job, effects, now),
+                Afterwards::Changed { job, effects, tally, .. } => {
+                    self.metrics.changed(&job, &tally);
+                    self.perform_change(&job, effects, now);
+                }
                 Afterwards::Submitted { job, accepted, follow, reply } => {
-                    if !accepted.deduplicated {
-                        self.metrics.job_submitted(&job.blueprint);
+                    match accepted.deduplicated {
+                        true => self.metrics.job_deduplicated(),
+                        false => self.metrics.job_submitted(&job.blueprint),
                     }
                     let _ = reply.send(Ok(accepted));
                     if let Follow::End(sender) = follow {
@@ -330,9 +337,7 @@ impl Core {
     /// Counts the tasks that were just handed out, and tells the watchers of their jobs.
     pub fn tell_handed(&mut self) {
         for handed in self.dispatch.take_handed() {
-            if !handed.adopted {
-                self.metrics.dispatched();
-            }
+            self.metrics.handed(&handed);
             self.touched(handed.job_id);
         }
     }
@@ -351,7 +356,6 @@ impl Core {
         if job.status.is_terminal() {
             self.book.close(job);
             *self.ended.entry(job.status).or_default() += 1;
-            self.metrics.job_ended(job.status);
             self.child_ended(job);
         } else {
             self.rest(job);
@@ -591,7 +595,7 @@ impl Core {
         if self.draining.is_some() { Err(shutting_down()) } else { Ok(()) }
     }
 
-    fn stats(&self) -> Stats {
+    pub fn stats(&self) -> Stats {
         let running_tasks = self.dispatch.lease_count() as u64;
         let mut jobs = self.book.open_counts().clone();
         if running_tasks > 0 {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::{
     admission::{Admission, Admissions},
     mailbox::{Accepted, Act, Follow, Mailbox, Request, Submit},
+    measures::Measures,
     refused::outcomes_of,
     view::{Acted, JobView, Stats, SubmitRequest, Submitted, WorkerView},
 };
@@ -19,7 +20,7 @@ use crate::{
     blueprint::{Blueprint, Catalog, Registry},
     engine::{Children, Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission, Wait},
     json::Json,
-    store::{ListQuery, Store, StoreError},
+    store::{ListQuery, Store, StoreError, StoreMeasures},
     time::{Clock, Timestamp},
     webhook,
 };
@@ -336,6 +337,27 @@ impl Conductor {
     /// `SHUTTING_DOWN`, `OVERLOADED`.
     pub async fn stats(&self) -> Result<Stats, ApiError> {
         self.mailbox.ask(Request::Stats).await
+    }
+
+    /// How much there is of everything, for the page of figures.
+    ///
+    /// # Errors
+    /// `SHUTTING_DOWN`, `OVERLOADED`.
+    pub async fn measures(&self) -> Result<Measures, ApiError> {
+        self.mailbox.ask(Request::Measures).await
+    }
+
+    /// Requests that wait for the conductor.
+    pub fn waiting_requests(&self) -> usize {
+        self.mailbox.len()
+    }
+
+    /// The size of what is stored. Looks at files.
+    ///
+    /// # Errors
+    /// `INTERNAL` when the look did not come to its end.
+    pub async fn store_measures(&self) -> Result<StoreMeasures, ApiError> {
+        self.read(|store| Ok(store.measures())).await
     }
 
     /// Stops: hands out nothing more, makes durable what is in flight, says goodbye to the workers. Their tasks stay theirs.

@@ -15,6 +15,7 @@ use super::{
     families::ChildCounts,
     handle::shutting_down,
     mail::DueNotices,
+    measures::Measures,
     migration::Move,
     schedules::{ScheduleChange, Scheduled},
     view::{Acted, JobView, LeaseView, Progress, Stats, WorkerView},
@@ -51,6 +52,11 @@ impl Mailbox {
         let (reply, answer) = oneshot::channel();
         self.send(request(reply)).await?;
         answer.await.map_err(|_| shutting_down())
+    }
+
+    /// Requests that wait.
+    pub fn len(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
     }
 
     /// Sends a request whose answer is waited for elsewhere.
@@ -92,6 +98,8 @@ pub(super) enum Request {
     Workers(Reply<Vec<WorkerView>>),
     /// How much there is of everything.
     Stats(Reply<Stats>),
+    /// The same, in more detail.
+    Measures(Reply<Measures>),
     /// Open a session.
     Register { worker: WorkerRecord, credential: [u8; 32], reply: Reply<Result<Registered, ApiError>> },
     /// Open a session's stream. The answer is the number of the stream.

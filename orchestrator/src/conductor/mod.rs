@@ -19,6 +19,7 @@ mod handle;
 mod loader;
 mod mail;
 mod mailbox;
+mod measures;
 mod migration;
 mod notices;
 mod paging;
@@ -51,6 +52,7 @@ pub use self::{
         DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,
     },
     mailbox::{FromWorker, Registered, WorkerResult},
+    measures::{EXPECTED, Measures, QueueMeasure, REGISTERED, SESSION_STATES},
     migration::{MIGRATION_PAGE_MAX, MigrationPage, MigrationRequest, Move},
     repair::{Repair, RepairQuery, Repaired},
     schedules::{DueTime, SCHEDULE_CHANGES_MAX, ScheduleChange},

@@ -96,7 +96,7 @@ pub enum WorkerStatus {
 
 impl WorkerStatus {
     /// Its name on every surface.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Idle => "idle",
             Self::Busy => "busy",

@@ -44,6 +44,11 @@ impl Adoption {
         self.serving.get(task_type).copied().unwrap_or(0)
     }
 
+    /// How many sessions are expected back.
+    pub fn expected_count(&self) -> usize {
+        self.expected.len()
+    }
+
     /// The expected session with this id.
     pub fn expected(&self, session_id: SessionId) -> Option<&SessionRecord> {
         self.expected.get(&session_id)

@@ -83,12 +83,23 @@ pub struct Orphan {
 }
 
 /// A task came into a worker's hands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handed {
     /// The job that waits for it.
     pub job_id: JobId,
+    /// Its type.
+    pub task_type: Arc<str>,
+    /// How long it had been ready.
+    pub waited: Duration,
     /// Whether the worker had it all along, from before a restart.
     pub adopted: bool,
+}
+
+impl Handed {
+    fn of(offer: &Offer, adopted: bool, now: Timestamp) -> Self {
+        let waited = now.saturating_since(offer.ready_at);
+        Self { job_id: offer.job_id, task_type: offer.task_type.clone(), waited, adopted }
+    }
 }
 
 /// Which of a returning worker's tasks are still its own.
@@ -340,7 +351,7 @@ impl Dispatch {
             Some(offer) => {
                 tracing::info!("Task {task_id} of job {} is adopted: its worker still has it", offer.job_id);
                 self.put_lease(session_id, &offer, now);
-                self.handed.push(Handed { job_id: offer.job_id, adopted: true });
+                self.handed.push(Handed::of(&offer, true, now));
                 true
             }
             None => false,
@@ -395,6 +406,11 @@ impl Dispatch {
         self.adoption.expected(session_id)
     }
 
+    /// How many sessions are expected back.
+    pub fn expected_count(&self) -> usize {
+        self.adoption.expected_count()
+    }
+
     /// Until when tasks of this type wait for workers of before the restart; `None` when they do not.
     pub fn awaited(&self, task_type: &str) -> Option<Timestamp> {
         self.adoption.until().filter(|_| self.adoption.awaits(task_type))
@@ -440,6 +456,11 @@ impl Dispatch {
         self.ready.counts()
     }
 
+    /// Since when the oldest ready task of each type has been ready.
+    pub fn oldest(&self) -> Vec<(Arc<str>, Timestamp)> {
+        self.ready.oldest()
+    }
+
     /// Tasks in workers' hands.
     pub fn lease_count(&self) -> usize {
         self.leases.len()
@@ -476,7 +497,7 @@ impl Dispatch {
                 session.record.worker.worker_id
             );
             session.occupy(offer.task_id);
-            self.handed.push(Handed { job_id: offer.job_id, adopted: false });
+            self.handed.push(Handed::of(&offer, false, now));
             let deadline = now + offer.timeout;
             session.outbox.send(ToWorker::Task(Box::new(Assignment { offer, deadline })));
         }

@@ -61,6 +61,21 @@ impl Queue {
         self.loaded.len() + self.aside.len()
     }
 
+    /// Since when the oldest has been ready. Within a priority that is the first.
+    fn oldest(&self) -> Option<Timestamp> {
+        let mut oldest = None;
+        let mut from = Bound::Unbounded;
+        loop {
+            let loaded = self.loaded.range((from, Bound::Unbounded)).next().map(|(&rank, _)| rank);
+            let aside = self.aside.range((from, Bound::Unbounded)).next().copied();
+            let Some((priority, ready_at, _)) = [loaded, aside].into_iter().flatten().min() else {
+                return oldest;
+            };
+            oldest = oldest.map_or(Some(ready_at), |oldest| Some(ready_at.min(oldest)));
+            from = Bound::Excluded((priority, Timestamp::from_micros(i64::MAX), i64::MAX));
+        }
+    }
+
     /// How many tasks stand in this range; `None` when there are `limit` or more. Costs a look at so many.
     fn count(&self, range: impl RangeBounds<Rank> + Clone, limit: usize) -> Option<usize> {
         let loaded = self.loaded.range(range.clone()).take(limit).count();
@@ -242,6 +257,12 @@ impl ReadyQueue {
         self.queues.iter().filter_map(count).collect()
     }
 
+    /// Since when the oldest task of each type has been ready. Costs a look at the first task of every priority.
+    pub fn oldest(&self) -> Vec<(Arc<str>, Timestamp)> {
+        let oldest = |queue: &Queue| Some((queue.task_type.clone(), queue.oldest()?));
+        self.queues.iter().filter_map(oldest).collect()
+    }
+
     fn place(&mut self, task_type: &Arc<str>, priority: i32, ready_at: Timestamp, job_key: i64) -> Place {
         let queue = match self.by_type.get(task_type) {
             Some(&queue) => queue,
@@ -385,6 +406,24 @@ mod tests {
         assert_eq!(queue.position(task(101), 10).unwrap().ahead, 0, "the urgent go first");
         assert_eq!(queue.position(task(0), 10).unwrap().ahead, 1);
         assert_eq!(queue.position(task(102), 10), None);
+    }
+
+    #[test]
+    fn the_oldest_is_found_behind_the_more_urgent_and_aside() {
+        let mut queue = ReadyQueue::default();
+        assert_eq!(queue.oldest(), []);
+        for (number, priority, ready_at) in
+            [(1, 5, 900), (2, 0, 300), (3, 0, 400), (4, -7, 200), (5, -7, 100)]
+        {
+            queue.push(offer(number, priority, ready_at));
+        }
+        let oldest = |queue: &ReadyQueue| queue.oldest().first().map(|(_, since)| *since);
+        assert_eq!(oldest(&queue), Some(Timestamp::from_micros(100)));
+        queue.put_aside(task(5));
+        assert_eq!(oldest(&queue), Some(Timestamp::from_micros(100)), "it waits still");
+        queue.remove(task(5));
+        queue.remove(task(4));
+        assert_eq!(oldest(&queue), Some(Timestamp::from_micros(300)));
     }
 
     #[test]

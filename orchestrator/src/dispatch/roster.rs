@@ -74,18 +74,22 @@ impl Session {
         self.occupied = tasks.iter().copied().collect();
     }
 
+    /// What it is doing.
+    pub fn status(&self) -> WorkerStatus {
+        match () {
+            () if self.draining => WorkerStatus::Draining,
+            () if self.held() == 0 => WorkerStatus::Idle,
+            () if self.free() == 0 => WorkerStatus::Full,
+            () => WorkerStatus::Busy,
+        }
+    }
+
     /// What others may see of it.
     pub fn view(&self) -> WorkerView {
         let running = self.held();
-        let status = match () {
-            () if self.draining => WorkerStatus::Draining,
-            () if running == 0 => WorkerStatus::Idle,
-            () if self.free() == 0 => WorkerStatus::Full,
-            () => WorkerStatus::Busy,
-        };
         WorkerView {
             worker: self.record.worker.clone(),
-            status,
+            status: self.status(),
             running_tasks: running,
             load: self.load.unwrap_or(f64::from(running) / f64::from(self.record.worker.slots.max(1))),
             hot_cache: self.hot_cache.clone(),

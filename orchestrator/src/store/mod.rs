@@ -261,6 +261,21 @@ impl StoreError {
     }
 }
 
+/// How large a store is, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreMeasures {
+    /// The database.
+    pub database_bytes: u64,
+    /// What was committed to the database and is still in its log.
+    pub log_bytes: u64,
+    /// The file of the journal.
+    pub journal_bytes: u64,
+    /// What is durable in the journal and not yet in the database.
+    pub journal_pending_bytes: u64,
+    /// As large the journal may become.
+    pub journal_capacity_bytes: u64,
+}
+
 /// What [`Store::load_many`] does with each job.
 pub type EachLoaded<'a> = &'a mut dyn FnMut(JobId, Option<Job>) -> ControlFlow<()>;
 
@@ -269,6 +284,11 @@ pub type EachLoaded<'a> = &'a mut dyn FnMut(JobId, Option<Job>) -> ControlFlow<(
 /// Reads see every batch whose commit has returned, and never a part of one. They may run beside a commit and beside each
 /// other. Commits come from one thread at a time.
 pub trait Store: Send + Sync + 'static {
+    /// How large it is. Of a store without files, nothing.
+    fn measures(&self) -> StoreMeasures {
+        StoreMeasures::default()
+    }
+
     /// A short name, such as `sqlite`.
     fn name(&self) -> &'static str;
 

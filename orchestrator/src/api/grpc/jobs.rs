@@ -61,15 +61,18 @@ impl JobService for Jobs {
         request: Request<Streaming<v1::SubmitJobRequest>>,
     ) -> Result<Response<Self::SubmitJobsStream>, Status> {
         let client = ClientName::of(&request)?;
-        let conductor = self.inside.conductor.clone();
+        let (conductor, metrics) = (self.inside.conductor.clone(), self.inside.metrics.clone());
         let answer = move |(index, request): (usize, Result<v1::SubmitJobRequest, Status>)| {
-            let (client, conductor) = (client.clone(), conductor.clone());
+            let (client, conductor, metrics) = (client.clone(), conductor.clone(), metrics.clone());
             async move {
                 use submit_jobs_response::Result::{Error, Ok as Done};
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
                 let result = match submit(&conductor, &client, request?).await {
                     Ok(done) => Done(done),
-                    Err(error) => Error(convert::submit_error(error)),
+                    Err(error) => {
+                        metrics.request_refused(error.code);
+                        Error(convert::submit_error(error))
+                    }
                 };
                 Ok(v1::SubmitJobsResponse { index: index as u64, result: Some(result) })
             }

@@ -14,12 +14,12 @@ use super::{
     document::{BlueprintDocument, Dashboard, WorkerDocument},
     query,
     route::Probe,
+    scrape,
 };
 use crate::{
     api::{Inside, Phase, convert, graph, reply, submission::quote},
     blueprint::Blueprint,
     graph::Format,
-    metrics,
 };
 
 pub(super) async fn workers(inside: &Inside) -> Result<Response, ApiError> {
@@ -86,10 +86,7 @@ pub(super) async fn public(inside: &Inside, probe: Probe) -> Response {
         // The process answers, so it lives; what it can do is another question.
         Probe::Status | Probe::Live => ok("ok"),
         Probe::Ready => ready(inside.readiness.phase()),
-        Probe::Metrics => {
-            let stats = inside.conductor.stats().await.ok();
-            text(HeaderValue::from_static(metrics::CONTENT_TYPE), inside.metrics.render(stats.as_ref()))
-        }
+        Probe::Metrics => scrape::page(inside).await,
     }
 }
 

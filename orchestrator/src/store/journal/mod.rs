@@ -32,8 +32,8 @@ use self::{
 };
 use super::{
     Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-    ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, Write, listing::Listing,
-    sqlite::SqliteStore,
+    ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, Write, files,
+    listing::Listing, sqlite::SqliteStore,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -353,6 +353,16 @@ fn check_failed(reason: Option<&str>) -> Result<(), StoreError> {
 impl<S: Store> Store for JournaledStore<S> {
     fn name(&self) -> &'static str {
         self.shared.behind.name()
+    }
+
+    fn measures(&self) -> StoreMeasures {
+        let pending = self.shared.on_its_way(|pending| Some(pending.bytes as u64)).into_iter().sum();
+        StoreMeasures {
+            journal_bytes: files::len(&self.shared.path).ok().flatten().unwrap_or(0),
+            journal_pending_bytes: pending,
+            journal_capacity_bytes: CAPACITY_BYTES,
+            ..self.shared.behind.measures()
+        }
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {

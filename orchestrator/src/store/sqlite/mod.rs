@@ -16,7 +16,7 @@ mod write;
 
 use std::{
     ops::Range,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -26,7 +26,7 @@ use rusqlite::ErrorCode;
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
     Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-    ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, files,
+    ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -49,6 +49,7 @@ pub struct SqliteStore {
     /// For everything that may take longer.
     scans: Readers,
     writer: Mutex<Writer>,
+    path: PathBuf,
     _lock: DirLock,
 }
 
@@ -77,6 +78,7 @@ impl SqliteStore {
             lookups: Readers::new(&path),
             scans: Readers::new(&path),
             writer: Mutex::new(writer),
+            path,
             _lock: lock,
         })
     }
@@ -96,6 +98,16 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn name(&self) -> &'static str {
         "sqlite"
+    }
+
+    fn measures(&self) -> StoreMeasures {
+        // A file that cannot be looked at has nothing to say; a commit will tell why.
+        let len = |path: &Path| files::len(path).ok().flatten().unwrap_or(0);
+        StoreMeasures {
+            database_bytes: len(&self.path),
+            log_bytes: len(&files::beside(&self.path, "-wal")),
+            ..StoreMeasures::default()
+        }
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
