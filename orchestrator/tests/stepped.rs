@@ -295,8 +295,14 @@ fn a_job_that_is_about_to_be_forgotten_is_not_started_again() {
     let mut pruned = stage.conductor.prune(stage.store.prunable(&query).unwrap().removals);
     stage.conductor.take_in().unwrap();
     // The store still has the job. What would be decided about it could never be stored.
-    let retry =
-        Retry { state: None, initial_data: None, state_history: None, by: Arc::from("ann"), reason: None };
+    let retry = Retry {
+        state: None,
+        initial_data: None,
+        state_history: None,
+        by: Arc::from("ann"),
+        reason: None,
+        key: None,
+    };
     let mut retried = stage.act(job_id, Event::RetryRequested(retry.clone()));
     assert_eq!(told(&mut retried), "JOB_NOT_FOUND");
     // There is no room to forget it either: it is there as before, and can be started again.

@@ -202,7 +202,7 @@ async fn a_quarantined_job_is_retried_with_other_data_or_skipped() {
         reason: "the flag was wrong".into(),
         ..Default::default()
     };
-    let request = RetryJobRequest { job_id: job_id.clone(), action: Some(action) };
+    let request = RetryJobRequest { job_id: job_id.clone(), action: Some(action), ..Default::default() };
     let job = in_time(client.jobs.retry_job(request)).await.unwrap().into_inner().job.unwrap();
     assert!(job.finished_at.is_none(), "{job:?}");
     let job = client.until(&job_id, |job| job.status() == JobStatus::Finished).await;
@@ -214,7 +214,7 @@ async fn a_quarantined_job_is_retried_with_other_data_or_skipped() {
     client.until(&job_id, |job| job.status() == JobStatus::Running).await;
     let action =
         SkipAction { outcome: "success".into(), data: "{\"by\":\"hand\"}".into(), ..Default::default() };
-    let request = SkipJobRequest { job_id: job_id.clone(), action: Some(action) };
+    let request = SkipJobRequest { job_id: job_id.clone(), action: Some(action), ..Default::default() };
     let job = in_time(client.jobs.skip_job(request)).await.unwrap().into_inner().job.unwrap();
     assert_eq!((job.status(), job.state_history.as_str()), (JobStatus::Finished, r#"{"by":"hand"}"#));
     let (_, workers) = stack.get("/api/workers").await;

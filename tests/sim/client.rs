@@ -129,7 +129,7 @@ impl World {
             }
             (_, 60..68) if job.status.is_repairable() || self.random.chance(100) => {
                 let outcome = Arc::from(*self.random.pick(&["success", "received", "failure", "yes"]));
-                Event::SkipRequested(Skip { outcome, data: Json::empty(), by, reason: None })
+                Event::SkipRequested(Skip { outcome, data: Json::empty(), by, reason: None, key: None })
             }
             (_, 0..60) if job.status.is_repairable() || self.random.chance(50) => {
                 let state = self.random.chance(100).then(|| Arc::from("s0"));
@@ -139,6 +139,7 @@ impl World {
                     state_history: None,
                     by,
                     reason: None,
+                    key: None,
                 })
             }
             (_, 68..78) => Event::CancelRequested { reason: None },

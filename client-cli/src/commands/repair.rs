@@ -106,9 +106,18 @@ impl Which {
 }
 
 /// Shows the one job that something was done to.
-pub fn show_one(done: &str, job: &Job, console: &mut Console) -> Result<Exit, Failure> {
+pub fn show_one(
+    done: &str,
+    job: Option<Job>,
+    repeated: bool,
+    console: &mut Console,
+) -> Result<Exit, Failure> {
+    let job = job.unwrap_or_default();
+    if repeated {
+        console.note("This was done before under the same key; nothing has changed.");
+    }
     match console.format() {
-        Format::Json => console.print_line(&json::line(&json::job(job)))?,
+        Format::Json => console.print_line(&json::line(&json::job(&job)))?,
         Format::Table => {
             console.print_line(&format!("Job {} {done}; it is {}.", job.id, status_name(job.status)))?
         }

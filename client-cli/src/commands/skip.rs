@@ -32,6 +32,10 @@ pub struct Args {
     /// Why; kept in the job's history
     #[arg(short, long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     reason: String,
+
+    /// Makes the command safe to repeat: the same key is taken once
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, requires = "id")]
+    idempotency_key: String,
 }
 
 pub(super) async fn run(args: Args, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
@@ -41,9 +45,10 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     let server = Server::connect(options).await?;
     match args.which.id {
         Some(id) => {
-            let request = SkipJobRequest { job_id: id.to_string(), action: Some(action) };
-            let job = server.answer(server.jobs().skip_job(request)).await?.job.unwrap_or_default();
-            repair::show_one("goes on", &job, console)
+            let (job_id, action) = (id.to_string(), Some(action));
+            let request = SkipJobRequest { job_id, action, idempotency_key: args.idempotency_key };
+            let answer = server.answer(server.jobs().skip_job(request)).await?;
+            repair::show_one("goes on", answer.job, answer.deduplicated, console)
         }
         None => repair::run_many("skipped", args.which, Action::Skip(action), &server, console).await,
     }

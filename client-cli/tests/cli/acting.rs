@@ -108,6 +108,19 @@ fn a_decision_is_sent_for_the_question_that_was_asked() {
 }
 
 #[test]
+fn a_repetition_under_its_key_is_told_as_such() {
+    let server = Server::start(Script { jobs: vec![job(JobStatus::Quarantined)], ..Script::default() });
+    let retry = ["retry", JOB_ID, "--idempotency-key", "ticket 7"];
+    assert_eq!(server.run(&retry).stderr, "");
+    let again = server.run(&retry);
+    let said = "This was done before under the same key; nothing has changed.\n";
+    assert_eq!((again.code, again.stderr.as_str()), (0, said));
+    assert_eq!(server.heard(|heard| heard.retried[0].idempotency_key.clone()), "ticket 7");
+    let many = server.run(&["skip", "--all", "--outcome", "success", "--idempotency-key", "ticket 7"]);
+    assert_eq!(many.code, 2, "{many}");
+}
+
+#[test]
 fn one_job_is_retried_or_skipped_as_it_was_said() {
     let server = Server::start(Script { jobs: vec![job(JobStatus::Quarantined)], ..Script::default() });
     let retried = server.run(&[

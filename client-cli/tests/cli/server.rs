@@ -387,8 +387,12 @@ impl JobService for Scripted {
         let request = self.enter(request).await?;
         let mut job = self.job(&request.job_id)?;
         job.set_status(JobStatus::WaitingForWorker);
-        self.0.heard.lock().unwrap().retried.push(request);
-        Ok(Response::new(RetryJobResponse { job: Some(job) }))
+        let mut heard = self.0.heard.lock().unwrap();
+        let key = &request.idempotency_key;
+        let deduplicated =
+            !key.is_empty() && heard.retried.iter().any(|earlier| earlier.idempotency_key == *key);
+        heard.retried.push(request);
+        Ok(Response::new(RetryJobResponse { job: Some(job), deduplicated }))
     }
 
     async fn skip_job(&self, request: Request<SkipJobRequest>) -> Answer<SkipJobResponse> {
@@ -396,7 +400,7 @@ impl JobService for Scripted {
         let mut job = self.job(&request.job_id)?;
         job.set_status(JobStatus::WaitingForWorker);
         self.0.heard.lock().unwrap().skipped.push(request);
-        Ok(Response::new(SkipJobResponse { job: Some(job) }))
+        Ok(Response::new(SkipJobResponse { job: Some(job), deduplicated: false }))
     }
 
     async fn repair_jobs(&self, request: Request<RepairJobsRequest>) -> Answer<RepairJobsResponse> {

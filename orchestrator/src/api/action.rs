@@ -13,10 +13,12 @@ use avtomatika_proto::{
     names::is_outcome,
 };
 
-use super::submission::{comment, invalid, invalid_json, quote, reason};
+use sha2::{Digest, Sha256};
+
+use super::submission::{comment, idempotency_key, invalid, invalid_json, quote, reason};
 use crate::{
     conductor::RepairQuery,
-    engine::{Edit, JobStatus, Retry, Ruling, Signal, Skip},
+    engine::{Edit, JobStatus, RepairKey, Retry, Ruling, Signal, Skip},
     json::Json,
     store::ListQuery,
     time::Timestamp,
@@ -118,6 +120,8 @@ pub struct RetryDraft<'a> {
     pub state_history_patch: &'a str,
     /// Why.
     pub reason: &'a str,
+    /// Makes it safe to repeat.
+    pub idempotency_key: &'a str,
 }
 
 impl RetryDraft<'_> {
@@ -134,12 +138,16 @@ impl RetryDraft<'_> {
         };
         let patch = Some(self.state_history_patch).filter(|patch| !patch.is_empty());
         let patch = patch.map(|patch| object("state_history_patch", patch, PAYLOAD_BYTES_MAX)).transpose()?;
+        let Self { state, initial_data: data, initial_data_patch, state_history_patch, reason: why, .. } =
+            self;
+        let asked = ["retry", state, data, initial_data_patch, state_history_patch, why];
         Ok(Retry {
             state: optional("state", self.state, NAME_BYTES_MAX)?,
             initial_data,
             state_history: patch.map(Edit::Patch),
             by: client.clone(),
             reason: reason(self.reason)?,
+            key: repair_key(self.idempotency_key, &asked)?,
         })
     }
 }
@@ -153,6 +161,8 @@ pub struct SkipDraft<'a> {
     pub data: &'a str,
     /// Why.
     pub reason: &'a str,
+    /// Makes it safe to repeat.
+    pub idempotency_key: &'a str,
 }
 
 impl SkipDraft<'_> {
@@ -170,6 +180,7 @@ impl SkipDraft<'_> {
             data: object("data", self.data, PAYLOAD_BYTES_MAX)?,
             by: client.clone(),
             reason: reason(self.reason)?,
+            key: repair_key(self.idempotency_key, &["skip", self.outcome, self.data, self.reason])?,
         })
     }
 }
@@ -248,6 +259,21 @@ fn signal_id(text: &str) -> Result<Option<Arc<str>>, ApiError> {
     }
 }
 
+/// The key of a repair, with a fingerprint of what is asked for.
+fn repair_key(id: &str, asked: &[&str]) -> Result<Option<RepairKey>, ApiError> {
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let mut hash = Sha256::new();
+    for text in asked {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(hash.finalize());
+    let fingerprint = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+    Ok(Some(RepairKey { id: idempotency_key(id)?, fingerprint }))
+}
+
 fn optional(field: &str, text: &str, bytes_max: usize) -> Result<Option<Arc<str>>, ApiError> {
     Ok(Some(line(field, text, bytes_max)?).filter(|text| !text.is_empty()).map(Arc::from))
 }
@@ -308,7 +334,9 @@ mod tests {
             told(RulingDraft { decision, by, comment, ..Default::default() }.check(Decider::Holder))
         };
         let retry = |draft: RetryDraft<'_>| told(draft.check(&alice()));
-        let skip = |outcome: &str, data: &str| told(SkipDraft { outcome, data, reason: "" }.check(&alice()));
+        let skip = |outcome: &str, data: &str| {
+            told(SkipDraft { outcome, data, ..Default::default() }.check(&alice()))
+        };
         let (argument, json, size) =
             (ErrorCode::InvalidArgument, ErrorCode::InvalidJson, ErrorCode::PayloadTooLarge);
         for ((code, text), expected, words) in [
@@ -346,6 +374,11 @@ mod tests {
                 retry(RetryDraft { reason: &long(1001), ..Default::default() }),
                 argument,
                 "reason has 1001 characters",
+            ),
+            (
+                retry(RetryDraft { idempotency_key: "schlüssel", ..Default::default() }),
+                argument,
+                "the idempotency key is not 1 to 255 printable ASCII characters",
             ),
             (skip("", ""), argument, "outcome is missing"),
             (

@@ -248,7 +248,7 @@ fn wait(asked: Duration) -> Result<Duration, ApiError> {
     }
 }
 
-fn idempotency_key(key: &str) -> Result<Arc<str>, ApiError> {
+pub(super) fn idempotency_key(key: &str) -> Result<Arc<str>, ApiError> {
     let fits = (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len());
     match fits && key.bytes().all(|byte| (0x20..=0x7e).contains(&byte)) {
         true => Ok(Arc::from(key)),

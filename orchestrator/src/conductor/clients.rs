@@ -117,7 +117,7 @@ impl Core {
             match self.decide(&job, *event, false) {
                 Ok(job) => Ok((job, false)),
                 // Behind what has been decided: the first one may not be durable yet.
-                Err(Refusal::SignalRepeated) => Ok((job, true)),
+                Err(Refusal::SignalRepeated | Refusal::RepairRepeated) => Ok((job, true)),
                 Err(Refusal::InputInvalid) => Err(self.misfit(&job, edit.as_ref())),
                 Err(refusal) => Err(self.refused(&job, refusal, client.is_some())),
             }

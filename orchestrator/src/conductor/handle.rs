@@ -277,10 +277,10 @@ impl Conductor {
         Ok(self.act(Act { client: None, job_id, event, seen: None, admission }).await?.view)
     }
 
-    /// Starts a failed or quarantined job again.
+    /// Starts a failed or quarantined job again. A repetition under its key changes nothing.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `STATE_NOT_FOUND`, `PAYLOAD_TOO_LARGE`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`,
+    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `IDEMPOTENCY_CONFLICT`, `STATE_NOT_FOUND`, `PAYLOAD_TOO_LARGE`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`,
     /// `OVERLOADED`, `SHUTTING_DOWN`.
     pub async fn retry(
         &self,
@@ -288,14 +288,14 @@ impl Conductor {
         job_id: JobId,
         retry: Retry,
         admission: Admission,
-    ) -> Result<JobView, ApiError> {
-        Ok(self.act(Act::by(client, job_id, Event::RetryRequested(retry), admission)).await?.view)
+    ) -> Result<Acted, ApiError> {
+        self.act(Act::by(client, job_id, Event::RetryRequested(retry), admission)).await
     }
 
-    /// Lets a job go on as if its state had ended with an outcome.
+    /// Lets a job go on as if its state had ended with an outcome. A repetition under its key changes nothing.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `OUTCOME_UNKNOWN`, `PAYLOAD_TOO_LARGE`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`,
+    /// `JOB_NOT_FOUND`, `NOT_REPAIRABLE`, `IDEMPOTENCY_CONFLICT`, `OUTCOME_UNKNOWN`, `PAYLOAD_TOO_LARGE`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`,
     /// `OVERLOADED`, `SHUTTING_DOWN`.
     pub async fn skip(
         &self,
@@ -303,8 +303,8 @@ impl Conductor {
         job_id: JobId,
         skip: Skip,
         admission: Admission,
-    ) -> Result<JobView, ApiError> {
-        Ok(self.act(Act::by(client, job_id, Event::SkipRequested(skip), admission)).await?.view)
+    ) -> Result<Acted, ApiError> {
+        self.act(Act::by(client, job_id, Event::SkipRequested(skip), admission)).await
     }
 
     /// What may be decided where the job asks a human.

@@ -45,6 +45,10 @@ impl Core {
                     format!("Only a failed or quarantined job can be repaired: this one is {}", job.status);
                 ApiError::new(ErrorCode::NotRepairable, text)
             }
+            Refusal::RepairKeyTaken => {
+                let text = "This idempotency key came with another repair of this job";
+                ApiError::new(ErrorCode::IdempotencyConflict, text)
+            }
             Refusal::SignalsFull => {
                 let text = format!(
                     "The job keeps as many signals as a job may: {SIGNALS_MAX} of them, with {SIGNAL_BYTES_MAX} bytes of data together"

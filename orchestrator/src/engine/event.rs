@@ -152,6 +152,17 @@ pub struct Retry {
     pub by: Arc<str>,
     /// Why.
     pub reason: Option<Arc<str>>,
+    /// Makes it safe to repeat.
+    pub key: Option<RepairKey>,
+}
+
+/// Tells a repair that is repeated from another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairKey {
+    /// The name that whoever asks has given to it.
+    pub id: Arc<str>,
+    /// Of what was asked for under that name.
+    pub fingerprint: u64,
 }
 
 /// A change of data by a human.
@@ -184,6 +195,8 @@ pub struct Skip {
     pub by: Arc<str>,
     /// Why.
     pub reason: Option<Arc<str>>,
+    /// Makes it safe to repeat.
+    pub key: Option<RepairKey>,
 }
 
 /// Where a job is to be moved.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
+use super::RepairKey;
 use crate::{
     blueprint::Scope,
     json::Json,
@@ -49,6 +50,8 @@ pub struct Job {
     pub signals: Vec<Signal>,
     /// Names of the signals that came last, so that a repeated one is noticed.
     pub signal_ids: Vec<Arc<str>>,
+    /// Keys of the repairs that came last, so that a repeated one is noticed.
+    pub repair_keys: Vec<RepairKey>,
     /// The input as it was edited by a retry, instead of the submission's.
     pub edited_data: Option<Json>,
     /// When it was last started again by a retry: its time begins anew.
@@ -344,6 +347,7 @@ impl Job {
             checkpoint: None,
             signals: Vec::new(),
             signal_ids: Vec::new(),
+            repair_keys: Vec::new(),
             edited_data: None,
             restarted_at: None,
             retry_count: 0,

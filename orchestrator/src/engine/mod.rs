@@ -26,7 +26,7 @@ pub use children::{ChildSpec, Plan, child_result, children_of, plan, unknown};
 pub use decision::{Context, Decision};
 pub use effect::{Effect, Notice, Offer};
 pub use entropy::Entropy;
-pub use event::{ChildResult, Edit, Event, Harvest, Migration, Report, Retry, Ruling, Skip};
+pub use event::{ChildResult, Edit, Event, Harvest, Migration, RepairKey, Report, Retry, Ruling, Skip};
 pub use history::{HistoryEntry, HistoryEvent};
 pub use job::{Attempt, ChildKind, Children, Job, JobError, JobStatus, Parent, Signal, Submission, Wait};
 pub use pause::is_decision;
@@ -57,3 +57,6 @@ pub const SIGNAL_BYTES_MAX: usize = avtomatika_proto::limits::SIGNAL_DATA_BYTES_
 
 /// Names of signals that a job remembers, to notice one that is repeated.
 pub const SIGNAL_IDS_MAX: usize = 64;
+
+/// Keys of repairs that a job remembers, to notice one that is repeated: a repetition comes soon, and repairs are few.
+pub const REPAIR_KEYS_MAX: usize = 16;

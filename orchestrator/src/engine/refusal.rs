@@ -36,6 +36,12 @@ pub enum Refusal {
     /// This signal came before.
     #[error("signal_repeated")]
     SignalRepeated,
+    /// This repair was asked for before.
+    #[error("repair_repeated")]
+    RepairRepeated,
+    /// Another repair came under the same key.
+    #[error("repair_key_taken")]
+    RepairKeyTaken,
     /// As many signals are kept as a job may keep.
     #[error("signals_full")]
     SignalsFull,
@@ -89,6 +95,8 @@ impl Refusal {
             Self::NoSuchApproval => "no_such_approval",
             Self::NoSuchTransition => "no_such_transition",
             Self::SignalRepeated => "signal_repeated",
+            Self::RepairRepeated => "repair_repeated",
+            Self::RepairKeyTaken => "repair_key_taken",
             Self::SignalsFull => "signals_full",
             Self::NotRetryable => "not_retryable",
             Self::NoSuchState => "no_such_state",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use avtomatika_proto::limits::PAYLOAD_BYTES_MAX;
 
 use super::{
-    HistoryEvent, JobStatus, Refusal, Retry, STATE_HISTORY_BYTES_MAX, Skip, Wait,
+    HistoryEvent, JobStatus, REPAIR_KEYS_MAX, Refusal, RepairKey, Retry, STATE_HISTORY_BYTES_MAX, Skip, Wait,
     draft::{Draft, Step},
 };
 use crate::{blueprint::StateKind, json::Json};
@@ -30,6 +30,7 @@ impl Draft<'_, '_> {
             }
         }
         self.reopen();
+        self.remember(retry.key.as_ref());
         let entry = self.note(HistoryEvent::JobRetried);
         entry.by = Some(retry.by.clone());
         entry.detail = retry.reason.clone();
@@ -69,11 +70,20 @@ impl Draft<'_, '_> {
             // Those of an earlier map would be taken for its own.
             self.job.results = Some(Arc::from("[]"));
         }
+        self.remember(skip.key.as_ref());
         let entry = self.note(HistoryEvent::StateSkipped);
         entry.outcome = Some(skip.outcome.clone());
         entry.by = Some(skip.by.clone());
         entry.detail = skip.reason.clone();
         Ok(Step::Go { outcome: Some(skip.outcome.clone()), next })
+    }
+
+    fn remember(&mut self, key: Option<&RepairKey>) {
+        let Some(key) = key else { return };
+        if self.job.repair_keys.len() == REPAIR_KEYS_MAX {
+            self.job.repair_keys.remove(0);
+        }
+        self.job.repair_keys.push(key.clone());
     }
 
     /// The state to begin with again.

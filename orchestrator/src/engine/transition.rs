@@ -22,6 +22,7 @@ use crate::{
 /// # Errors
 /// A [`Refusal`] when the event does not concern the job as it is; the job then stays as it is.
 pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Decision, Refusal> {
+    check_key(job, event)?;
     if job.status.is_terminal() {
         match event {
             Event::Reported(report) if job.settled_task == Some(report.task_id) => {
@@ -70,6 +71,21 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
         draft.check_migrated(job)?;
     }
     Ok(draft.into_decision())
+}
+
+/// Whether a repair comes for the first time. Its sender may not have heard that it was done, whatever the job does since.
+fn check_key(job: &Job, event: &Event) -> Result<(), Refusal> {
+    let key = match event {
+        Event::RetryRequested(retry) => retry.key.as_ref(),
+        Event::SkipRequested(skip) => skip.key.as_ref(),
+        _ => None,
+    };
+    let heard = key.and_then(|key| Some((key, job.repair_keys.iter().find(|heard| heard.id == key.id)?)));
+    match heard {
+        None => Ok(()),
+        Some((key, heard)) if heard == key => Err(Refusal::RepairRepeated),
+        Some(_) => Err(Refusal::RepairKeyTaken),
+    }
 }
 
 impl Draft<'_, '_> {

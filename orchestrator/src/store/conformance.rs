@@ -16,7 +16,7 @@ use super::{
 use crate::{
     engine::{
         Attempt, ChildKind, Children, Entropy, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Notice,
-        Parent, Signal, Submission, Wait,
+        Parent, RepairKey, Signal, Submission, Wait,
     },
     json::Json,
     time::Timestamp,
@@ -149,6 +149,7 @@ impl Samples {
             checkpoint: None,
             signals: Vec::new(),
             signal_ids: Vec::new(),
+            repair_keys: Vec::new(),
             edited_data: None,
             restarted_at: None,
             retry_count: 0,
@@ -191,6 +192,7 @@ impl Samples {
             checkpoint: Some(Json::from_stored(r#"{"page":7}"#)),
             signals: vec![signal(now)],
             signal_ids: vec!["one".into(), "".into()],
+            repair_keys: vec![RepairKey { id: "mend-1".into(), fingerprint: u64::MAX }],
             edited_data: Some(Json::from_stored(r#"{"input":"edited"}"#)),
             restarted_at: Some(now),
             wait: self.wait(job, status, now),

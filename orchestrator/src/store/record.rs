@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Attempt, ChildKind, Children, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Parent, Signal,
-        Submission, Wait,
+        Attempt, ChildKind, Children, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Parent,
+        RepairKey, Signal, Submission, Wait,
     },
     json::Json,
     time::Timestamp,
@@ -184,6 +184,16 @@ struct StoredJob {
     /// Of a job that was moved to another version than its first, which is with the submission.
     #[prost(uint32, optional, tag = "24")]
     blueprint_version: Option<u32>,
+    #[prost(message, repeated, tag = "25")]
+    repair_keys: Vec<StoredRepairKey>,
+}
+
+#[derive(Message)]
+struct StoredRepairKey {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(fixed64, tag = "2")]
+    fingerprint: u64,
 }
 
 /// What a job waits for. The numbers of `kind` are for ever.
@@ -468,6 +478,7 @@ pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
         edited_data: job.edited_data.as_ref().map(|json| json.as_str().to_owned()),
         restarted_at_us: job.restarted_at.map(Timestamp::as_micros),
         blueprint_version: job.migrated.then_some(job.blueprint_version),
+        repair_keys: job.repair_keys.iter().map(repair_key_to_stored).collect(),
     };
     seal(Kind::Job, job.id.as_bytes(), &message, buffer);
 }
@@ -493,6 +504,7 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
         checkpoint: message.checkpoint.as_deref().map(Json::from_stored),
         signals: message.signals.into_iter().map(signal_from_stored).collect(),
         signal_ids: message.signal_ids.into_iter().map(Into::into).collect(),
+        repair_keys: message.repair_keys.into_iter().map(repair_key_from_stored).collect(),
         edited_data: message.edited_data.as_deref().map(Json::from_stored),
         restarted_at: message.restarted_at_us.map(Timestamp::from_micros),
         wait: message.wait.map(wait_from_stored).transpose()?,
@@ -777,6 +789,14 @@ fn children_from_stored(stored: StoredChildren) -> Result<Children, Damaged> {
     })
 }
 
+fn repair_key_to_stored(key: &RepairKey) -> StoredRepairKey {
+    StoredRepairKey { id: key.id.to_string(), fingerprint: key.fingerprint }
+}
+
+fn repair_key_from_stored(key: StoredRepairKey) -> RepairKey {
+    RepairKey { id: key.id.into(), fingerprint: key.fingerprint }
+}
+
 fn signal_to_stored(signal: &Signal) -> StoredSignal {
     StoredSignal {
         name: signal.name.to_string(),
@@ -927,7 +947,8 @@ mod tests {
         let tasks = (option::of(error()), option::of(attempt()), option::of(task()));
         let waits = (option::of(wait()), option::of(text()), option::of(text()), option::of(text()));
         let kept = (option::of(json()), vec(signal(), 0..3), vec(text(), 0..3), option::of(json()));
-        let rest = (waits, kept, option::of(time()));
+        let key = (text(), any::<u64>()).prop_map(|(id, fingerprint)| RepairKey { id, fingerprint });
+        let rest = (waits, kept, option::of(time()), vec(key, 0..3));
         (fixed, standing, counts, times, tasks, rest).prop_map(
             |(fixed, standing, counts, times, tasks, rest)| Job {
                 id: JobId::from_bytes(fixed.0),
@@ -960,6 +981,7 @@ mod tests {
                 signal_ids: rest.1.2,
                 edited_data: rest.1.3,
                 restarted_at: rest.2,
+                repair_keys: rest.3,
             },
         )
     }
@@ -1169,6 +1191,7 @@ mod tests {
             checkpoint: None,
             signals: Vec::new(),
             signal_ids: Vec::new(),
+            repair_keys: Vec::new(),
             edited_data: None,
             restarted_at: None,
             wait: None,

@@ -85,6 +85,7 @@ async fn nobody_can_do_anything_to_a_job_that_is_not_his_own_or_tell_it_from_non
         |id: &str| v1::SkipJobRequest {
             job_id: id.into(),
             action: Some(v1::SkipAction { outcome: "success".into(), ..Default::default() }),
+            idempotency_key: String::new(),
         },
     );
     let decide = |id: &str| v1::DecideApprovalRequest {
@@ -92,7 +93,7 @@ async fn nobody_can_do_anything_to_a_job_that_is_not_his_own_or_tell_it_from_non
         decision: "approved".into(),
         ..Default::default()
     };
-    let retry = |id: &str| v1::RetryJobRequest { job_id: id.into(), action: None };
+    let retry = |id: &str| v1::RetryJobRequest { job_id: id.into(), ..Default::default() };
     for id in [id.as_str(), UNKNOWN_ID, "nonsense"] {
         for status in [
             jobs.signal_job(bob.request(signal(id))).await.unwrap_err(),
@@ -514,6 +515,62 @@ async fn a_state_is_skipped_with_the_outcome_that_somebody_says() {
     let id = server.job_of("fragile", json!({})).await;
     let (_, job) = server.act(&id, "skip", &json!({ "outcome": "success", "data": { "sum": 0 } })).await;
     assert_eq!((&job["status"], &job["state_history"]), (&json!("finished"), &json!({ "sum": 0 })));
+}
+
+#[tokio::test]
+async fn what_is_repeated_under_its_key_is_done_once() {
+    let server = Server::start().await;
+    let id = server.job_of("fragile", json!({ "b": 1 })).await;
+    let act = async |verb: &str, key: &str, body: Value| {
+        let path = format!("/api/jobs/{id}/{verb}");
+        let headers = [("x-avtomatika-token", ALICE), ("idempotency-key", key)];
+        let answer = server.send("POST", &path, &headers, &body.to_string()).await;
+        (answer.status, answer.json())
+    };
+    let times =
+        async |event: &str| server.told(&id).await.iter().filter(|told| told.starts_with(event)).count();
+
+    let (status, first) = act("retry", "ticket 7", json!({})).await;
+    assert_eq!((status, &first["status"]), (200, &json!("failed")), "nothing was mended");
+    assert_eq!(act("retry", "ticket 7", json!({})).await, (200, first));
+    assert_eq!(times("job_retried").await, 1);
+    for (verb, body) in
+        [("retry", json!({ "initial_data_patch": { "a": 1 } })), ("skip", json!({ "outcome": "success" }))]
+    {
+        let (status, refused) = act(verb, "ticket 7", body).await;
+        assert_eq!((status, refusal(&refused).0), (409, "IDEMPOTENCY_CONFLICT"));
+    }
+    let (status, refused) = act("retry", "ключ", json!({})).await;
+    assert_eq!((status, refusal(&refused).0), (400, "INVALID_ARGUMENT"));
+
+    // By gRPC it is the same key, and it is known although the job has ended well.
+    let skip = json!({ "outcome": "success", "data": { "sum": 0 } });
+    let (status, finished) = act("skip", "ticket 8", skip).await;
+    assert_eq!((status, &finished["status"]), (200, &json!("finished")));
+    let action =
+        v1::SkipAction { outcome: "success".into(), data: r#"{"sum":0}"#.into(), reason: String::new() };
+    let again =
+        v1::SkipJobRequest { job_id: id.clone(), action: Some(action), idempotency_key: "ticket 8".into() };
+    let caller = Caller::new(&server, ALICE).await;
+    let answer = caller.jobs().skip_job(caller.request(again)).await.unwrap().into_inner();
+    assert!(answer.deduplicated);
+    assert_eq!(answer.job.unwrap().status(), v1::JobStatus::Finished);
+    assert_eq!(times("state_skipped").await, 1);
+}
+
+#[tokio::test]
+async fn a_signal_may_have_its_id_in_the_header() {
+    let server = Server::start().await;
+    let id = server.job_of("listen", json!({ "amount": 10 })).await;
+    let path = format!("/api/jobs/{id}/signal");
+    for _ in 0..2 {
+        let headers = [("x-avtomatika-token", ALICE), ("idempotency-key", "invoice 7")];
+        let answer = server.send("POST", &path, &headers, r#"{"name": "other"}"#).await;
+        assert_eq!(answer.status, 200);
+    }
+    server.act(&id, "signal", &json!({ "name": "other", "id": "invoice 7" })).await;
+    let kept = server.told(&id).await.iter().filter(|told| told.starts_with("signal_kept")).count();
+    assert_eq!(kept, 1);
 }
 
 #[tokio::test]

@@ -392,7 +392,7 @@ async fn a_child_that_is_cancelled_by_itself_is_a_failure_of_its_parent() {
 // ---- Humans ----
 
 fn retry() -> Retry {
-    Retry { state: None, initial_data: None, state_history: None, by: acme(), reason: None }
+    Retry { state: None, initial_data: None, state_history: None, by: acme(), reason: None, key: None }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use avtomatika_orchestrator::{
     blueprint::{Blueprint, load},
     engine::{
         ChildResult, ChildSpec, Context, Decision, Edit, Effect, Entropy, Event, Harvest, HistoryEntry, Job,
-        JobError, Migration, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result,
+        JobError, Migration, RepairKey, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result,
         children_of, decide, plan,
     },
     json::Json,
@@ -39,6 +39,12 @@ struct Story {
     /// How the children ended that were followed.
     ends: BTreeMap<u32, ChildResult>,
     told: String,
+}
+
+/// `mend-1/7`: the key, and a fingerprint of what was asked for.
+fn key_of(said: &str) -> RepairKey {
+    let (id, fingerprint) = said.split_once('/').expect("key/fingerprint");
+    RepairKey { id: Arc::from(id), fingerprint: fingerprint.parse().expect("a number") }
 }
 
 impl Story {
@@ -309,7 +315,7 @@ impl Story {
         }
     }
 
-    /// `retry state=a data={"a":1} history={"b":2}`
+    /// `retry state=a data={"a":1} history={"b":2} key=mend-1/7`
     fn retry(&self, said: &str) -> Event {
         let mut retry = Retry {
             state: None,
@@ -317,12 +323,14 @@ impl Story {
             state_history: None,
             by: Arc::from("ops"),
             reason: Some(Arc::from("mended")),
+            key: None,
         };
         let object = |value| Some(Json::object(value).expect("an object without spaces"));
         for (key, value) in said.split_whitespace().map(|word| word.split_once('=').expect("key=value")) {
             match key {
                 "state" => retry.state = Some(Arc::from(value)),
                 "data" => retry.initial_data = object(value).map(Edit::Replace),
+                "key" => retry.key = Some(key_of(value)),
                 "history" => retry.state_history = object(value).map(Edit::Patch),
                 _ => panic!("a retry has no {key}"),
             }
@@ -330,13 +338,14 @@ impl Story {
         Event::RetryRequested(retry)
     }
 
-    /// `skip success {"a":1}`
+    /// `skip success {"a":1} key=mend-1/7`
     fn skip(&self, words: &[&str]) -> Event {
         Event::SkipRequested(Skip {
             outcome: Arc::from(words[1]),
             data: Json::object(words.get(2).copied().unwrap_or("{}")).expect("an object without spaces"),
             by: Arc::from("ops"),
             reason: None,
+            key: words.get(3).and_then(|key| key.strip_prefix("key=")).map(key_of),
         })
     }
 
@@ -512,6 +521,7 @@ stories! {
     params_of_a_task_can_be_caught
     a_job_is_repaired
     a_state_is_skipped
+    a_repeated_repair_is_done_once
     a_job_moves_to_another_version
     a_job_moves_to_another_state_of_another_version
     a_state_of_another_kind_is_entered_anew

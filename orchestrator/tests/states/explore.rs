@@ -302,8 +302,13 @@ fn events(job: &Job, now: Timestamp) -> Vec<(&'static str, Timestamp, Event)> {
     ];
     events.extend(attempt_events(job));
     events.extend(["approved", "success", "received"].map(|outcome| {
-        let skip =
-            Skip { outcome: Arc::from(outcome), data: Json::empty(), by: Arc::from("ops"), reason: None };
+        let skip = Skip {
+            outcome: Arc::from(outcome),
+            data: Json::empty(),
+            by: Arc::from("ops"),
+            reason: None,
+            key: None,
+        };
         ("skip", Event::SkipRequested(skip))
     }));
     let token = match &job.wait {
@@ -374,7 +379,14 @@ fn error(code: &str) -> JobError {
 }
 
 fn retry() -> Retry {
-    Retry { state: None, initial_data: None, state_history: None, by: Arc::from("ops"), reason: None }
+    Retry {
+        state: None,
+        initial_data: None,
+        state_history: None,
+        by: Arc::from("ops"),
+        reason: None,
+        key: None,
+    }
 }
 
 fn ruling(token: Option<Arc<str>>) -> Ruling {

@@ -482,6 +482,7 @@ async fn a_failure_is_told_even_if_the_job_was_mended_meanwhile() {
         state_history: None,
         by: acme(),
         reason: None,
+        key: None,
     };
     world.conductor.retry(&acme(), job_id, retry, Admission::default()).await.unwrap();
     world.deliver().await;

@@ -28,15 +28,24 @@ pub(in crate::api) fn deciding(
     RulingDraft { decision, comment, by, data, token }.check(Decider::Owner(client))
 }
 
-pub(in crate::api) fn retry(wire: Option<v1::RetryAction>, client: &Arc<str>) -> Result<Retry, ApiError> {
+pub(in crate::api) fn retry(
+    wire: Option<v1::RetryAction>,
+    idempotency_key: &str,
+    client: &Arc<str>,
+) -> Result<Retry, ApiError> {
     let v1::RetryAction { state, initial_data, initial_data_patch, state_history_patch, reason } =
         &wire.unwrap_or_default();
-    RetryDraft { state, initial_data, initial_data_patch, state_history_patch, reason }.check(client)
+    RetryDraft { state, initial_data, initial_data_patch, state_history_patch, reason, idempotency_key }
+        .check(client)
 }
 
-pub(in crate::api) fn skip(wire: Option<v1::SkipAction>, client: &Arc<str>) -> Result<Skip, ApiError> {
+pub(in crate::api) fn skip(
+    wire: Option<v1::SkipAction>,
+    idempotency_key: &str,
+    client: &Arc<str>,
+) -> Result<Skip, ApiError> {
     let v1::SkipAction { outcome, data, reason } = &wire.unwrap_or_default();
-    SkipDraft { outcome, data, reason }.check(client)
+    SkipDraft { outcome, data, reason, idempotency_key }.check(client)
 }
 
 /// What is to be done to many jobs.
@@ -46,8 +55,8 @@ pub(in crate::api) fn repair(
 ) -> Result<Repair, ApiError> {
     use v1::repair_jobs_request::Action;
     match wire {
-        Some(Action::Retry(action)) => retry(Some(action), client).map(Repair::Retry),
-        Some(Action::Skip(action)) => skip(Some(action), client).map(Repair::Skip),
+        Some(Action::Retry(action)) => retry(Some(action), "", client).map(Repair::Retry),
+        Some(Action::Skip(action)) => skip(Some(action), "", client).map(Repair::Skip),
         None => Err(invalid("action is missing".to_owned()).with_hint("Say retry or skip.")),
     }
 }

@@ -43,13 +43,13 @@ pub(super) async fn retry(
     request: Request<v1::RetryJobRequest>,
 ) -> Result<v1::RetryJobResponse, Status> {
     let client = ClientName::of(&request)?;
-    let v1::RetryJobRequest { job_id, action } = request.into_inner();
+    let v1::RetryJobRequest { job_id, action, idempotency_key } = request.into_inner();
     let id = convert::job_id(&job_id)?;
     let bytes = action.as_ref().map_or(0, retry_bytes);
     let admission = inside.conductor.admit(bytes).await;
-    let retry = convert::retry(action, &client)?;
-    let view = inside.conductor.retry(&client, id, retry, admission).await?;
-    Ok(v1::RetryJobResponse { job: shown(&view) })
+    let retry = convert::retry(action, &idempotency_key, &client)?;
+    let done = inside.conductor.retry(&client, id, retry, admission).await?;
+    Ok(v1::RetryJobResponse { job: shown(&done.view), deduplicated: done.repeated })
 }
 
 pub(super) async fn skip(
@@ -57,12 +57,12 @@ pub(super) async fn skip(
     request: Request<v1::SkipJobRequest>,
 ) -> Result<v1::SkipJobResponse, Status> {
     let client = ClientName::of(&request)?;
-    let v1::SkipJobRequest { job_id, action } = request.into_inner();
+    let v1::SkipJobRequest { job_id, action, idempotency_key } = request.into_inner();
     let id = convert::job_id(&job_id)?;
     let admission = inside.conductor.admit(action.as_ref().map_or(0, |action| action.data.len())).await;
-    let skip = convert::skip(action, &client)?;
-    let view = inside.conductor.skip(&client, id, skip, admission).await?;
-    Ok(v1::SkipJobResponse { job: shown(&view) })
+    let skip = convert::skip(action, &idempotency_key, &client)?;
+    let done = inside.conductor.skip(&client, id, skip, admission).await?;
+    Ok(v1::SkipJobResponse { job: shown(&done.view), deduplicated: done.repeated })
 }
 
 pub(super) async fn repair(

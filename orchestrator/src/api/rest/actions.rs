@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use avtomatika_proto::{ApiError, ErrorCode, headers, limits::LABELS_MAX};
+use avtomatika_proto::{ApiError, ErrorCode, JobId, headers, limits::LABELS_MAX};
 use axum::response::Response;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -110,20 +110,22 @@ fn data<'a>(data: Data<'a>) -> &'a str {
 }
 
 impl RetryBody<'_> {
-    fn draft(&self) -> RetryDraft<'_> {
+    fn draft<'a>(&'a self, idempotency_key: &'a str) -> RetryDraft<'a> {
         RetryDraft {
             state: text(&self.state),
             initial_data: data(self.initial_data),
             initial_data_patch: data(self.initial_data_patch),
             state_history_patch: data(self.state_history_patch),
             reason: text(&self.reason),
+            idempotency_key,
         }
     }
 }
 
 impl SkipBody<'_> {
-    fn draft(&self) -> SkipDraft<'_> {
-        SkipDraft { outcome: text(&self.outcome), data: data(self.data), reason: text(&self.reason) }
+    fn draft<'a>(&'a self, idempotency_key: &'a str) -> SkipDraft<'a> {
+        let (outcome, reason) = (text(&self.outcome), text(&self.reason));
+        SkipDraft { outcome, data: data(self.data), reason, idempotency_key }
     }
 }
 
@@ -162,18 +164,40 @@ fn job(view: &JobView) -> Response {
     reply::json(StatusCode::OK, &JobDocument { view, shown: Shown::Alone, fields: None })
 }
 
+/// What is to be done to one job, as it came.
+struct Wanted {
+    id: JobId,
+    headers: HeaderMap,
+    bytes: Bytes,
+    admission: Admission,
+}
+
+impl Wanted {
+    async fn of(inside: &Inside, id: &str, request: Request<Incoming>) -> Result<Self, ApiError> {
+        let id = convert::job_id(id)?;
+        query::none(request.uri())?;
+        let (headers, bytes, admission) = whole(inside, request).await?;
+        Ok(Self { id, headers, bytes, admission })
+    }
+
+    /// The key that makes it safe to repeat; empty without one.
+    fn key(&self) -> Result<&str, ApiError> {
+        Ok(query::idempotency_key(&self.headers)?.unwrap_or_default())
+    }
+}
+
 pub(super) async fn signal(
     inside: &Inside,
     client: &Arc<str>,
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
-    let id = convert::job_id(id)?;
-    query::none(request.uri())?;
-    let (_, bytes, admission) = whole(inside, request).await?;
-    let body: SignalBody<'_> = read(&bytes)?;
-    let signal = SignalDraft { name: text(&body.name), id: text(&body.id), data: data(body.data) }.check()?;
-    Ok(job(&inside.conductor.signal(client, id, signal, admission).await?.view))
+    let wanted = Wanted::of(inside, id, request).await?;
+    let body: SignalBody<'_> = read(&wanted.bytes)?;
+    // The signal's own id says the same, and goes with it wherever it is sent.
+    let id = body.id.as_deref().map_or_else(|| wanted.key(), Ok)?;
+    let signal = SignalDraft { name: text(&body.name), id, data: data(body.data) }.check()?;
+    Ok(job(&inside.conductor.signal(client, wanted.id, signal, wanted.admission).await?.view))
 }
 
 pub(super) async fn decide(
@@ -183,13 +207,11 @@ pub(super) async fn decide(
     decision: Option<&'static str>,
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
-    let id = convert::job_id(id)?;
-    query::none(request.uri())?;
-    let (_, bytes, admission) = whole(inside, request).await?;
-    let body: DecisionBody<'_> = read(&bytes)?;
+    let wanted = Wanted::of(inside, id, request).await?;
+    let body: DecisionBody<'_> = read(&wanted.bytes)?;
     let draft = body.draft(decision.unwrap_or_default(), text(&body.token));
     let ruling = draft.check(Decider::Owner(client))?;
-    Ok(job(&inside.conductor.approve(client, id, ruling, admission).await?))
+    Ok(job(&inside.conductor.approve(client, wanted.id, ruling, wanted.admission).await?))
 }
 
 #[derive(Serialize)]
@@ -243,11 +265,9 @@ pub(super) async fn retry(
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
-    let id = convert::job_id(id)?;
-    query::none(request.uri())?;
-    let (_, bytes, admission) = whole(inside, request).await?;
-    let retry = read::<RetryBody<'_>>(&bytes)?.draft().check(client)?;
-    Ok(job(&inside.conductor.retry(client, id, retry, admission).await?))
+    let wanted = Wanted::of(inside, id, request).await?;
+    let retry = read::<RetryBody<'_>>(&wanted.bytes)?.draft(wanted.key()?).check(client)?;
+    Ok(job(&inside.conductor.retry(client, wanted.id, retry, wanted.admission).await?.view))
 }
 
 pub(super) async fn skip(
@@ -256,11 +276,9 @@ pub(super) async fn skip(
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
-    let id = convert::job_id(id)?;
-    query::none(request.uri())?;
-    let (_, bytes, admission) = whole(inside, request).await?;
-    let skip = read::<SkipBody<'_>>(&bytes)?.draft().check(client)?;
-    Ok(job(&inside.conductor.skip(client, id, skip, admission).await?))
+    let wanted = Wanted::of(inside, id, request).await?;
+    let skip = read::<SkipBody<'_>>(&wanted.bytes)?.draft(wanted.key()?).check(client)?;
+    Ok(job(&inside.conductor.skip(client, wanted.id, skip, wanted.admission).await?.view))
 }
 
 // ---- many jobs ----
@@ -291,7 +309,7 @@ struct StoppedDocument {
 
 impl RepairedDocument {
     fn of(done: Repaired) -> Self {
-        let refusal = |(job_id, error): (avtomatika_proto::JobId, ApiError)| RefusalDocument {
+        let refusal = |(job_id, error): (JobId, ApiError)| RefusalDocument {
             job_id: job_id.to_string(),
             code: error.code.as_str(),
             error: error.message.into_owned(),
@@ -321,8 +339,8 @@ pub(super) async fn repair(
     let (_, bytes, _) = whole(inside, request).await?;
     let body: RepairBody<'_> = read(&bytes)?;
     let repair = match (&body.retry, &body.skip) {
-        (Some(retry), None) => Repair::Retry(retry.draft().check(client)?),
-        (None, Some(skip)) => Repair::Skip(skip.draft().check(client)?),
+        (Some(retry), None) => Repair::Retry(retry.draft("").check(client)?),
+        (None, Some(skip)) => Repair::Skip(skip.draft("").check(client)?),
         _ => {
             return Err(invalid("say either retry or skip".to_owned()).with_hint(
                 "For example {\"filter\": {\"blueprint\": \"NAME\"}, \"retry\": {}, \"dry_run\": true}.",
