@@ -23,13 +23,14 @@ use crate::{
 const ABOUT: &str = "\
 One task's way through Dispatch on one thread: offered, placed, put into a worker's outbox, taken out there,
 its result answered, its slot free again. Workers have 4 slots for one type. With tasks queued, every slot is
-taken and each answer hands out the oldest task; with none queued, every worker is idle and each offer chooses
-among all of them. No log, no watcher, no stream. The cost may grow with the logarithm of the numbers, and
+taken and each answer hands out the next task; with none queued, every worker is idle and each offer chooses
+among all of them. The tasks are one client's, or belong to many clients in turn. No log, no watcher, no stream. The cost may grow with the logarithm of the numbers, and
 with what no longer fits the caches: each task goes to the worker that was longest without one.";
 
 const SLOTS: u32 = 4;
 const WORKERS: [usize; 2] = [10, 10_000];
-const QUEUED: [usize; 3] = [0, 1_000, 1_000_000];
+/// Tasks that wait, and the clients that they belong to.
+const QUEUED: [(usize, usize); 4] = [(0, 1), (1_000, 1), (1_000_000, 1), (1_000_000, 1_000)];
 
 /// Tasks that go through between two looks at the time.
 const TASKS_AT_ONCE: usize = 256;
@@ -37,12 +38,16 @@ const TASKS_AT_ONCE: usize = 256;
 pub fn measure(rounds: Rounds, quick: usize) -> Table {
     let columns = &["offers/s", "spread %", "to few workers"];
     let mut table = Table::new("dispatch", ABOUT, columns);
-    for queued in QUEUED {
+    for (queued, clients) in QUEUED {
         let mut with_few_workers = None;
         for workers in WORKERS {
             let (workers, queued) = (workers.div_ceil(quick), queued.div_ceil(quick));
-            progress(&format!("dispatch: {workers} workers, {queued} tasks queued"));
-            let mut floor = Floor::new(workers, queued);
+            let what = match clients {
+                1 => format!("{workers} workers, {queued} tasks queued"),
+                _ => format!("{workers} workers, {queued} tasks of {clients} clients queued"),
+            };
+            progress(&format!("dispatch: {what}"));
+            let mut floor = Floor::new(workers, queued, clients);
             let per_second = rounds.per_second(|| {
                 (0..TASKS_AT_ONCE).for_each(|_| floor.one_task());
                 TASKS_AT_ONCE
@@ -50,10 +55,7 @@ pub fn measure(rounds: Rounds, quick: usize) -> Table {
             let [middle, spread] = median_and_spread(&per_second);
             let figure = median(&per_second);
             let share = figure / *with_few_workers.get_or_insert(figure);
-            table.row(
-                format!("{workers} workers, {queued} tasks queued"),
-                [middle, spread, Cell::Number(share, 2)],
-            );
+            table.row(what, [middle, spread, Cell::Number(share, 2)]);
         }
     }
     table
@@ -67,13 +69,16 @@ struct Floor {
     held: VecDeque<(usize, TaskId)>,
     entropy: Entropy,
     task_type: Arc<str>,
+    /// Each offer is the next one's.
+    clients: Vec<Arc<str>>,
+    next_client: usize,
     params: Arc<str>,
     now: Timestamp,
     is_queued: bool,
 }
 
 impl Floor {
-    fn new(workers: usize, queued: usize) -> Self {
+    fn new(workers: usize, queued: usize, clients: usize) -> Self {
         let mut floor = Self {
             dispatch: Dispatch::default(),
             workers: Vec::with_capacity(workers),
@@ -81,6 +86,8 @@ impl Floor {
             held: VecDeque::new(),
             entropy: Entropy::from_seed([7; 32]),
             task_type: Arc::from("process_data"),
+            clients: (0..clients).map(|number| Arc::from(format!("client-{number}"))).collect(),
+            next_client: 0,
             params: Arc::from(format!(r#"{{"input":"{}"}}"#, "x".repeat(88))),
             now: Timestamp::from_micros(1_700_000_000_000_000),
             is_queued: queued > 0,
@@ -126,9 +133,11 @@ impl Floor {
     fn offer(&mut self) -> TaskId {
         self.now = self.now + Duration::from_micros(1);
         let task_id = TaskId::from_random(self.entropy.next_u128());
+        self.next_client = (self.next_client + 1) % self.clients.len();
         let offer = Offer {
             task_id,
             job_id: JobId::from_bytes(*task_id.as_bytes()),
+            client: self.clients[self.next_client].clone(),
             task_type: self.task_type.clone(),
             // Of its own, as the engine makes it.
             params: Arc::from(&*self.params),

@@ -36,6 +36,8 @@ use tokio::sync::mpsc;
 mod families;
 #[path = "conductor/functions.rs"]
 mod functions;
+#[path = "conductor/placement.rs"]
+mod placement;
 
 const CREDENTIAL: [u8; 32] = [1; 32];
 

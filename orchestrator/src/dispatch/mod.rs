@@ -8,6 +8,8 @@
 //! logarithm of a tree.
 
 mod adoption;
+mod classes;
+mod lane;
 mod nearest;
 mod outbox;
 mod placement;
@@ -24,12 +26,17 @@ use std::{
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 pub use adoption::Adoption;
+pub use classes::ClassId;
 pub use nearest::{Lack, Nearest, Obstacle, Standing, Whereabouts, Workers};
 pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
-pub use ready_queue::{Place, Position};
+pub use ready_queue::{Place, Position, RUN_MIN};
 pub use roster::{Roster, Session};
 
-use self::{placement::Placement, ready_queue::ReadyQueue};
+use self::{
+    classes::{Class, Classes},
+    placement::Placement,
+    ready_queue::ReadyQueue,
+};
 use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
@@ -37,9 +44,6 @@ use crate::{
     store::{SessionRecord, StubTask},
     time::Timestamp,
 };
-
-/// Tasks at the head of each queue that are kept at hand: a run of so many lasts longer than it takes to read the next.
-pub const RUN_MIN: usize = 512;
 
 /// How long after its deadline an attempt is given up: the worker, which begins to stop it at the deadline and may need up to
 /// 2.5 s for a stubborn command, gets to say so itself.
@@ -116,6 +120,7 @@ pub struct Reconciled {
 /// Ready tasks, connected workers, and the leases between them.
 #[derive(Debug, Default)]
 pub struct Dispatch {
+    classes: Classes,
     ready: ReadyQueue,
     roster: Roster,
     placement: Placement,
@@ -147,9 +152,15 @@ impl Dispatch {
             offer.task_type,
             offer.attempt
         );
-        let task_type = offer.task_type.clone();
-        self.ready.push(offer);
-        self.pump(&[task_type], now);
+        let class = self.class_of(&offer.task_type);
+        // Nobody before it, and somebody free: it need not stand in line.
+        if self.ready.len(class) == 0 && self.may_hand_out(class) {
+            return self.hand_over(class, offer, now);
+        }
+        self.ready.push(class, offer);
+        while self.next_of([class]).is_some() {
+            self.hand_out(class, now);
+        }
     }
 
     /// A task is no longer wanted. A worker that holds it is told so, and keeps its slot until it has obeyed.
@@ -201,12 +212,11 @@ impl Dispatch {
             Verdict::Applied | Verdict::Refused(_) => {}
         }
         session.release(task_id);
-        let worker = session.record.worker.clone();
         if is_held {
             self.drop_lease(task_id);
         }
         self.replace(session_id);
-        self.pump(&worker.task_types, now);
+        self.pump(session_id, now);
     }
 
     /// The worker's last word on how far a task is. Ignored unless it holds the task.
@@ -241,7 +251,8 @@ impl Dispatch {
 
     /// Takes a task from before a restart, aside.
     pub fn restore(&mut self, task: &StubTask, job_key: i64) {
-        self.ready.push_aside(task, job_key);
+        let class = self.class_of(&task.task_type);
+        self.ready.push_aside(class, task, job_key);
     }
 
     /// Keeps no more of a ready task than its place in the queue.
@@ -269,14 +280,14 @@ impl Dispatch {
         self.ready.place_aside(task_id).is_some()
     }
 
-    /// Whether a task has others before it that are aside.
+    /// Whether a task has others of its client before it that are aside.
     pub fn is_behind_aside(&self, task_id: TaskId) -> bool {
         self.ready.is_behind_aside(task_id)
     }
 
     /// Whether a ready task is near its turn.
     pub fn is_near(&self, task_id: TaskId) -> bool {
-        self.ready.is_among_first(task_id, RUN_MIN)
+        self.ready.is_near(task_id)
     }
 
     /// Those of these tasks that are aside.
@@ -284,17 +295,17 @@ impl Dispatch {
         task_ids.iter().filter_map(|&task_id| self.ready.place_aside(task_id)).collect()
     }
 
-    /// The tasks aside whose turn comes next, at most `limit`: of each type that a connected worker serves and of which fewer
-    /// than [`RUN_MIN`] are at hand, or none with `in_need`.
+    /// The tasks aside whose turn comes next, at most `limit`: of each class that a connected worker serves and of which too few
+    /// are at hand, or none with `in_need`. See [`RUN_MIN`].
     pub fn wanted(&self, in_need: bool, limit: usize) -> Vec<Place> {
         if self.paused || !self.ready.has_aside() {
             return Vec::new();
         }
-        let run = if in_need { 1 } else { RUN_MIN };
-        let served = self.ready.types_aside().filter(|task_type| self.roster.is_served(task_type));
-        let types: Vec<&Arc<str>> = served.filter(|task_type| self.ready.runs_out(task_type, run)).collect();
-        let share = (limit / types.len().max(1)).max(1);
-        types.into_iter().flat_map(|task_type| self.ready.first_aside(task_type).take(share)).collect()
+        let served = self.classes.iter().filter(|(_, class)| self.roster.is_served(&class.task_type));
+        let short = served.map(|(class, _)| class).filter(|&class| self.ready.runs_short(class, in_need));
+        let short: Vec<ClassId> = short.collect();
+        let share = (limit / short.len().max(1)).max(1);
+        short.into_iter().flat_map(|class| self.ready.wanted(class, in_need, share)).collect()
     }
 
     /// Bytes of the params of ready tasks.
@@ -369,9 +380,8 @@ impl Dispatch {
     pub fn credits(&mut self, session_id: SessionId, slots: u32, now: Timestamp) {
         let Some(session) = self.roster.get_mut(session_id) else { return };
         session.slots = slots.min(session.record.worker.slots);
-        let worker = session.record.worker.clone();
         self.replace(session_id);
-        self.pump(&worker.task_types, now);
+        self.pump(session_id, now);
     }
 
     /// What the worker says of itself.
@@ -434,8 +444,16 @@ impl Dispatch {
 
     /// Hands out whatever can be handed out.
     pub fn pump_all(&mut self, now: Timestamp) {
-        let task_types = self.ready.task_types();
-        self.pump(&task_types, now);
+        let waiting = self.classes.iter().map(|(class, _)| class).filter(|&class| self.ready.len(class) > 0);
+        let waiting: Vec<ClassId> = waiting.collect();
+        while let Some(class) = self.next_of(waiting.iter().copied()) {
+            self.hand_out(class, now);
+        }
+    }
+
+    /// What clients weigh from now on; whoever is not named weighs 1.
+    pub fn set_weights(&mut self, weights: HashMap<Arc<str>, u32>) {
+        self.ready.set_weights(weights);
     }
 
     /// Hands out nothing more, and tells the workers why.
@@ -453,12 +471,28 @@ impl Dispatch {
 
     /// Ready tasks by type.
     pub fn ready_counts(&self) -> BTreeMap<Arc<str>, u64> {
-        self.ready.counts()
+        let mut counts = BTreeMap::new();
+        for (class, Class { task_type, .. }) in self.classes.iter() {
+            let count = self.ready.len(class) as u64;
+            if count > 0 {
+                *counts.entry(task_type.clone()).or_default() += count;
+            }
+        }
+        counts
     }
 
-    /// Since when the oldest ready task of each type has been ready.
+    /// Since when the oldest ready task of each type has been ready. Costs a look at one task of each client and priority.
     pub fn oldest(&self) -> Vec<(Arc<str>, Timestamp)> {
-        self.ready.oldest()
+        let mut oldest: BTreeMap<Arc<str>, Timestamp> = BTreeMap::new();
+        for (class, Class { task_type }) in self.classes.iter() {
+            if let Some(since) = self.ready.oldest(class) {
+                oldest
+                    .entry(task_type.clone())
+                    .and_modify(|least| *least = since.min(*least))
+                    .or_insert(since);
+            }
+        }
+        oldest.into_iter().collect()
     }
 
     /// Tasks in workers' hands.
@@ -468,23 +502,51 @@ impl Dispatch {
 
     // ---- Inside ----
 
-    /// Hands out tasks of these types, best first, until no task or no slot is left for any of them. A type whose first task is
-    /// aside waits for its offer; the others go on.
-    fn pump(&mut self, task_types: &[Arc<str>], now: Timestamp) {
-        if self.paused {
-            return;
+    /// The class of these tasks. A new one gets its order of workers.
+    fn class_of(&mut self, task_type: &Arc<str>) -> ClassId {
+        let (class, is_new) = self.classes.of(task_type);
+        if is_new {
+            for session in self.roster.serving(task_type) {
+                self.placement.place(session, &self.classes);
+            }
         }
-        loop {
-            let best = task_types
-                .iter()
-                .filter(|task_type| self.placement.has_free(task_type) && !self.adoption.awaits(task_type))
-                .filter_map(|task_type| self.ready.first_rank(task_type).map(|rank| (rank, task_type)))
-                .min();
-            let Some((_, task_type)) = best else { return };
-            let Some(offer) = self.ready.pop(task_type) else { return };
-            let Some(session_id) = self.placement.choose(task_type) else { return };
-            tracing::info!("Found {} available workers", self.placement.free_count(task_type));
-            self.assign(session_id, offer, now);
+        class
+    }
+
+    /// Hands out what this session's free slots are good for. A class whose first task is aside waits for its offer; the others
+    /// go on.
+    fn pump(&mut self, session_id: SessionId, now: Timestamp) {
+        while let Some(class) = self.next_of(self.placement.classes_of(session_id)) {
+            self.hand_out(class, now);
+        }
+    }
+
+    /// Which of these classes goes next: one that has a task and a worker.
+    fn next_of(&self, classes: impl IntoIterator<Item = ClassId>) -> Option<ClassId> {
+        let able = classes.into_iter().filter(|&class| self.may_hand_out(class));
+        let heads = able.filter_map(|class| Some((self.ready.head(class)?, class)));
+        heads.min().map(|(_, class)| class)
+    }
+
+    /// Whether a task of this class would find a worker.
+    fn may_hand_out(&self, class: ClassId) -> bool {
+        !self.paused
+            && self.placement.has_free(class)
+            && !self.adoption.awaits(&self.classes.get(class).task_type)
+    }
+
+    fn hand_out(&mut self, class: ClassId, now: Timestamp) {
+        if let Some(offer) = self.ready.pop(class) {
+            self.hand_over(class, offer, now);
+        }
+    }
+
+    /// The caller has seen that the class has a worker.
+    fn hand_over(&mut self, class: ClassId, offer: Offer, now: Timestamp) {
+        tracing::info!("Found {} available workers", self.placement.free_count(class));
+        match self.placement.choose(class) {
+            Some(session_id) => self.assign(session_id, offer, now),
+            None => self.ready.push(class, offer),
         }
     }
 
@@ -539,7 +601,7 @@ impl Dispatch {
     /// Puts the session where its free slots now belong.
     fn replace(&mut self, session_id: SessionId) {
         if let Some(session) = self.roster.get(session_id) {
-            self.placement.place(session);
+            self.placement.place(session, &self.classes);
         }
     }
 }

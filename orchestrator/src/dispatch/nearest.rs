@@ -9,7 +9,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use avtomatika_proto::TaskId;
 
-use super::{Dispatch, Position, Session};
+use super::{ClassId, Dispatch, Position, Session};
 use crate::{conductor::LeaseView, spelling, time::Timestamp};
 
 /// Workers that are looked at for one answer: a fraction of a millisecond.
@@ -138,7 +138,8 @@ impl Dispatch {
         let Some(position) = self.ready.position(task_id, TASKS_COUNTED_MAX) else {
             return Whereabouts::Nowhere;
         };
-        let (workers, nearest) = self.look_around(task_type);
+        let Some(class) = self.ready.class_of(task_id) else { return Whereabouts::Nowhere };
+        let (workers, nearest) = self.look_around(class, task_type);
         let obstacle = self.obstacle(task_type, &workers);
         Whereabouts::Ready(Box::new(Standing { obstacle, position, workers, nearest }))
     }
@@ -157,11 +158,11 @@ impl Dispatch {
         }
     }
 
-    fn look_around(&self, task_type: &str) -> (Workers, Option<Nearest>) {
+    fn look_around(&self, class: ClassId, task_type: &str) -> (Workers, Option<Nearest>) {
         let mut workers = Workers {
             connected: self.roster.len(),
             serving: self.roster.serving_count(task_type),
-            free: self.placement.free_count(task_type),
+            free: self.placement.free_count(class),
             expected: self.adoption.awaited(task_type),
             ..Workers::default()
         };
@@ -283,6 +284,7 @@ mod tests {
         let offer = Offer {
             task_id: task(number),
             job_id: JobId::from_bytes([number; 16]),
+            client: Arc::from("client"),
             task_type: Arc::from("resize"),
             params: Arc::from("{}"),
             attempt: 1,

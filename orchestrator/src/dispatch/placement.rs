@@ -6,56 +6,64 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeSet, HashMap, hash_map::Entry},
-    sync::Arc,
 };
 
 use avtomatika_proto::SessionId;
 
-use super::Session;
-use crate::store::WorkerRecord;
+use super::{ClassId, Session, classes::Classes};
 
-/// A place in the order of one task type: warm first, most free slots first, longest unchosen first.
-type Place = (Reverse<bool>, Reverse<u32>, u64, SessionId);
+/// A place in the order of one class: warm first, most free slots first, longest unchosen first.
+type Spot = (Reverse<bool>, Reverse<u32>, u64, SessionId);
 
-/// Where the sessions with free slots stand, for each task type.
+/// Where the sessions with free slots stand, for each class.
 #[derive(Debug, Default)]
 pub struct Placement {
-    by_type: HashMap<Arc<str>, BTreeSet<Place>>,
+    /// By class.
+    orders: Vec<BTreeSet<Spot>>,
     placed: HashMap<SessionId, Placed>,
     turns: u64,
 }
 
 #[derive(Debug)]
 struct Placed {
-    worker: Arc<WorkerRecord>,
-    /// Where it stands for each of its task types; nowhere without a free slot.
-    places: Vec<Option<Place>>,
     turn: u64,
+    /// The classes that it may take tasks of.
+    stands: Vec<Stand>,
+    /// The number of classes that were looked at for `stands`.
+    known: usize,
+}
+
+/// Where a session stands for one class; nowhere without a free slot.
+#[derive(Debug)]
+struct Stand {
+    class: ClassId,
+    spot: Option<Spot>,
 }
 
 impl Placement {
     /// Puts the session where it belongs now.
-    pub fn place(&mut self, session: &Session) {
+    pub fn place(&mut self, session: &Session, classes: &Classes) {
         let session_id = session.record.session_id;
         let placed = match self.placed.entry(session_id) {
             Entry::Occupied(placed) => placed.into_mut(),
             Entry::Vacant(vacant) => {
                 self.turns += 1;
-                let worker = session.record.worker.clone();
-                let places = vec![None; worker.task_types.len()];
-                vacant.insert(Placed { worker, places, turn: self.turns })
+                vacant.insert(Placed { turn: self.turns, stands: Vec::new(), known: 0 })
             }
         };
+        if placed.known < classes.len() {
+            self.orders.resize_with(classes.len(), BTreeSet::new);
+            placed.learn(session, classes);
+        }
         let free = session.free();
-        for (task_type, place) in placed.worker.task_types.iter().zip(&mut placed.places) {
-            let warm = session.hot_cache.contains(task_type);
+        for Stand { class, spot } in &mut placed.stands {
+            let warm = session.hot_cache.contains(&classes.get(*class).task_type);
             let belongs = (free > 0).then_some((Reverse(warm), Reverse(free), placed.turn, session_id));
-            if *place == belongs {
+            if *spot == belongs {
                 continue;
             }
-            // An order that runs empty stays for the next free slot: a busy fleet would make and drop it with each task.
-            let order = self.by_type.entry(task_type.clone()).or_default();
-            if let Some(before) = std::mem::replace(place, belongs) {
+            let order = &mut self.orders[class.index()];
+            if let Some(before) = std::mem::replace(spot, belongs) {
                 order.remove(&before);
             }
             order.extend(belongs);
@@ -64,31 +72,33 @@ impl Placement {
 
     /// Takes the session out.
     pub fn remove(&mut self, session_id: SessionId) {
-        let Some(placed) = self.placed.remove(&session_id) else { return };
-        for (task_type, place) in placed.worker.task_types.iter().zip(placed.places) {
-            let Some(order) = self.by_type.get_mut(task_type) else { continue };
-            if let Some(place) = place {
-                order.remove(&place);
-            }
-            if order.is_empty() {
-                self.by_type.remove(task_type);
+        for Stand { class, spot } in
+            self.placed.remove(&session_id).into_iter().flat_map(|placed| placed.stands)
+        {
+            if let Some(spot) = spot {
+                self.orders[class.index()].remove(&spot);
             }
         }
     }
 
-    /// Whether anybody could take a task of this type.
-    pub fn has_free(&self, task_type: &str) -> bool {
-        self.free_count(task_type) > 0
+    /// The classes that this session may take tasks of.
+    pub fn classes_of(&self, session_id: SessionId) -> impl Iterator<Item = ClassId> {
+        self.placed.get(&session_id).into_iter().flat_map(|placed| &placed.stands).map(|stand| stand.class)
+    }
+
+    /// Whether anybody could take a task of this class.
+    pub fn has_free(&self, class: ClassId) -> bool {
+        self.free_count(class) > 0
     }
 
     /// How many could.
-    pub fn free_count(&self, task_type: &str) -> usize {
-        self.by_type.get(task_type).map_or(0, BTreeSet::len)
+    pub fn free_count(&self, class: ClassId) -> usize {
+        self.orders.get(class.index()).map_or(0, BTreeSet::len)
     }
 
-    /// The best session for a task of this type. It goes to the end of the line of its equals.
-    pub fn choose(&mut self, task_type: &str) -> Option<SessionId> {
-        let &(_, _, _, session_id) = self.by_type.get(task_type)?.first()?;
+    /// The best session for a task of this class. It goes to the end of the line of its equals.
+    pub fn choose(&mut self, class: ClassId) -> Option<SessionId> {
+        let &(_, _, _, session_id) = self.orders.get(class.index())?.first()?;
         self.turns += 1;
         if let Some(placed) = self.placed.get_mut(&session_id) {
             placed.turn = self.turns;
@@ -97,25 +107,50 @@ impl Placement {
     }
 }
 
+impl Placed {
+    /// Finds out of which of the classes that are new to it the session may take tasks.
+    fn learn(&mut self, session: &Session, classes: &Classes) {
+        let known = self.known;
+        let types = &session.record.worker.task_types;
+        let of_types = types.iter().flat_map(|task_type| classes.of_type(task_type).iter().copied());
+        let new = of_types.filter(|class| class.index() >= known);
+        self.stands.extend(new.map(|class| Stand { class, spot: None }));
+        self.known = classes.len();
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use avtomatika_proto::TaskId;
 
     use super::{
         super::{Outbox, Roster},
         *,
     };
-    use crate::{store::SessionRecord, time::Timestamp};
+    use crate::{
+        store::{SessionRecord, WorkerRecord},
+        time::Timestamp,
+    };
 
     /// Connected workers with so many slots, and where they stand.
     struct Floor {
         roster: Roster,
+        classes: Classes,
         placement: Placement,
     }
 
     impl Floor {
         fn new(workers: &[(u8, &[&str], u32)]) -> Self {
-            let mut floor = Self { roster: Roster::default(), placement: Placement::default() };
+            let mut floor = Self {
+                roster: Roster::default(),
+                classes: Classes::default(),
+                placement: Placement::default(),
+            };
+            for task_type in ["a", "b"] {
+                floor.classes.of(&Arc::from(task_type));
+            }
             for &(number, task_types, slots) in workers {
                 let worker = WorkerRecord {
                     worker_id: Arc::from(format!("w{number}")),
@@ -143,20 +178,25 @@ mod tests {
         fn change(&mut self, number: u8, change: impl FnOnce(&mut Session)) {
             let session = self.roster.get_mut(id(number)).unwrap();
             change(session);
-            self.placement.place(session);
+            self.placement.place(session, &self.classes);
         }
 
         /// The workers that get tasks of this type, one after the other, until no slot is free.
         fn assign_all(&mut self, task_type: &str) -> Vec<u8> {
             let mut chosen = Vec::new();
-            while let Some(session_id) = self.placement.choose(task_type) {
+            let class = self.class(task_type);
+            while let Some(session_id) = self.placement.choose(class) {
                 let number = session_id.as_bytes()[0];
                 chosen.push(number);
                 let task_id = TaskId::from_random(chosen.len() as u128);
                 self.change(number, |session| session.occupy(task_id));
             }
-            assert!(!self.placement.has_free(task_type));
+            assert!(!self.placement.has_free(class));
             chosen
+        }
+
+        fn class(&self, task_type: &str) -> ClassId {
+            self.classes.of_type(task_type)[0]
         }
     }
 
@@ -175,7 +215,7 @@ mod tests {
         let mut floor = Floor::new(&[(1, &["a", "b"], 2), (2, &["a", "b"], 1)]);
         floor.change(2, |session| session.hot_cache = vec![Arc::from("b")]);
         assert_eq!(floor.assign_all("b"), [2, 1, 1]);
-        assert!(!floor.placement.has_free("a"), "a slot is taken for every type");
+        assert!(!floor.placement.has_free(floor.class("a")), "a slot is taken for every type");
     }
 
     #[test]
@@ -188,7 +228,7 @@ mod tests {
         assert_eq!(floor.assign_all("a"), [2]);
         floor.placement.remove(id(2));
         assert!(
-            floor.placement.by_type.is_empty() && floor.placement.placed.is_empty(),
+            floor.placement.orders.iter().all(BTreeSet::is_empty) && floor.placement.placed.is_empty(),
             "nothing is left behind"
         );
     }

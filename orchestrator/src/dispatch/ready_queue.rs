@@ -1,27 +1,39 @@
-//! Tasks that no worker has yet: by type, the most urgent first, then the oldest.
+//! Tasks that no worker has yet: by class, the most urgent first, then the clients in turn, then the oldest.
 //!
-//! A queue may be far longer than memory allows for its tasks' params. What is far from its turn is *aside*: the queue knows
-//! its place only, and the offer is supplied before its turn comes. A task that is aside is not passed by those behind it.
+//! Clients of one class and priority take turns by their weights ([`lane`](super::lane)), so that a task waits for its share of
+//! the others' tasks, however many those are. Classes that one worker serves take turns in the same way. A queue may be
+//! far longer than memory allows for its tasks' params. What is far from its turn is *aside*: the queue knows its place only,
+//! and the offer is supplied before its turn comes. A task that is aside is not passed by those of its client, nor by less
+//! urgent ones.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
-    ops::{Bound, RangeBounds},
     sync::Arc,
 };
 
 use avtomatika_proto::TaskId;
 
+use super::{
+    ClassId,
+    lane::{Lane, LaneId, Level, Rank, Stand, TASK, Tag},
+};
 use crate::{engine::Offer, store::StubTask, time::Timestamp};
 
-/// Where a task stands in its queue: priority, then age, then the age of its job (its key).
-pub type Rank = (Reverse<i32>, Timestamp, i64);
+/// Tasks at the head of each queue that are kept at hand: a run of so many lasts longer than it takes to read the next. The
+/// lanes of a class share them.
+pub const RUN_MIN: usize = 512;
 
-/// A task's queue and its rank there, in the space of three words: there is one for each ready task.
+/// Tasks of each lane that are kept at hand, however many lanes there are.
+const RUN_OF_LANE_MIN: usize = 8;
+
+/// The order in which classes are served that have a task and a worker: priority, then whose turn it is, then age.
+pub type Head = (Reverse<i32>, Tag, Rank);
+
+/// A task's lane and its rank there, in the space of three words: there is one for each ready task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    queue: u32,
-    priority: i32,
+    lane: LaneId,
     ready_at: Timestamp,
     job_key: i64,
 }
@@ -33,104 +45,121 @@ impl Place {
     }
 
     fn rank(&self) -> Rank {
-        (Reverse(self.priority), self.ready_at, self.job_key)
+        (self.ready_at, self.job_key)
     }
 }
 
 /// How far a ready task is from its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Tasks of its type that go before it.
+    /// Tasks of its class that go before it, if no more come.
     pub ahead: u64,
     /// There are more before it than `ahead` says.
     pub at_least: bool,
-    /// Tasks of its type, itself included.
+    /// Tasks of its class, itself included.
     pub length: u64,
 }
 
-/// The tasks of one type.
-#[derive(Debug)]
+/// Who owns a lane: class, priority, client.
+type Owner = (ClassId, i32, Arc<str>);
+
+/// The tasks of one class.
+#[derive(Debug, Default)]
 struct Queue {
-    task_type: Arc<str>,
-    loaded: BTreeMap<Rank, Offer>,
-    aside: BTreeSet<Rank>,
+    levels: BTreeMap<Reverse<i32>, Level>,
+    /// When its next task starts, in the virtual time of classes.
+    tag: Tag,
+    len: usize,
+    lanes: usize,
+    /// Lanes whose first task is aside.
+    starved: BTreeSet<(Reverse<i32>, LaneId)>,
+    /// Lanes with too little at hand.
+    short: BTreeSet<(Reverse<i32>, LaneId)>,
 }
 
 impl Queue {
-    fn len(&self) -> usize {
-        self.loaded.len() + self.aside.len()
-    }
-
-    /// Since when the oldest has been ready. Within a priority that is the first.
-    fn oldest(&self) -> Option<Timestamp> {
-        let mut oldest = None;
-        let mut from = Bound::Unbounded;
-        loop {
-            let loaded = self.loaded.range((from, Bound::Unbounded)).next().map(|(&rank, _)| rank);
-            let aside = self.aside.range((from, Bound::Unbounded)).next().copied();
-            let Some((priority, ready_at, _)) = [loaded, aside].into_iter().flatten().min() else {
-                return oldest;
-            };
-            oldest = oldest.map_or(Some(ready_at), |oldest| Some(ready_at.min(oldest)));
-            from = Bound::Excluded((priority, Timestamp::from_micros(i64::MAX), i64::MAX));
-        }
-    }
-
-    /// How many tasks stand in this range; `None` when there are `limit` or more. Costs a look at so many.
-    fn count(&self, range: impl RangeBounds<Rank> + Clone, limit: usize) -> Option<usize> {
-        let loaded = self.loaded.range(range.clone()).take(limit).count();
-        let count = loaded + self.aside.range(range).take(limit - loaded).count();
-        (count < limit).then_some(count)
+    /// Tasks of each lane that should be at hand.
+    fn run_of_lane(&self) -> usize {
+        (RUN_MIN / self.lanes.max(1)).max(RUN_OF_LANE_MIN)
     }
 }
 
-/// Ready tasks. Every operation costs the logarithm of one queue's length, unless it says otherwise.
+/// Ready tasks. Every operation costs the logarithm of the number of tasks and clients, unless it says otherwise.
 #[derive(Debug, Default)]
 pub struct ReadyQueue {
-    /// Never shrinks: task types come from blueprints.
+    /// By class.
     queues: Vec<Queue>,
-    by_type: HashMap<Arc<str>, u32>,
+    lanes: Vec<Option<Lane>>,
+    vacant: Vec<LaneId>,
+    by_owner: HashMap<Owner, LaneId>,
     places: HashMap<TaskId, Place>,
+    /// Clients that weigh other than 1.
+    weights: HashMap<Arc<str>, u32>,
+    /// The present in the virtual time of classes.
+    clock: Tag,
     params_bytes: usize,
     aside: usize,
 }
 
 impl ReadyQueue {
     /// Adds a task.
-    pub fn push(&mut self, offer: Offer) {
-        let place = self.place(&offer.task_type, offer.priority, offer.ready_at, offer.job_id.key());
+    pub fn push(&mut self, class: ClassId, offer: Offer) {
+        let lane = self.lane_of(class, offer.priority, &offer.client);
+        let place = Place { lane, ready_at: offer.ready_at, job_key: offer.job_id.key() };
         self.places.insert(offer.task_id, place);
+        self.count(lane, 1);
         self.load(place, offer);
     }
 
     /// Adds a task of the job with this key, aside.
-    pub fn push_aside(&mut self, task: &StubTask, job_key: i64) {
-        let place = self.place(&task.task_type, task.priority, task.ready_at, job_key);
+    pub fn push_aside(&mut self, class: ClassId, task: &StubTask, job_key: i64) {
+        let lane = self.lane_of(class, task.priority, &task.client);
+        let place = Place { lane, ready_at: task.ready_at, job_key };
         self.places.insert(task.task_id, place);
-        self.aside += 1;
-        self.queue_mut(place).aside.insert(place.rank());
+        self.count(lane, 1);
+        self.lay_aside(place);
     }
 
-    /// Takes the first task of this type, unless it is aside.
-    pub fn pop(&mut self, task_type: &str) -> Option<Offer> {
-        let rank = self.first_rank(task_type)?;
-        let offer = self.queues[*self.by_type.get(task_type)? as usize].loaded.remove(&rank)?;
+    /// Takes the first task of this class, unless it is aside.
+    pub fn pop(&mut self, class: ClassId) -> Option<Offer> {
+        let queue = self.queues.get_mut(class.index())?;
+        let (_, level) = queue.levels.first_key_value()?;
+        let &(.., id) = level.line.first()?;
+        let lane = self.lanes[id as usize].as_mut()?;
+        let (_, offer) = lane.loaded.pop_first()?;
+        let started = lane.tag;
+        lane.tag += lane.cost;
+        if let Some(level) = queue.levels.get_mut(&Reverse(lane.priority)) {
+            level.clock = level.clock.max(started);
+        }
+        let started = queue.tag.max(self.clock.saturating_sub(TASK));
+        queue.tag = started + TASK;
+        self.clock = self.clock.max(started);
         self.params_bytes -= offer.params.len();
         self.places.remove(&offer.task_id);
+        self.count(id, -1);
+        self.settle(id);
         Some(offer)
     }
 
     /// Takes this task, if it is here and not aside.
     pub fn take(&mut self, task_id: TaskId) -> Option<Offer> {
-        let offer = self.unload(*self.places.get(&task_id)?)?;
+        let place = *self.places.get(&task_id)?;
+        let offer = self.unload(place)?;
         self.places.remove(&task_id);
+        self.count(place.lane, -1);
+        self.settle(place.lane);
         Some(offer)
     }
 
     /// Removes this task; whether it was here.
     pub fn remove(&mut self, task_id: TaskId) -> bool {
+        if self.take(task_id).is_some() {
+            return true;
+        }
         let Some(place) = self.places.remove(&task_id) else { return false };
-        self.unload(place).is_some() || self.remove_aside(place)
+        self.remove_aside(place);
+        true
     }
 
     /// Removes what stands aside at this place. Costs a look at every ready task.
@@ -144,15 +173,17 @@ impl ReadyQueue {
     pub fn put_aside(&mut self, task_id: TaskId) {
         let Some(&place) = self.places.get(&task_id) else { return };
         if self.unload(place).is_some() {
-            self.aside += 1;
-            self.queue_mut(place).aside.insert(place.rank());
+            self.lay_aside(place);
         }
     }
 
     /// Gives a task that is aside its offer back.
     pub fn supply(&mut self, offer: Offer) {
         let Some(&place) = self.places.get(&offer.task_id) else { return };
-        if self.remove_aside(place) {
+        if let Some(lane) = self.lane_mut(place.lane)
+            && lane.aside.remove(&place.rank())
+        {
+            self.aside -= 1;
             self.load(place, offer);
         }
     }
@@ -162,11 +193,23 @@ impl ReadyQueue {
         self.places.contains_key(&task_id)
     }
 
-    /// The rank of the first task of this type; `None` while that one is aside.
-    pub fn first_rank(&self, task_type: &str) -> Option<Rank> {
-        let queue = &self.queues[*self.by_type.get(task_type)? as usize];
-        let (&first, _) = queue.loaded.first_key_value()?;
-        queue.aside.first().is_none_or(|&aside| first < aside).then_some(first)
+    /// The class of this task, if it is here.
+    pub fn class_of(&self, task_id: TaskId) -> Option<ClassId> {
+        self.at(task_id).map(|(lane, _)| lane.class)
+    }
+
+    /// How many tasks this class has.
+    pub fn len(&self, class: ClassId) -> usize {
+        self.queues.get(class.index()).map_or(0, |queue| queue.len)
+    }
+
+    /// Where this class stands among others; `None` while it has no task, or none but such as are aside at its first priority.
+    pub fn head(&self, class: ClassId) -> Option<Head> {
+        let queue = self.queues.get(class.index())?;
+        let (&priority, level) = queue.levels.first_key_value()?;
+        let &(_, rank, _) = level.line.first()?;
+        // Having been idle, or without a worker, saves up no more than one turn.
+        Some((priority, queue.tag.max(self.clock.saturating_sub(TASK)), rank))
     }
 
     /// Whether any task is aside.
@@ -177,65 +220,73 @@ impl ReadyQueue {
     /// Where this task stands, if it is here and aside.
     pub fn place_aside(&self, task_id: TaskId) -> Option<Place> {
         let place = *self.places.get(&task_id)?;
-        self.queue(place).aside.contains(&place.rank()).then_some(place)
+        self.lane(place.lane)?.aside.contains(&place.rank()).then_some(place)
     }
 
-    /// Whether a task of its type that is aside stands before this one.
+    /// Whether a task of its client that is aside stands before this one.
     pub fn is_behind_aside(&self, task_id: TaskId) -> bool {
-        self.places
-            .get(&task_id)
-            .is_some_and(|place| self.queue(*place).aside.first().is_some_and(|&aside| aside < place.rank()))
+        self.at(task_id).is_some_and(|(lane, rank)| lane.aside.first().is_some_and(|&aside| aside < rank))
     }
 
-    /// Whether this task is among the first so many of its type that are not aside. Costs a look at that many.
-    pub fn is_among_first(&self, task_id: TaskId, count: usize) -> bool {
-        self.places
-            .get(&task_id)
-            .is_some_and(|place| self.queue(*place).loaded.range(..place.rank()).take(count).count() < count)
+    /// Whether this task is among those of its client that should be at hand. Costs a look at that many.
+    pub fn is_near(&self, task_id: TaskId) -> bool {
+        self.at(task_id).is_some_and(|(lane, rank)| {
+            let run = self.queues[lane.class.index()].run_of_lane();
+            lane.loaded.range(..rank).take(run).count() < run
+        })
     }
 
-    /// How far this task is from its turn, if it is here. Counted from whichever end is less than `limit` tasks away; costs a
-    /// look at twice that many.
+    /// How far this task is from its turn, if it is here. Its client's tasks are counted from whichever end is less than `limit`
+    /// away; costs a look at twice that many tasks, and at that many clients.
     pub fn position(&self, task_id: TaskId, limit: usize) -> Option<Position> {
-        let place = *self.places.get(&task_id)?;
-        let (queue, rank) = (self.queue(place), place.rank());
-        let length = queue.len();
-        let behind = || queue.count((Bound::Excluded(rank), Bound::Unbounded), limit);
-        let ahead = queue.count(..rank, limit).or_else(|| behind().map(|behind| length - 1 - behind));
+        let (lane, rank) = self.at(task_id)?;
+        let queue = &self.queues[lane.class.index()];
+        let urgent: usize = queue.levels.range(..Reverse(lane.priority)).map(|(_, level)| level.len).sum();
+        let own = lane.count_before(rank, limit);
+        let starts = lane.tag + own.unwrap_or(limit) as Tag * lane.cost;
+        let (mut others, mut looked_at) = (0, 0);
+        if let Some(level) = queue.levels.get(&Reverse(lane.priority)) {
+            let starved =
+                queue.starved.range((Reverse(lane.priority), 0)..=(Reverse(lane.priority), LaneId::MAX));
+            let ids = level.line.iter().map(|&(.., id)| id).chain(starved.map(|&(_, id)| id));
+            for other in ids.take(limit).filter_map(|id| self.lane(id)) {
+                looked_at += 1;
+                let is_own = other.client == lane.client;
+                others += if is_own { 0 } else { other.count_until(starts, rank) };
+            }
+        }
         Some(Position {
-            ahead: ahead.unwrap_or(limit) as u64,
-            at_least: ahead.is_none(),
-            length: length as u64,
+            ahead: (urgent + own.unwrap_or(limit) + others) as u64,
+            at_least: own.is_none() || looked_at == limit,
+            length: queue.len as u64,
         })
     }
 
-    /// The types that have tasks aside.
-    pub fn types_aside(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.queues.iter().filter(|queue| !queue.aside.is_empty()).map(|queue| &queue.task_type)
+    /// Since when the oldest task of this class has been ready. Costs a look at the first task of each client and priority.
+    pub fn oldest(&self, class: ClassId) -> Option<Timestamp> {
+        let queue = self.queues.get(class.index())?;
+        let in_line =
+            queue.levels.values().flat_map(|level| &level.line).map(|&(_, (ready_at, _), _)| ready_at);
+        let starved = queue.starved.iter().filter_map(|&(_, id)| self.lane(id)?.aside.first());
+        in_line.chain(starved.map(|&(ready_at, _)| ready_at)).min()
     }
 
-    /// Whether fewer than so many tasks stand before the first of this type that is aside. Costs a look at that many.
-    pub fn runs_out(&self, task_type: &str, count: usize) -> bool {
-        let queue = self.by_type.get(task_type).map(|&number| &self.queues[number as usize]);
-        queue.is_some_and(|queue| {
-            let first = queue.aside.first();
-            first.is_some_and(|&first| queue.loaded.range(..first).take(count).count() < count)
-        })
+    /// Whether this class has lanes with too little at hand, or none with `in_need`.
+    pub fn runs_short(&self, class: ClassId, in_need: bool) -> bool {
+        let queue = self.queues.get(class.index());
+        queue.is_some_and(|queue| !queue.starved.is_empty() || !in_need && !queue.short.is_empty())
     }
 
-    /// The first tasks of this type that are aside.
-    pub fn first_aside(&self, task_type: &str) -> impl Iterator<Item = Place> {
-        let number = self.by_type.get(task_type).copied();
-        let ranks = number.into_iter().flat_map(|number| {
-            let ranks = self.queues[number as usize].aside.iter();
-            ranks.map(move |rank| (number, rank))
-        });
-        ranks.map(|(queue, &(Reverse(priority), ready_at, job_key))| Place {
-            queue,
-            priority,
-            ready_at,
-            job_key,
-        })
+    /// The tasks aside of this class whose turn comes next, at most `limit`: of lanes with too little at hand, or none with
+    /// `in_need`, those with none first.
+    pub fn wanted(&self, class: ClassId, in_need: bool, limit: usize) -> Vec<Place> {
+        let Some(queue) = self.queues.get(class.index()) else { return Vec::new() };
+        let starved = queue.starved.iter();
+        let short = queue.short.iter().filter(|lane| !queue.starved.contains(lane));
+        let count = queue.starved.len().max(if in_need { 0 } else { queue.short.len() });
+        let share = (limit / count.max(1)).max(1);
+        let lanes = starved.chain(short.take(if in_need { 0 } else { limit }));
+        lanes.flat_map(|&(_, id)| self.first_aside(id).take(share)).take(limit).collect()
     }
 
     /// Bytes of the params that are here.
@@ -243,205 +294,163 @@ impl ReadyQueue {
         self.params_bytes
     }
 
-    /// The types that have tasks.
-    pub fn task_types(&self) -> Vec<Arc<str>> {
-        self.counts().into_keys().collect()
+    /// What clients weigh from now on; whoever is not named weighs 1. Costs a look at every lane.
+    pub fn set_weights(&mut self, weights: HashMap<Arc<str>, u32>) {
+        self.weights = weights;
+        for lane in self.lanes.iter_mut().flatten() {
+            lane.cost = cost(&self.weights, &lane.client);
+        }
     }
 
-    /// How many tasks each type has.
-    pub fn counts(&self) -> BTreeMap<Arc<str>, u64> {
-        let count = |queue: &Queue| {
-            let count = queue.len() as u64;
-            (count > 0).then(|| (queue.task_type.clone(), count))
+    // ---- Inside ----
+
+    fn lane(&self, id: LaneId) -> Option<&Lane> {
+        self.lanes.get(id as usize)?.as_ref()
+    }
+
+    fn lane_mut(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.get_mut(id as usize)?.as_mut()
+    }
+
+    fn at(&self, task_id: TaskId) -> Option<(&Lane, Rank)> {
+        let place = self.places.get(&task_id)?;
+        Some((self.lane(place.lane)?, place.rank()))
+    }
+
+    /// The tasks of this lane that are aside.
+    fn first_aside(&self, id: LaneId) -> impl Iterator<Item = Place> {
+        let ranks = self.lane(id).into_iter().flat_map(|lane| &lane.aside);
+        ranks.map(move |&(ready_at, job_key)| Place { lane: id, ready_at, job_key })
+    }
+
+    fn lane_of(&mut self, class: ClassId, priority: i32, client: &Arc<str>) -> LaneId {
+        let owner = (class, priority, client.clone());
+        if let Some(&id) = self.by_owner.get(&owner) {
+            return id;
+        }
+        if self.queues.len() <= class.index() {
+            self.queues.resize_with(class.index() + 1, Queue::default);
+        }
+        let queue = &mut self.queues[class.index()];
+        queue.lanes += 1;
+        let level = queue.levels.entry(Reverse(priority)).or_default();
+        let lane = Lane {
+            class,
+            priority,
+            client: client.clone(),
+            tag: level.clock,
+            cost: cost(&self.weights, client),
+            loaded: BTreeMap::new(),
+            aside: BTreeSet::new(),
+            stand: Stand::Nowhere,
+            is_short: false,
         };
-        self.queues.iter().filter_map(count).collect()
+        let id = self.vacant.pop().unwrap_or(self.lanes.len() as LaneId);
+        if id as usize == self.lanes.len() {
+            self.lanes.push(None);
+        }
+        self.lanes[id as usize] = Some(lane);
+        self.by_owner.insert(owner, id);
+        id
     }
 
-    /// Since when the oldest task of each type has been ready. Costs a look at the first task of every priority.
-    pub fn oldest(&self) -> Vec<(Arc<str>, Timestamp)> {
-        let oldest = |queue: &Queue| Some((queue.task_type.clone(), queue.oldest()?));
-        self.queues.iter().filter_map(oldest).collect()
-    }
-
-    fn place(&mut self, task_type: &Arc<str>, priority: i32, ready_at: Timestamp, job_key: i64) -> Place {
-        let queue = match self.by_type.get(task_type) {
-            Some(&queue) => queue,
-            None => {
-                let queue = self.queues.len() as u32;
-                self.by_type.insert(task_type.clone(), queue);
-                self.queues.push(Queue {
-                    task_type: task_type.clone(),
-                    loaded: BTreeMap::new(),
-                    aside: BTreeSet::new(),
-                });
-                queue
-            }
-        };
-        Place { queue, priority, ready_at, job_key }
-    }
-
-    fn queue(&self, place: Place) -> &Queue {
-        &self.queues[place.queue as usize]
-    }
-
-    fn queue_mut(&mut self, place: Place) -> &mut Queue {
-        &mut self.queues[place.queue as usize]
+    /// So many tasks have come to this lane, or left it.
+    fn count(&mut self, id: LaneId, change: isize) {
+        let Some(lane) = self.lanes[id as usize].as_ref() else { return };
+        let queue = &mut self.queues[lane.class.index()];
+        queue.len = queue.len.saturating_add_signed(change);
+        if let Some(level) = queue.levels.get_mut(&Reverse(lane.priority)) {
+            level.len = level.len.saturating_add_signed(change);
+        }
     }
 
     fn load(&mut self, place: Place, offer: Offer) {
         self.params_bytes += offer.params.len();
-        self.queue_mut(place).loaded.insert(place.rank(), offer);
+        if let Some(lane) = self.lane_mut(place.lane) {
+            lane.loaded.insert(place.rank(), offer);
+        }
+        self.settle(place.lane);
     }
 
+    /// The caller settles the lane.
     fn unload(&mut self, place: Place) -> Option<Offer> {
-        let offer = self.queue_mut(place).loaded.remove(&place.rank())?;
+        let offer = self.lane_mut(place.lane)?.loaded.remove(&place.rank())?;
         self.params_bytes -= offer.params.len();
         Some(offer)
     }
 
+    fn lay_aside(&mut self, place: Place) {
+        if let Some(lane) = self.lane_mut(place.lane) {
+            lane.aside.insert(place.rank());
+            self.aside += 1;
+        }
+        self.settle(place.lane);
+    }
+
     fn remove_aside(&mut self, place: Place) -> bool {
-        let removed = self.queue_mut(place).aside.remove(&place.rank());
-        self.aside -= usize::from(removed);
+        let removed = self.lane_mut(place.lane).is_some_and(|lane| lane.aside.remove(&place.rank()));
+        if removed {
+            self.aside -= 1;
+            self.count(place.lane, -1);
+            self.settle(place.lane);
+        }
         removed
     }
+
+    /// Notes a lane where it now belongs; forgets it, and others, when nothing is left of them.
+    fn settle(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes[id as usize].as_mut() else { return };
+        let (class, priority) = (lane.class, Reverse(lane.priority));
+        let queue = &mut self.queues[class.index()];
+        let run = queue.run_of_lane();
+        let Some(level) = queue.levels.get_mut(&priority) else { return };
+        let now = lane.belongs(level.clock);
+        if now != lane.stand {
+            level.note(id, lane.stand, now);
+            match now {
+                Stand::Starved => drop(queue.starved.insert((priority, id))),
+                _ if lane.stand == Stand::Starved => drop(queue.starved.remove(&(priority, id))),
+                _ => {}
+            }
+            lane.stand = now;
+        }
+        let is_short = lane.runs_short(run);
+        if is_short != lane.is_short {
+            lane.is_short = is_short;
+            match is_short {
+                true => queue.short.insert((priority, id)),
+                false => queue.short.remove(&(priority, id)),
+            };
+        }
+        if now == Stand::Nowhere {
+            self.forget(id);
+        }
+        self.forget_idle(class, priority);
+    }
+
+    fn forget_idle(&mut self, class: ClassId, priority: Reverse<i32>) {
+        while let Some(level) = self.queues[class.index()].levels.get_mut(&priority) {
+            match level.forgettable() {
+                Some(idle) => self.forget(idle),
+                None if level.len == 0 => drop(self.queues[class.index()].levels.remove(&priority)),
+                None => return,
+            }
+        }
+    }
+
+    fn forget(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes[id as usize].take() else { return };
+        self.queues[lane.class.index()].lanes -= 1;
+        self.by_owner.remove(&(lane.class, lane.priority, lane.client));
+        self.vacant.push(id);
+    }
+}
+
+/// What a task costs this client, in virtual time.
+fn cost(weights: &HashMap<Arc<str>, u32>, client: &str) -> Tag {
+    let weight = if weights.is_empty() { 1 } else { weights.get(client).copied().unwrap_or(1) };
+    (TASK / Tag::from(weight.max(1))).max(1)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use avtomatika_proto::JobId;
-
-    use super::*;
-
-    fn offer(number: u8, priority: i32, ready_at: i64) -> Offer {
-        Offer {
-            task_id: task(number),
-            job_id: JobId::from_bytes([number; 16]),
-            task_type: Arc::from("resize"),
-            params: Arc::from("{}"),
-            attempt: 1,
-            priority,
-            timeout: Duration::from_secs(1),
-            ready_at: Timestamp::from_micros(ready_at),
-            checkpoint: None,
-        }
-    }
-
-    fn task(number: u8) -> TaskId {
-        TaskId::from_bytes([number; 16])
-    }
-
-    fn drained(queue: &mut ReadyQueue) -> Vec<u8> {
-        std::iter::from_fn(|| queue.pop("resize")).map(|offer| offer.task_id.as_bytes()[1]).collect()
-    }
-
-    fn assert_empty(queue: &ReadyQueue) {
-        assert!(queue.counts().is_empty() && queue.places.is_empty() && !queue.has_aside());
-        assert_eq!(queue.params_bytes(), 0);
-    }
-
-    #[test]
-    fn the_urgent_go_first_then_the_old_then_those_of_older_jobs() {
-        let mut queue = ReadyQueue::default();
-        for task in [offer(1, 0, 5), offer(2, 0, 3), offer(3, 9, 9), offer(5, 0, 5), offer(4, -9, 0)] {
-            queue.push(task);
-        }
-        assert_eq!(drained(&mut queue), [3, 2, 1, 5, 4]);
-        assert_empty(&queue);
-    }
-
-    #[test]
-    fn a_removed_task_is_gone_and_leaves_nothing_behind() {
-        let mut queue = ReadyQueue::default();
-        queue.push(offer(1, 0, 0));
-        assert_eq!(queue.take(task(1)), Some(offer(1, 0, 0)));
-        assert_eq!(queue.take(task(1)), None);
-        for aside in [false, true] {
-            queue.push(offer(2, 0, 0));
-            if aside {
-                queue.put_aside(task(2));
-            }
-            assert!(queue.remove(task(2)) && !queue.remove(task(2)));
-            assert_empty(&queue);
-        }
-    }
-
-    #[test]
-    fn a_task_aside_keeps_its_turn() {
-        let mut queue = ReadyQueue::default();
-        for number in 1..=4 {
-            queue.push(offer(number, 0, 0));
-        }
-        queue.put_aside(task(2));
-        assert_eq!((queue.take(task(2)), queue.params_bytes()), (None, 3 * "{}".len()));
-        assert!(queue.is_behind_aside(task(3)) && !queue.is_behind_aside(task(1)));
-        assert_eq!(drained(&mut queue), [1]);
-        assert_eq!(queue.counts()["resize"], 3);
-        queue.supply(offer(2, 0, 0));
-        queue.supply(offer(2, 0, 0));
-        assert_eq!(drained(&mut queue), [2, 3, 4]);
-        queue.supply(offer(2, 0, 0));
-        assert_empty(&queue);
-    }
-
-    #[test]
-    fn a_position_is_counted_from_the_nearer_end_and_otherwise_bounded() {
-        let mut queue = ReadyQueue::default();
-        for number in 0..=100 {
-            queue.push(offer(number, 0, 0));
-        }
-        for number in (0..=100).step_by(3) {
-            queue.put_aside(task(number));
-        }
-        for number in 0..=100 {
-            let position = queue.position(task(number), 1000).unwrap();
-            assert_eq!(position, Position { ahead: u64::from(number), at_least: false, length: 101 });
-            let position = queue.position(task(number), 10).unwrap();
-            let is_near = !(10..=90).contains(&number);
-            let ahead = if is_near { u64::from(number) } else { 10 };
-            assert_eq!(position, Position { ahead, at_least: !is_near, length: 101 }, "{number}");
-        }
-        queue.push(offer(101, 1, 9));
-        assert_eq!(queue.position(task(101), 10).unwrap().ahead, 0, "the urgent go first");
-        assert_eq!(queue.position(task(0), 10).unwrap().ahead, 1);
-        assert_eq!(queue.position(task(102), 10), None);
-    }
-
-    #[test]
-    fn the_oldest_is_found_behind_the_more_urgent_and_aside() {
-        let mut queue = ReadyQueue::default();
-        assert_eq!(queue.oldest(), []);
-        for (number, priority, ready_at) in
-            [(1, 5, 900), (2, 0, 300), (3, 0, 400), (4, -7, 200), (5, -7, 100)]
-        {
-            queue.push(offer(number, priority, ready_at));
-        }
-        let oldest = |queue: &ReadyQueue| queue.oldest().first().map(|(_, since)| *since);
-        assert_eq!(oldest(&queue), Some(Timestamp::from_micros(100)));
-        queue.put_aside(task(5));
-        assert_eq!(oldest(&queue), Some(Timestamp::from_micros(100)), "it waits still");
-        queue.remove(task(5));
-        queue.remove(task(4));
-        assert_eq!(oldest(&queue), Some(Timestamp::from_micros(300)));
-    }
-
-    #[test]
-    fn a_queue_runs_out_when_too_few_stand_before_the_first_aside() {
-        let mut queue = ReadyQueue::default();
-        for number in 1..=6 {
-            queue.push(offer(number, 0, 0));
-        }
-        assert!(!queue.runs_out("resize", 100), "nothing is aside");
-        queue.put_aside(task(4));
-        queue.put_aside(task(6));
-        assert!(!queue.runs_out("resize", 3) && queue.runs_out("resize", 4));
-        assert_eq!(queue.types_aside().map(|name| &**name).collect::<Vec<_>>(), ["resize"]);
-        assert!(queue.is_among_first(task(3), 3) && !queue.is_among_first(task(3), 2));
-        let places: Vec<Place> = queue.first_aside("resize").collect();
-        assert_eq!(places, [task(4), task(6)].map(|task| queue.place_aside(task).unwrap()));
-        places.into_iter().for_each(|place| queue.discard(place));
-        assert_eq!(drained(&mut queue), [1, 2, 3, 5]);
-        assert_empty(&queue);
-    }
-}
+mod tests;

@@ -53,6 +53,8 @@ pub struct Offer {
     pub task_id: TaskId,
     /// Its job.
     pub job_id: JobId,
+    /// Whose job it is.
+    pub client: Arc<str>,
     /// What a worker must serve.
     pub task_type: Arc<str>,
     /// What the handler is given: JSON text.

@@ -289,6 +289,7 @@ fn offer(job: &Job, attempt: &Attempt, work: &TaskWork, params: Arc<str>) -> Off
     Offer {
         task_id: attempt.task_id,
         job_id: job.id,
+        client: job.client.clone(),
         task_type: attempt.task_type.clone(),
         params,
         attempt: attempt.number,

@@ -334,6 +334,8 @@ struct StoredStubTask {
     priority: i32,
     #[prost(int64, tag = "4")]
     ready_at_us: i64,
+    #[prost(string, tag = "5")]
+    client: String,
 }
 
 #[derive(Message)]
@@ -541,6 +543,7 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
             task_type: task.task_type.to_string(),
             priority: task.priority,
             ready_at_us: task.ready_at.as_micros(),
+            client: task.client.to_string(),
         }),
         children: stub.children.as_ref().map(children_to_stored),
         parent: stub.parent.map(|parent| parent.as_bytes().to_vec()),
@@ -548,7 +551,7 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
     seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
 }
 
-/// The stub of the open job with this key. `shared` gives one text for each task type, however many stubs name it.
+/// The stub of the open job with this key. `shared` gives one text for each client and task type, however many stubs name it.
 pub(super) fn decode_stub(
     key: i64,
     record: &[u8],
@@ -558,6 +561,7 @@ pub(super) fn decode_stub(
     let task = |task: StoredStubTask| -> Result<StubTask, Damaged> {
         Ok(StubTask {
             task_id: task_id(&task.task_id)?,
+            client: shared(&task.client),
             task_type: shared(&task.task_type),
             priority: task.priority,
             ready_at: Timestamp::from_micros(task.ready_at_us),
@@ -1214,7 +1218,9 @@ mod tests {
         lines.push(hex(&buffer));
         encode_submission(&full, Some("order-7"), &mut buffer);
         lines.push(hex(&buffer));
-        encode_stub(&Stub::of(&full).unwrap(), &mut buffer);
+        let mut stub = Stub::of(&full).unwrap();
+        stub.task.as_mut().unwrap().client = Arc::default();
+        encode_stub(&stub, &mut buffer);
         lines.push(hex(&buffer));
         assert_eq!(lines, RELEASED);
     }

@@ -37,6 +37,8 @@ pub struct Stub {
 pub struct StubTask {
     /// The attempt.
     pub task_id: TaskId,
+    /// Whose job it is. Stubs did not always hold it: empty then.
+    pub client: Arc<str>,
     /// What a worker must serve.
     pub task_type: Arc<str>,
     /// Higher goes first.
@@ -53,6 +55,7 @@ impl Stub {
         }
         let task = job.attempt.as_ref().map(|attempt| StubTask {
             task_id: attempt.task_id,
+            client: job.client.clone(),
             task_type: attempt.task_type.clone(),
             priority: job.submission.priority,
             ready_at: attempt.ready_at,

@@ -79,6 +79,7 @@ fn offer() -> Offer {
     Offer {
         task_id: task_id(),
         job_id: JobId::compose(0, 0, 1),
+        client: Arc::from("client"),
         task_type: Arc::from("work"),
         params: Arc::from("{}"),
         attempt: 1,

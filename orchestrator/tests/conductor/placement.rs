@@ -1,0 +1,43 @@
+//! Whose task goes next, and to whom.
+
+use super::*;
+
+/// So many jobs of this client, one after the other.
+async fn submit_of(conductor: &Conductor, client: &str, count: usize) {
+    for _ in 0..count {
+        conductor.submit(&Arc::from(client), request()).await.expect("accepted");
+    }
+}
+
+/// Whose the next tasks are, each reported before the next one is taken.
+async fn served(conductor: &Conductor, worker: &mut Worker, count: usize) -> Vec<String> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let task = worker.task().await;
+        clients.push(task.offer.client.to_string());
+        worker.report(&task).await;
+    }
+    // Whatever was decided for the last report is durable when this answers.
+    conductor.stats().await.expect("it runs");
+    clients
+}
+
+#[tokio::test]
+async fn one_clients_many_jobs_do_not_delay_anothers_one_nor_do_they_after_a_restart() {
+    let store = Arc::new(MemoryStore::default());
+    let before = start(Faulty::over(store.clone())).conductor;
+    submit_of(&before, "many", 200).await;
+    submit_of(&before, "one", 1).await;
+    submit_of(&before, "two", 2).await;
+    // The first conductor is simply forgotten, as a crash would.
+    let after = start(Faulty::over(store)).conductor;
+    let mut worker = Worker::join(&after, "w1", 1).await;
+    let order = served(&after, &mut worker, 9).await;
+    // Each of them among the first turns. Where tasks are read as they are needed, a turn may pass while one is being read.
+    let last = |client: &str| order.iter().rposition(|served| served == client);
+    assert!(last("one").is_some_and(|turn| turn <= 4), "{order:?}");
+    assert!(last("two").is_some_and(|turn| turn <= 7), "{order:?}");
+    submit_of(&after, "late", 1).await;
+    let order = served(&after, &mut worker, 5).await;
+    assert!(order.iter().any(|served| served == "late"), "{order:?}");
+}
