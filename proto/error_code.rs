@@ -56,6 +56,15 @@ error_codes! {
     /// The credential is not one that this orchestrator knows for this kind of caller.
     InvalidToken = "INVALID_TOKEN", Unauthenticated, 401, false,
         "Check the token; client tokens and worker tokens are different things.";
+    /// Workers must show a certificate here, and this one shows none that names a worker.
+    WorkerCertificateRequired = "WORKER_CERTIFICATE_REQUIRED", Unauthenticated, 401, false,
+        "Give the worker a certificate that names it: --tls-cert and --tls-key.";
+    /// The worker's certificate is that of another worker.
+    WorkerCertificateMismatch = "WORKER_CERTIFICATE_MISMATCH", PermissionDenied, 403, false,
+        "Give every worker the name that its certificate has, or another certificate.";
+    /// The request came in clear text to a port that speaks TLS.
+    TlsRequired = "TLS_REQUIRED", FailedPrecondition, 400, false,
+        "Write https:// instead of http://, and replace the token: it has crossed the network in clear text.";
     /// The body or field is not acceptable JSON.
     InvalidJson = "INVALID_JSON", InvalidArgument, 400, false,
         "Send a JSON object in UTF-8, with every key once in each object and at most 127 levels deep.";

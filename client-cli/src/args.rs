@@ -2,8 +2,9 @@
 //!
 //! The options of one command live beside what it does, in `commands/`.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::PathBuf};
 
+use avtomatika_worker::tls::TlsFiles;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, parser::ValueSource};
 
 use crate::{commands, exit::Exit, span::Span};
@@ -78,6 +79,10 @@ pub struct Options {
     #[arg(help_heading = "Global options")]
     pub token: Option<String>,
 
+    /// Files for an orchestrator at https://
+    #[command(flatten)]
+    pub tls: Tls,
+
     /// Form of the answer: tables for people, JSON for pipes
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     #[arg(help_heading = "Global options")]
@@ -87,6 +92,32 @@ pub struct Options {
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s")]
     #[arg(help_heading = "Global options")]
     pub timeout: Span,
+}
+
+/// Files for an orchestrator at `https://`, each in PEM.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Tls {
+    /// File with the authorities that may vouch for an orchestrator at https://; by default those of this machine
+    #[arg(long, global = true, env = "AVTOMATIKA_TLS_CA", value_name = "FILE", hide_short_help = true)]
+    #[arg(help_heading = "Global options")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// File with a certificate of one's own, for whoever asks for one on the way
+    #[arg(long, global = true, env = "AVTOMATIKA_TLS_CERT", value_name = "FILE", hide_short_help = true)]
+    #[arg(help_heading = "Global options")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with its private key
+    #[arg(long, global = true, env = "AVTOMATIKA_TLS_KEY", value_name = "FILE", hide_short_help = true)]
+    #[arg(help_heading = "Global options")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl Tls {
+    /// The same in the words of the library.
+    pub fn files(&self) -> TlsFiles {
+        TlsFiles { ca: self.tls_ca.clone(), cert: self.tls_cert.clone(), key: self.tls_key.clone() }
+    }
 }
 
 /// Form of an answer.

@@ -1,12 +1,12 @@
-//! The way to the orchestrator: an address, a token, a connection, and calls that end in an answer or a [`Failure`].
+//! The way to the orchestrator: an address, a token, a connection (encrypted for `https`), and calls that end in an answer or a [`Failure`].
 
 use std::{net::IpAddr, time::Duration};
 
 use avtomatika_proto::{
     limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     v1::{admin_service_client::AdminServiceClient, job_service_client::JobServiceClient},
-    wire_error::innermost,
 };
+use avtomatika_worker::tls::{Route, Unreached};
 use hyper::header::HeaderValue;
 use tonic::{
     Request, Response, Status,
@@ -45,6 +45,8 @@ impl Server {
         let bearer = Bearer::from_options(options, &uri)?;
         let timeout = options.timeout.0;
         let url = url.to_owned();
+        let route = Route::to(&url, options.tls.files());
+        let route = route.map_err(|fault| Failure::usage(fault.what, fault.hint))?;
         let endpoint = Endpoint::from(uri)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -52,9 +54,12 @@ impl Server {
             .keep_alive_timeout(timeout)
             .user_agent(concat!("avtomatika-cli/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| Failure::usage(format!("cannot connect to {url}: {error}"), URL_HINT))?;
-        match tokio::time::timeout(timeout, endpoint.connect()).await {
+        match tokio::time::timeout(timeout, route.connect(&endpoint)).await {
             Ok(Ok(channel)) => Ok(Self { url, timeout, channel, bearer }),
-            Ok(Err(error)) => Err(Failure::Unreachable { url, why: innermost(&error) }),
+            Ok(Err(Unreached::Silent(why))) => Err(Failure::Unreachable { url, why }),
+            Ok(Err(Unreached::Tls(fault))) => {
+                Err(Failure::Unreachable { url, why: fault.what }.with_hint(fault.hint))
+            }
             Err(_) => Err(Failure::NoAnswer { url, waited: timeout }),
         }
     }
@@ -99,7 +104,7 @@ impl Server {
     }
 }
 
-const URL_HINT: &str = "write it as http://HOST:PORT, for example http://localhost:8000";
+const URL_HINT: &str = "write it as http://HOST:PORT or https://HOST:PORT, for example http://localhost:8000";
 
 /// The address, if it can be an orchestrator's.
 pub(crate) fn checked_uri(url: &str) -> Result<Uri, Failure> {
@@ -107,11 +112,8 @@ pub(crate) fn checked_uri(url: &str) -> Result<Uri, Failure> {
         |why: &str| Err(Failure::usage(format!("{url:?} cannot be the orchestrator's URL: {why}"), URL_HINT));
     let Ok(uri) = url.parse::<Uri>() else { return refuse("it is not a URL") };
     match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return refuse("this version does not speak TLS; use http, or a TLS proxy on this machine");
-        }
-        _ => return refuse("it does not begin with http://"),
+        Some("http" | "https") => {}
+        _ => return refuse("it does not begin with http:// or https://"),
     }
     if uri.path() != "/" || uri.query().is_some() {
         return refuse("it has a path, and gRPC takes none");
@@ -171,13 +173,17 @@ impl Interceptor for Bearer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{args::Format, span::Span};
+    use crate::{
+        args::{Format, Tls},
+        span::Span,
+    };
 
     fn bearer(url: &str, token: Option<&str>) -> Result<Option<String>, Failure> {
         let options = Options {
             url: url.into(),
             url_is_given: true,
             token: token.map(Into::into),
+            tls: Tls::default(),
             output: Format::Table,
             timeout: Span(Duration::from_secs(1)),
         };
@@ -206,7 +212,7 @@ mod tests {
             ("", "not a URL"),
             ("localhost:8000", "begin with http://"),
             ("ftp://localhost", "begin with http://"),
-            ("https://localhost", "TLS"),
+            ("https://localhost/api", "path"),
             ("http://localhost:8000/api", "path"),
             ("http://localhost:8000?x=1", "path"),
             ("http://me:secret@localhost:8000", "user name"),

@@ -27,6 +27,7 @@ use crate::{
     schedule::{Schedule, ScheduleError, Schedules},
     store::{Batch, BlueprintRecord, Store, StoreError},
     time::{Clock, SystemClock},
+    tls::Tls,
     webhook::Poster,
 };
 
@@ -110,6 +111,7 @@ pub struct App {
     pruning: Option<Pruning>,
     webhooks: Option<Webhooks>,
     scheduling: Scheduling,
+    tls: Option<Tls>,
     drain_timeout: Duration,
 }
 
@@ -135,7 +137,17 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let reload = Reload::new(conductor.clone());
     let (auth, readiness, functions) = (Arc::new(auth), Readiness::default(), Functions::default());
     let inside = Inside { conductor, auth, schedules, metrics, readiness, reload };
-    Ok(App { inside, stopped, storage_full, functions, pruning, scheduling, webhooks, drain_timeout })
+    Ok(App {
+        inside,
+        stopped,
+        storage_full,
+        functions,
+        pruning,
+        scheduling,
+        webhooks,
+        tls: None,
+        drain_timeout,
+    })
 }
 
 impl App {
@@ -160,6 +172,14 @@ impl App {
     ) -> Self {
         let schedules = self.inside.schedules.clone();
         self.inside.reload = self.inside.reload.with_schedules(schedules, Arc::new(source));
+        self
+    }
+
+    /// Speaks TLS at the port, and nothing else there. Its files are read again whenever the blueprints are.
+    pub fn encrypted(mut self, tls: Tls) -> Self {
+        let again = tls.clone();
+        self.inside.reload = self.inside.reload.with_other(Arc::new(move || again.read_again()));
+        self.tls = Some(tls);
         self
     }
 
@@ -190,11 +210,18 @@ impl App {
     ///
     /// # Errors
     /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StoreError> {
+    pub async fn serve(
+        mut self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), StoreError> {
         let gate = WorkerGate::new(self.inside.conductor.sessions(), self.inside.auth.clone());
         let grpc = api::grpc::routes(&self.inside).add_service(gate.into_service());
         let closing = CancellationToken::new();
-        let api = Api::new(self.inside.clone(), grpc);
+        let mut api = Api::new(self.inside.clone(), grpc);
+        if let Some(tls) = self.tls.take() {
+            api = api.encrypted(tls);
+        }
         let serving = tokio::spawn(api::serve(listener, api, closing.clone(), self.drain_timeout));
         self.work(Some(serving), closing, shutdown).await
     }
@@ -223,6 +250,7 @@ impl App {
             scheduling,
             webhooks,
             drain_timeout,
+            ..
         } = self;
         for warning in functions.missing(&inside.conductor.blueprints()) {
             tracing::warn!("{warning}");

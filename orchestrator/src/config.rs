@@ -21,7 +21,7 @@ use crate::{
     chores::pruning::{KEPT_AT_LEAST, Retention},
     conductor::DEFAULT_RESIDENT_BYTES,
     spelling::did_you_mean,
-    telemetry, webhook,
+    telemetry, tls, webhook,
 };
 
 /// What the command line and the environment say.
@@ -40,6 +40,18 @@ pub struct Args {
     /// Address and port for clients and workers alike: REST and gRPC share it [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS", env = "AVTOMATIKA_LISTEN")]
     pub listen: Option<String>,
+
+    /// File with the certificate of this port in PEM, followed by those that lead to its authority. With it, the port speaks TLS
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the certificate's private key in PEM
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+
+    /// File with the authorities, in PEM, that sign the certificates of workers. With it, a worker must show one that names it
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_TLS_CLIENT_CA")]
+    pub tls_client_ca: Option<PathBuf>,
 
     /// Directory that holds the jobs; it is created when it is not there [default: $XDG_DATA_HOME/avtomatika, or
     /// ~/.local/share/avtomatika]
@@ -175,6 +187,9 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 struct File {
     listen: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
     data_dir: Option<PathBuf>,
     blueprints: Option<PathBuf>,
     schedules: Option<PathBuf>,
@@ -194,8 +209,11 @@ struct File {
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 18] = [
+const FILE_KEYS: [&str; 21] = [
     "listen",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
     "data_dir",
     "blueprints",
     "schedules",
@@ -220,6 +238,8 @@ const FILE_KEYS: [&str; 18] = [
 pub struct Config {
     /// Where clients and workers connect.
     pub listen: SocketAddr,
+    /// How the port is encrypted; `None` where it is not.
+    pub tls: Option<tls::Files>,
     /// Where the store is.
     pub data_dir: PathBuf,
     /// Where the blueprints are.
@@ -338,6 +358,11 @@ impl Config {
     fn merge(args: Args, file: File) -> Result<Self, ConfigError> {
         let config = Self {
             listen: listen(args.listen.or(file.listen).as_deref().unwrap_or(DEFAULT_LISTEN))?,
+            tls: tls_files(
+                args.tls_cert.or(file.tls_cert),
+                args.tls_key.or(file.tls_key),
+                args.tls_client_ca.or(file.tls_client_ca),
+            )?,
             data_dir: args.data_dir.or(file.data_dir).map_or_else(default_data_dir, Ok)?,
             blueprints: args.blueprints.or(file.blueprints).ok_or_else(no_blueprints)?,
             schedules: args.schedules.or(file.schedules),
@@ -415,7 +440,7 @@ impl Config {
                 ));
             }
         }
-        match allow_plaintext {
+        match allow_plaintext || self.tls.is_some() {
             true => Ok(()),
             false => Err(mistake(
                 "listen",
@@ -423,8 +448,26 @@ impl Config {
                     "{} can be reached by other machines, and tokens would cross the network unencrypted",
                     self.listen
                 ),
-                "listen on 127.0.0.1 behind a proxy that does TLS, or say --allow-plaintext when the network itself is safe",
+                "give the port a certificate with --tls-cert and --tls-key, or say --allow-plaintext when the network itself is safe",
             )),
+        }
+    }
+}
+
+/// A certificate needs its key, and whoever asks workers for certificates must have one.
+fn tls_files(
+    cert: Option<PathBuf>,
+    key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+) -> Result<Option<tls::Files>, ConfigError> {
+    const HINT: &str = "docs/tls.md shows how to make certificates, and what each file is for";
+    match (cert, key, client_ca) {
+        (Some(cert), Some(key), client_ca) => Ok(Some(tls::Files { cert, key, client_ca })),
+        (None, None, None) => Ok(None),
+        (Some(_), None, _) => Err(mistake("tls_key", "the certificate of tls_cert has no key", HINT)),
+        (None, Some(_), _) => Err(mistake("tls_cert", "there is a tls_key, and no certificate", HINT)),
+        (None, None, Some(_)) => {
+            Err(mistake("tls_cert", "workers can show certificates only where the port speaks TLS", HINT))
         }
     }
 }
@@ -669,7 +712,7 @@ mod tests {
             .flat_map(|line| [line, "\n"])
             .collect();
         let defaults = Config::from_toml("orchestrator.toml", &uncommented).unwrap();
-        assert_eq!(defaults.listen, config.listen);
+        assert_eq!((defaults.listen, defaults.tls), (config.listen, config.tls));
         assert_eq!(defaults.adoption_window, config.adoption_window);
         assert_eq!(defaults.max_open_jobs, config.max_open_jobs);
         assert_eq!(defaults.max_workers, config.max_workers);
@@ -715,6 +758,12 @@ mod tests {
             ("retention = \"59s\"", "retention: \"59s\" is shorter than 1m"),
             ("retention = \"0s\"", "retention: \"0s\" is shorter than 1m"),
             ("retention = \"never\"", "retention: \"never\": expected a span of time such as"),
+            ("tls_cert = \"c\"", "tls_key: the certificate of tls_cert has no key"),
+            ("tls_key = \"k\"", "tls_cert: there is a tls_key, and no certificate"),
+            (
+                "tls_client_ca = \"a\"",
+                "tls_cert: workers can show certificates only where the port speaks TLS",
+            ),
             ("log_format = \"xml\"", "test.toml, line 1: unknown variant `xml`"),
         ] {
             let found = refused(&format!("{line}\n{LEAST}"));
@@ -808,6 +857,10 @@ mod tests {
         assert!(with("127.0.0.1:8000", "test-client-token", "").is_ok());
         assert!(with("[::1]:8000", "test-client-token", "").is_ok());
         assert!(with("0.0.0.0:8000", "t", "allow_plaintext = true").is_ok());
+        assert!(with("0.0.0.0:8000", "t", "tls_cert = \"c\"\ntls_key = \"k\"").is_ok());
+        let found =
+            with("0.0.0.0:8000", "test-client-token", "tls_cert = \"c\"\ntls_key = \"k\"").unwrap_err();
+        assert!(found.contains("a token of the examples cannot guard"), "{found}");
         let found = with("0.0.0.0:8000", "t", "").unwrap_err();
         assert!(found.starts_with("listen: 0.0.0.0:8000 can be reached by other machines"), "{found}");
         let found = with("[::]:8000", "test-client-token", "allow_plaintext = true").unwrap_err();

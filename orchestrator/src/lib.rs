@@ -83,6 +83,7 @@ pub mod spelling;
 pub mod store;
 pub mod telemetry;
 pub mod time;
+pub mod tls;
 pub mod webhook;
 
 pub use app::{App, Parts, StartError, assemble};

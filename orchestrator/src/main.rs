@@ -21,6 +21,7 @@ use avtomatika_orchestrator::{
     store::{StoreError, journal},
     telemetry,
     time::SystemClock,
+    tls::{self, Tls},
 };
 use clap::Parser as _;
 use tokio::{
@@ -94,6 +95,7 @@ fn run(args: Args) -> Result<(), Failure> {
             "free memory, or raise the limit on threads",
         )
     })?;
+    let tls = config.tls.clone().map(encryption).transpose()?;
     // First the address: whoever cannot have it has not touched the data.
     let (listener, address) = runtime.block_on(listen(config.listen))?;
     let store = journal::open(&config.data_dir).map_err(|error| store_failure(EXIT_DATA_DIR, &error))?;
@@ -112,6 +114,10 @@ fn run(args: Args) -> Result<(), Failure> {
     if let Some(file) = schedules_file {
         app = app.reload_schedules_from(move |blueprints| file.read(blueprints));
     }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    if let Some(tls) = tls {
+        app = app.encrypted(tls);
+    }
     // Before anybody is told that we run: who knows it may want to stop us.
     let signals = runtime.block_on(async { Signals::install() }).map_err(|error| {
         Failure::new(
@@ -120,7 +126,7 @@ fn run(args: Args) -> Result<(), Failure> {
             "check the limits of this process",
         )
     })?;
-    announce(&app, address);
+    announce(&app, scheme, address);
     runtime.block_on(serve(app, listener, signals))
 }
 
@@ -186,6 +192,19 @@ fn schedules(file: Option<&SchedulesFile>, definitions: &[Definition]) -> Result
     Ok(Schedules::new(schedules))
 }
 
+fn encryption(files: tls::Files) -> Result<Tls, Failure> {
+    let (tls, warnings) = Tls::open(files).map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        Failure::new(
+            EXIT_USAGE,
+            format_args!("the files of TLS cannot be used:\n{}", lines.join("\n")),
+            "each line names the file and the cure; docs/tls.md shows how to make certificates",
+        )
+    })?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(tls)
+}
+
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
     let failure = |error| {
         Failure::new(
@@ -229,13 +248,13 @@ fn start_failure(error: StartError) -> Failure {
 }
 
 /// Says what is served and where. Tokens are not said: what stands in a log is read by many.
-fn announce(app: &App, address: SocketAddr) {
+fn announce(app: &App, scheme: &str, address: SocketAddr) {
     let host = match address.ip() {
         ip if ip.is_loopback() => "localhost".to_owned(),
         ip if ip.is_ipv6() => format!("[{ip}]"),
         ip => ip.to_string(),
     };
-    tracing::info!("Orchestrator is running on http://{host}:{port}", port = address.port());
+    tracing::info!("Orchestrator is running on {scheme}://{host}:{port}", port = address.port());
     tracing::info!("Registered blueprints:");
     for blueprint in app.conductor().blueprints().served() {
         let endpoint = blueprint.endpoint.as_deref().map(|path| format!(", POST /api{path}"));
@@ -302,7 +321,7 @@ async fn obey(mut signals: StopSignals, shutdown: CancellationToken) {
     process::exit(128 + signal);
 }
 
-/// SIGHUP asks for the blueprints to be read again.
+/// SIGHUP asks for the blueprints, the schedules and the certificates to be read again.
 async fn reload_when_told(mut hangup: Signal, reload: Reload) {
     while hangup.recv().await.is_some() {
         reload.reload_and_log().await;

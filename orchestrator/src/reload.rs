@@ -1,4 +1,5 @@
-//! Reading the blueprints again while the orchestrator runs, and the schedules with them: all or nothing.
+//! Reading the blueprints again while the orchestrator runs, and with them the schedules and whatever else is read from files: all
+//! or nothing.
 //!
 //! One file that cannot be used, and everything stays as it is; whoever asked is told all that is wrong. It refuses to know who
 //! asks (a call, a signal, a changed file) and where the blueprints come from.
@@ -21,6 +22,17 @@ pub type Source = dyn Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync;
 /// Reads every schedule there is to be, which may make jobs of these blueprints. May block.
 pub type ScheduleSource = dyn Fn(&[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> + Send + Sync;
 
+/// Reads something else that a reload renews, such as certificates. May block.
+pub type OtherSource = dyn Fn() -> Result<Fresh, Vec<Finding>> + Send + Sync;
+
+/// What was read and is not in force yet.
+pub struct Fresh {
+    /// What should be looked at.
+    pub warnings: Vec<Finding>,
+    /// Puts it in force. Cannot fail, so that either everything comes into force or nothing.
+    pub enforce: Box<dyn FnOnce() + Send>,
+}
+
 /// The way to a reload. Cheap to clone.
 #[derive(Clone)]
 pub struct Reload {
@@ -29,6 +41,7 @@ pub struct Reload {
     functions: Functions,
     /// Where schedules are read, and where they go.
     schedules: Option<(Schedules, Arc<ScheduleSource>)>,
+    others: Vec<Arc<OtherSource>>,
     /// Held from reading to the answer, so that what was read earlier cannot come into force later.
     one_at_a_time: Arc<Mutex<()>>,
 }
@@ -57,6 +70,7 @@ impl Reload {
             source: None,
             functions: Functions::default(),
             schedules: None,
+            others: Vec::new(),
             one_at_a_time: Arc::default(),
         }
     }
@@ -71,12 +85,18 @@ impl Reload {
         Self { schedules: Some((schedules, source)), ..self }
     }
 
+    /// With this to be read as well, whenever blueprints are.
+    pub fn with_other(mut self, source: Arc<OtherSource>) -> Self {
+        self.others.push(source);
+        self
+    }
+
     /// With this to read from.
     pub fn from_source(self, source: Arc<Source>) -> Self {
         Self { source: Some(source), ..self }
     }
 
-    /// Reads the blueprints and the schedules, and puts them in force unless it is only asked what that would do.
+    /// Reads the blueprints and all the rest, and puts them in force unless it is only asked what that would do.
     ///
     /// # Errors
     /// `UNSUPPORTED` when the blueprints of this orchestrator come from nowhere; `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
@@ -91,8 +111,9 @@ impl Reload {
         };
         let _turn = self.one_at_a_time.lock().await;
         let reads_schedules = self.schedules.as_ref().map(|(_, source)| source.clone());
-        let read = tokio::task::spawn_blocking(move || read(&*source, reads_schedules.as_deref())).await;
-        let Files { loaded, schedules } = match read {
+        let others = self.others.clone();
+        let read = move || read(&*source, reads_schedules.as_deref(), &others);
+        let Files { loaded, schedules, others } = match tokio::task::spawn_blocking(read).await {
             Ok(Ok(read)) => read,
             Ok(Err(findings)) => return Ok(Reloaded::Refused(findings)),
             Err(_) => {
@@ -116,9 +137,16 @@ impl Reload {
             tracing::info!("Schedules reloaded: there are {}", schedules.len());
             board.replace(schedules);
         }
+        let mut odd = Vec::new();
+        for other in others {
+            odd.extend(other.warnings);
+            if !dry_run {
+                (other.enforce)();
+            }
+        }
         let unchanged = total - changes.iter().filter(|change| change.after.is_some()).count();
         let missing = self.functions.missing(&registry);
-        let warnings = warnings.into_iter().flatten().chain(missing).collect();
+        let warnings = warnings.into_iter().flatten().chain(missing).chain(odd).collect();
         Ok(Reloaded::Applied { changes, unchanged, warnings })
     }
 
@@ -144,15 +172,40 @@ struct Files {
     loaded: Vec<Loaded>,
     /// If there is anything to read them from.
     schedules: Option<Vec<Schedule>>,
+    others: Vec<Fresh>,
 }
 
-/// Everything, or all that is wrong with it.
-fn read(source: &Source, schedules: Option<&ScheduleSource>) -> Result<Files, Vec<Finding>> {
+/// Everything, or what is wrong with it.
+fn read(
+    source: &Source,
+    schedules: Option<&ScheduleSource>,
+    others: &[Arc<OtherSource>],
+) -> Result<Files, Vec<Finding>> {
+    let (mut fresh, mut wrong) = (Vec::new(), Vec::new());
+    for other in others {
+        match other() {
+            Ok(read) => fresh.push(read),
+            Err(findings) => wrong.extend(findings),
+        }
+    }
+    match files(source, schedules) {
+        Ok((loaded, schedules)) if wrong.is_empty() => Ok(Files { loaded, schedules, others: fresh }),
+        Ok(_) => Err(wrong),
+        Err(mut findings) => {
+            findings.extend(wrong);
+            Err(findings)
+        }
+    }
+}
+
+type Jobs = (Vec<Loaded>, Option<Vec<Schedule>>);
+
+fn files(source: &Source, schedules: Option<&ScheduleSource>) -> Result<Jobs, Vec<Finding>> {
     let loaded = source()?;
     let names: Vec<&str> = loaded.iter().map(|loaded| &**loaded.definition.name()).collect();
     let schedules = schedules.map(|read| read(&names)).transpose();
     let schedules = schedules.map_err(|errors| errors.into_iter().map(finding).collect::<Vec<_>>())?;
-    Ok(Files { loaded, schedules })
+    Ok((loaded, schedules))
 }
 
 fn finding(ScheduleError { place, what, hint }: ScheduleError) -> Finding {

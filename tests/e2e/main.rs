@@ -12,5 +12,6 @@ mod pipeline;
 mod protocol;
 mod schedules;
 mod stack;
+mod tls;
 mod versions;
 mod workers;

@@ -13,6 +13,7 @@ use avtomatika_orchestrator::{
     schedule::Schedules,
     store::{StoreError, journal},
     time::SystemClock,
+    tls::Tls,
     webhook,
 };
 use avtomatika_proto::v1::{Job, WatchJobRequest, job_service_client::JobServiceClient};
@@ -54,6 +55,7 @@ pub struct Stack {
     pub blueprints: Vec<String>,
     /// The functions that it has from its next start on.
     pub functions: Functions,
+    tls: Option<Tls>,
 }
 
 struct Running {
@@ -66,6 +68,16 @@ impl Stack {
         Self::serving(&[]).await
     }
 
+    /// With a port that speaks TLS.
+    pub async fn encrypted(tls: Tls) -> Self {
+        let mut stack = Self::start().await;
+        stack.stop().await;
+        stack.tls = Some(tls);
+        stack.url = format!("https://localhost:{}", stack.address.port());
+        stack.start_again().await;
+        stack
+    }
+
     /// With these blueprints beside the usual ones.
     pub async fn serving(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -74,8 +86,9 @@ impl Stack {
         let blueprints: Vec<String> = BLUEPRINTS.iter().chain(more).map(|&text| text.to_owned()).collect();
         let functions = Functions::new();
         let schedules = Schedules::default();
-        let running = Some(serve(dir.path(), listener, &blueprints, &functions, schedules.clone()));
-        Self { url: format!("http://{address}"), address, dir, running, schedules, blueprints, functions }
+        let running = Some(serve(dir.path(), listener, &blueprints, &functions, schedules.clone(), None));
+        let url = format!("http://{address}");
+        Self { url, address, dir, running, schedules, blueprints, functions, tls: None }
     }
 
     /// Stops the orchestrator in order.
@@ -90,7 +103,9 @@ impl Stack {
     pub async fn start_again(&mut self) {
         let listener = TcpListener::bind(self.address).await.unwrap();
         let schedules = self.schedules.clone();
-        self.running = Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions, schedules));
+        let tls = self.tls.clone();
+        self.running =
+            Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions, schedules, tls));
     }
 
     /// Has the orchestrator that runs read the definitions again.
@@ -126,6 +141,7 @@ fn serve(
     blueprints: &[String],
     functions: &Functions,
     schedules: Schedules,
+    tls: Option<Tls>,
 ) -> Running {
     let definition = |text: &String| load("test.yaml", text).expect("a sound blueprint").definition;
     let definitions = blueprints.iter().map(definition).collect();
@@ -158,7 +174,10 @@ fn serve(
     .unwrap();
     let directory = dir.join("blueprints");
     save(&directory, blueprints);
-    let app = app.reload_from(move || load_dir(&directory));
+    let mut app = app.reload_from(move || load_dir(&directory));
+    if let Some(tls) = tls {
+        app = app.encrypted(tls);
+    }
     let stop = CancellationToken::new();
     let served = tokio::spawn(app.serve(listener, stop.clone()));
     Running { stop, served }

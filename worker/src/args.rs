@@ -1,11 +1,11 @@
 //! The command line of the stock worker, and the worker it describes.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use avtomatika_proto::span;
 use clap::{Parser, ValueEnum};
 
-use crate::{BuildError, Handler, Worker, builtin, exec::Exec};
+use crate::{BuildError, Handler, Worker, builtin, exec::Exec, tls::TlsFiles};
 
 /// Several tasks in this variable stand on a line each.
 const TASK_VARIABLE: &str = "AVTOMATIKA_TASK";
@@ -39,7 +39,7 @@ it at once.";
 #[derive(Parser)]
 #[command(name = "avtomatika-worker", version, after_long_help = HELP, after_help = "More, with examples: --help")]
 pub struct Args {
-    /// Where the orchestrator is.
+    /// Where the orchestrator is. With https:// the connection is encrypted.
     #[arg(
         long,
         env = "AVTOMATIKA_ORCHESTRATOR",
@@ -47,6 +47,19 @@ pub struct Args {
         value_name = "URL"
     )]
     pub orchestrator: String,
+
+    /// File with the authorities, in PEM, that may vouch for an orchestrator at https://. By default those of this machine.
+    #[arg(long, env = "AVTOMATIKA_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// File with the worker's certificate, in PEM, for an orchestrator that asks workers for one. It must name this worker: give
+    /// --worker-id, too.
+    #[arg(long, env = "AVTOMATIKA_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// File with the certificate's private key, in PEM.
+    #[arg(long, env = "AVTOMATIKA_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
 
     /// The worker's token. Other users of the machine can read it on the command line, but not in the environment.
     #[arg(long, env = "AVTOMATIKA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -122,6 +135,7 @@ impl Args {
             )));
         }
         let mut worker = Worker::builder(self.orchestrator)
+            .tls_files(TlsFiles { ca: self.tls_ca, cert: self.tls_cert, key: self.tls_key })
             .token(self.token)
             .worker_type(self.worker_type)
             .drain_timeout(self.drain_timeout);

@@ -1,6 +1,6 @@
 //! Building a worker and running it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     limits, names,
@@ -20,6 +20,7 @@ use crate::{
     dial::{self, Dialer},
     handler::Typed,
     runner::Handlers,
+    tls::{Route, TlsFiles},
 };
 
 /// How long running tasks may go on after the worker was asked to stop, unless told otherwise.
@@ -79,10 +80,12 @@ impl WorkerHandle {
 }
 
 impl Worker {
-    /// Begins a worker for the orchestrator at `url`, such as `http://127.0.0.1:8000`.
+    /// Begins a worker for the orchestrator at `url`, such as `http://127.0.0.1:8000`, or `https://jobs.example:8000` for one that
+    /// speaks TLS.
     pub fn builder(url: impl Into<String>) -> WorkerBuilder {
         WorkerBuilder {
             url: url.into(),
+            tls: TlsFiles::default(),
             token: String::new(),
             worker_id: None,
             worker_type: "worker".to_owned(),
@@ -165,6 +168,7 @@ impl Drop for Stopped {
 /// Describes a worker. Mistakes are collected and reported by [`build`](Self::build).
 pub struct WorkerBuilder {
     url: String,
+    tls: TlsFiles,
     token: String,
     worker_id: Option<String>,
     worker_type: String,
@@ -179,6 +183,27 @@ impl WorkerBuilder {
     /// The token that the orchestrator knows for this worker. Required; never logged.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// The file, in PEM, with the authorities that may vouch for an orchestrator at `https://`. By default those that this machine
+    /// trusts.
+    pub fn tls_ca(mut self, ca: impl Into<PathBuf>) -> Self {
+        self.tls.ca = Some(ca.into());
+        self
+    }
+
+    /// The files, in PEM, with the worker's certificate and its private key, for an orchestrator that asks for one: it must name
+    /// this worker's id. They are read again for each connection, so that they can be renewed while the worker runs.
+    pub fn tls_certificate(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        self.tls.cert = Some(cert.into());
+        self.tls.key = Some(key.into());
+        self
+    }
+
+    /// All files for TLS at once.
+    pub fn tls_files(mut self, files: TlsFiles) -> Self {
+        self.tls = files;
         self
     }
 
@@ -245,6 +270,7 @@ impl WorkerBuilder {
     /// Names the first mistake and its cure.
     pub fn build(self) -> Result<Worker, BuildError> {
         let endpoint = check_url(&self.url)?;
+        let route = Route::to(&self.url, self.tls).map_err(|fault| BuildError(fault.to_string()))?;
         let authorization = bearer(&self.token)?;
         let worker_id = match self.worker_id {
             Some(worker_id) => worker_id,
@@ -268,7 +294,7 @@ impl WorkerBuilder {
             sdk_version: SDK_VERSION.to_owned(),
         };
         Ok(Worker {
-            dialer: Dialer::new(self.url, endpoint, authorization, request),
+            dialer: Dialer::new(self.url, endpoint, route, authorization, request),
             handlers: Arc::new(handlers),
             slots: self.slots,
             drain_timeout: self.drain_timeout,
@@ -279,16 +305,13 @@ impl WorkerBuilder {
 }
 
 fn check_url(url: &str) -> Result<tonic::transport::Endpoint, BuildError> {
-    if url.starts_with("https://") {
-        return Err(BuildError(format!(
-            "this version does not speak TLS, so it cannot reach {url}; use http:// behind a TLS tunnel or proxy"
-        )));
-    }
     let wrong = || {
-        BuildError(format!("{url:?} is not an orchestrator's address; write it like http://127.0.0.1:8000"))
+        BuildError(format!(
+            "{url:?} is not an orchestrator's address; write it like http://127.0.0.1:8000, or https:// for one that speaks TLS"
+        ))
     };
-    let host = url.strip_prefix("http://").filter(|host| !host.is_empty() && !host.starts_with('/'));
-    host.ok_or_else(wrong)?;
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    host.filter(|host| !host.is_empty() && !host.starts_with('/')).ok_or_else(wrong)?;
     dial::endpoint(url).map_err(|_| wrong())
 }
 
@@ -376,7 +399,9 @@ mod tests {
         for (builder, expected) in [
             (worker("127.0.0.1:8000"), "write it like http://127.0.0.1:8000"),
             (worker("http://"), "write it like"),
-            (worker("https://host"), "does not speak TLS"),
+            (worker("https://"), "write it like"),
+            (worker("https://host").tls_ca("/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read"),
+            (worker(url).tls_ca("/nowhere/ca.pem"), "write https://"),
             (worker(url).token(""), "no token"),
             (worker(url).token("a\nb"), "visible ASCII"),
             (worker(url).worker_id("two words"), "[a-zA-Z0-9._:-]"),

@@ -2,10 +2,10 @@
 //!
 //! It makes one try. When to try again, and what to do meanwhile, is `connect.rs`'s business.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use avtomatika_proto::{
-    ApiError, limits,
+    ApiError, ErrorCode, limits,
     v1::{
         GoodbyeReason, Hello, OrchestratorMessage, RegisterWorkerRequest, RegisterWorkerResponse, Welcome,
         WorkerMessage, orchestrator_message, worker_message, worker_service_client::WorkerServiceClient,
@@ -21,7 +21,10 @@ use tonic::{
 };
 use tracing::info;
 
-use crate::WorkerError;
+use crate::{
+    WorkerError,
+    tls::{Route, Unreached},
+};
 
 /// For a TCP connection to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +77,7 @@ pub(crate) enum DialError {
 pub(crate) struct Dialer {
     url: String,
     endpoint: Endpoint,
+    route: Route,
     authorization: MetadataValue<Ascii>,
     request: RegisterWorkerRequest,
     registration: Option<Registration>,
@@ -85,10 +89,11 @@ impl Dialer {
     pub(crate) fn new(
         url: String,
         endpoint: Endpoint,
+        route: Route,
         authorization: MetadataValue<Ascii>,
         request: RegisterWorkerRequest,
     ) -> Self {
-        Self { url, endpoint, authorization, request, registration: None, was_accepted: false }
+        Self { url, endpoint, route, authorization, request, registration: None, was_accepted: false }
     }
 
     /// Where the orchestrator is.
@@ -103,7 +108,12 @@ impl Dialer {
 
     /// One try. Resumes the session if there is one and the orchestrator knows it; registers otherwise.
     pub(crate) async fn dial(&mut self, held: &[String]) -> Result<Link, DialError> {
-        let channel = self.endpoint.connect().await.map_err(|error| DialError::Retry(innermost(&error)))?;
+        let channel = self.route.connect(&self.endpoint).await.map_err(|error| match error {
+            Unreached::Silent(_) => DialError::Retry(error.to_string()),
+            Unreached::Tls(fault) => {
+                DialError::RetrySlowly(format!("cannot talk to the orchestrator at {}: {fault}", self.url))
+            }
+        })?;
         let mut client = WorkerServiceClient::new(channel)
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX);
@@ -174,8 +184,15 @@ impl Dialer {
         let error = ApiError::from_status(status);
         let url = self.url.clone();
         match status.code() {
+            _ if !self.was_accepted && is_about_certificates(error.code) => {
+                DialError::Fatal(WorkerError::Refused {
+                    url,
+                    message: error.to_string(),
+                    hint: error.hint.into_owned(),
+                })
+            }
             Code::Unauthenticated | Code::PermissionDenied if self.was_accepted => DialError::RetrySlowly(
-                format!("the orchestrator no longer accepts the worker's token: {error}"),
+                format!("the orchestrator no longer accepts the worker's credentials: {error}"),
             ),
             Code::Unauthenticated | Code::PermissionDenied => {
                 DialError::Fatal(WorkerError::Unauthenticated { url, message: error.to_string() })
@@ -190,9 +207,17 @@ impl Dialer {
             Code::InvalidArgument | Code::Unimplemented | Code::ResourceExhausted => {
                 DialError::RetrySlowly(format!("{error}. {}", error.hint))
             }
-            _ => DialError::Retry(error.to_string()),
+            // A connection that broke keeps its cause, such as a certificate that was not accepted.
+            _ => DialError::Retry(status.source().map_or_else(|| error.to_string(), innermost)),
         }
     }
+}
+
+fn is_about_certificates(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::WorkerCertificateRequired | ErrorCode::WorkerCertificateMismatch | ErrorCode::TlsRequired
+    )
 }
 
 /// The connection's settings, which are the same at every try.

@@ -47,7 +47,7 @@
 //! A task may run more than once: when a worker or its connection dies, another worker gets the task. Handlers whose effects
 //! must not be repeated should use [`TaskContext::job_id`] as a key.
 //!
-//! Inside: `connect` (the life of the thread) dials with `dial`, runs a stream with `session`, and stops with `drain`; `runner`
+//! Inside: `connect` (the life of the thread) dials with `dial`, over TLS if asked to ([`tls`]), runs a stream with `session`, and stops with `drain`; `runner`
 //! starts each `attempt` and keeps what is held in `tasks`, which is pure. Workers in other languages follow
 //! `docs/protocol.md`.
 
@@ -69,6 +69,7 @@ mod handler;
 mod runner;
 mod session;
 mod tasks;
+pub mod tls;
 
 pub use builder::{DRAIN_TIMEOUT, Worker, WorkerBuilder, WorkerHandle};
 pub use context::TaskContext;

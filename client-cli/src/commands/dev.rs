@@ -25,7 +25,7 @@ mod watch;
 
 use self::watch::DirWatch;
 use crate::{
-    args::{DEFAULT_URL, DEVELOPMENT_TOKEN, Format, Options},
+    args::{DEFAULT_URL, DEVELOPMENT_TOKEN, Format, Options, Tls},
     client::Server,
     console::Console,
     exit::Exit,
@@ -158,6 +158,8 @@ async fn sample(options: &Options, console: &mut Console, url: &str) -> Result<(
         url: url.to_owned(),
         token: Some(DEVELOPMENT_TOKEN.to_owned()),
         timeout: Span(2 * SAMPLE_WITHIN),
+        // It is in this process.
+        tls: Tls::default(),
         ..options.clone()
     };
     let server = Server::connect(&own).await?;

@@ -41,6 +41,13 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest that a peer may take to show which protocol it speaks.
 pub const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest that a TLS handshake may take, from the connection on. On a slow line it takes one second.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// TLS handshakes under way at once; beyond this a new connection is closed. Ten thousand workers that come back at once need
+/// no more, because each is through in a few milliseconds, and those that are slow on purpose cannot make us hold more than this.
+pub const HANDSHAKES_MAX: usize = 2048;
+
 /// Longest that a peer may take nothing of what we send it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 

@@ -4,13 +4,7 @@
 //! with its reason. A
 //! request goes to gRPC when its content type says so, and to REST otherwise.
 
-use std::{
-    future::Future,
-    io,
-    pin::Pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     ErrorCode,
@@ -26,6 +20,7 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
@@ -37,21 +32,24 @@ use super::{
     Inside,
     grpc::{Gate, is_stream_of_requests},
     limits::{
-        CONNECTIONS_MAX, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT, HEADERS_MAX,
-        HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT, STREAMS_MAX,
+        CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT,
+        HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT,
+        STREAMS_MAX,
     },
     rest,
 };
+use crate::tls::{Peer, Tls};
 
+mod complaints;
+mod doorway;
 mod patience;
 
+use complaints::Complaints;
+use doorway::{Arrival, Doorway, misled};
 use patience::{Patient, Punctual};
 
 /// Pause after the system could not give us another connection (usually: no files left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Trouble with accepting is said at most this often.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Everything that is served at the port. Cheap to clone.
 #[derive(Clone)]
@@ -59,12 +57,19 @@ pub struct Api {
     inside: Inside,
     grpc: axum::Router,
     connections_max: usize,
+    doorway: Option<Arc<Doorway>>,
 }
 
 impl Api {
     /// Serves REST itself, and these gRPC services: `grpc::routes(&inside)` and what was added to them.
     pub fn new(inside: Inside, grpc: Routes) -> Self {
-        Self { inside, grpc: grpc.prepare().into_axum_router(), connections_max: CONNECTIONS_MAX }
+        let grpc = grpc.prepare().into_axum_router();
+        Self { inside, grpc, connections_max: CONNECTIONS_MAX, doorway: None }
+    }
+
+    /// Speaks TLS, and nothing else.
+    pub fn encrypted(self, tls: Tls) -> Self {
+        Self { doorway: Some(Arc::new(Doorway::new(tls))), ..self }
     }
 }
 
@@ -76,7 +81,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
     let cut = CancellationToken::new();
     let builder = Arc::new(builder());
     let room = Arc::new(Semaphore::new(api.connections_max));
-    let mut complaints = Complaints::default();
+    let complaints = Complaints::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -123,8 +128,40 @@ async fn connection(
 ) {
     // Answers are small and wanted at once. A socket that cannot be told so works anyway.
     let _ = stream.set_nodelay(true);
+    let Some(doorway) = api.doorway.clone() else {
+        return converse(&builder, stream, Requests { api, peer: Peer::default() }, &shutdown, &cut).await;
+    };
+    let arrival = tokio::select! {
+        arrival = doorway.receive(stream) => arrival,
+        () = shutdown.cancelled() => None,
+    };
+    match arrival {
+        None => {}
+        Some(Arrival::Encrypted(stream, peer)) => {
+            converse(&builder, *stream, Requests { api, peer }, &shutdown, &cut).await;
+        }
+        Some(Arrival::Plain(stream)) => {
+            // Long enough for the one answer that there is.
+            let told = converse(&builder, stream, Misled, &shutdown, &cut);
+            let _ = tokio::time::timeout(FIRST_WORDS_TIMEOUT, told).await;
+        }
+    }
+}
+
+/// Answers what comes over one connection until its end, or until it is told to stop.
+async fn converse<I, S>(
+    builder: &Builder<TokioExecutor>,
+    stream: I,
+    service: S,
+    shutdown: &CancellationToken,
+    cut: &CancellationToken,
+) where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response, Error = std::convert::Infallible>,
+    S::Future: Send + 'static,
+{
     let io = TokioIo::new(Patient::new(stream));
-    let mut connection = std::pin::pin!(builder.serve_connection(io, Requests { api }));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = shutdown.cancelled() => None,
@@ -176,24 +213,10 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
-/// Says something at most once per interval.
-#[derive(Default)]
-struct Complaints {
-    last: Option<Instant>,
-}
-
-impl Complaints {
-    fn say(&mut self, complaint: impl FnOnce()) {
-        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT_INTERVAL) {
-            self.last = Some(Instant::now());
-            complaint();
-        }
-    }
-}
-
 /// The requests of one connection.
 struct Requests {
     api: Api,
+    peer: Peer,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -201,10 +224,13 @@ impl Service<Request<Incoming>> for Requests {
     type Error = std::convert::Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let inside = self.api.inside.clone();
         match is_grpc(&request) {
-            true => Box::pin(grpc(inside, self.api.grpc.clone(), request)),
+            true => {
+                request.extensions_mut().insert(self.peer.clone());
+                Box::pin(grpc(inside, self.api.grpc.clone(), request))
+            }
             false => Box::pin(async move {
                 let metrics = inside.metrics.clone();
                 let response = rest::answer(inside, request).await;
@@ -215,6 +241,19 @@ impl Service<Request<Incoming>> for Requests {
                 Ok(response)
             }),
         }
+    }
+}
+
+/// The requests of a connection in clear text where none should be.
+struct Misled;
+
+impl Service<Request<Incoming>> for Misled {
+    type Response = Response;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Response, Self::Error>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        std::future::ready(Ok(misled(&request)))
     }
 }
 
@@ -331,14 +370,5 @@ mod tests {
         let mut rest = Vec::new();
         idle.read_to_end(&mut rest).await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
-    }
-
-    #[test]
-    fn complaints_come_once_per_interval() {
-        let (mut complaints, mut said) = (Complaints::default(), 0);
-        for _ in 0..100 {
-            complaints.say(|| said += 1);
-        }
-        assert_eq!(said, 1);
     }
 }

@@ -36,6 +36,7 @@ use crate::{
     functions,
     json::Json,
     store::WorkerRecord,
+    tls::Peer,
 };
 
 /// How long a new stream may take to say Hello.
@@ -79,8 +80,10 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         request: Request<v1::RegisterWorkerRequest>,
     ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
         let credential = self.auth.worker(request.metadata().as_ref())?;
+        let peer = peer(&request);
         let worker = worker_record(request.into_inner())?;
-        let registered = self.sessions.register(worker, credential.to_bytes()).await?;
+        peer.vouch(&worker.worker_id)?;
+        let registered = self.sessions.register(worker, peer.bind(credential.to_bytes())).await?;
         Ok(Response::new(v1::RegisterWorkerResponse {
             session_id: registered.session_id.to_string(),
             worker_id: registered.worker_id.to_string(),
@@ -98,6 +101,7 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<DownStream>, Status> {
         let credential = self.auth.worker(request.metadata().as_ref())?;
+        let credential = peer(&request).bind(credential.to_bytes());
         let mut inbound = request.into_inner();
         let hello = read_hello(&mut inbound).await?;
         let session_id: SessionId = hello.session_id.parse().map_err(|_| {
@@ -106,10 +110,15 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         // What is no id was never handed out; the worker learns so because it is neither adopted nor dropped.
         let held = hello.held_task_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let (outbox, messages) = Outbox::new();
-        let open = self.sessions.open(session_id, credential.to_bytes(), held, outbox).await?;
+        let open = self.sessions.open(session_id, credential, held, outbox).await?;
         tokio::spawn(read(inbound, open));
         Ok(Response::new(Box::pin(downstream(messages))))
     }
+}
+
+/// What the connection says of the worker.
+fn peer<T>(request: &Request<T>) -> Peer {
+    request.extensions().get::<Peer>().cloned().unwrap_or_default()
 }
 
 // ---- Up ----

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod explain;
 mod graph;
 mod grpc;
@@ -12,4 +14,5 @@ mod reload;
 mod rest;
 mod retention;
 mod support;
+mod tls;
 mod wire;

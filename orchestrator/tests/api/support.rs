@@ -12,6 +12,7 @@ use avtomatika_orchestrator::{
     schedule::Schedules,
     store::{StoreError, memory::MemoryStore},
     time::SystemClock,
+    tls::Tls,
 };
 use http::Method;
 use serde_json::Value;
@@ -196,6 +197,13 @@ impl Server {
 
     pub async fn start_over(store: Arc<MemoryStore>, drain_timeout: Duration) -> Self {
         let app = assemble(parts(store.clone(), drain_timeout)).unwrap();
+        Self::serve(app, store).await
+    }
+
+    /// Speaks TLS.
+    pub async fn start_encrypted(tls: Tls) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let app = assemble(parts(store.clone(), Duration::from_secs(5))).unwrap().encrypted(tls);
         Self::serve(app, store).await
     }
 

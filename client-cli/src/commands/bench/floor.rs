@@ -23,7 +23,10 @@ use super::{
     tally::Tally,
     tickets::{End, Pace, Tickets},
 };
-use crate::{args::Options, failure::Failure};
+use crate::{
+    args::{Options, Tls},
+    failure::Failure,
+};
 
 mod server;
 mod store;
@@ -154,8 +157,12 @@ async fn submission(plan: &Plan, options: &Options, each: Duration) -> Result<Co
     let in_flight = plan.api.default_in_flight();
     let connections = plan.api.default_connections(in_flight);
     let plan = Plan { in_flight, connections, ..plan.clone() };
-    let options =
-        Options { url: server.url().to_owned(), token: Some("floor".to_owned()), ..options.clone() };
+    let options = Options {
+        url: server.url().to_owned(),
+        token: Some("floor".to_owned()),
+        tls: Tls::default(),
+        ..options.clone()
+    };
     let submission = Submission::new(&plan, blueprint::NAME);
     let mut callers = Callers::connect(&plan, &options, submission).await?;
     run(&mut callers, End::Jobs(WARM_UP)).await?;

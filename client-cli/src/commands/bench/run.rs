@@ -123,6 +123,7 @@ async fn worker(
         WorkerKind::InProcess => {
             let place = Place {
                 url: &subject.options.url,
+                tls: subject.options.tls.files(),
                 token: &subject.worker_token,
                 task_type: &subject.task_type,
                 slots: plan.slots,

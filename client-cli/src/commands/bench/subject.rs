@@ -13,7 +13,7 @@ use super::{
     process::{CLIENT_TOKEN, Memory, OrchestratorProcess, Settings, WORKER_TOKEN},
 };
 use crate::{
-    args::Options,
+    args::{Options, Tls},
     client::{self, Server},
     failure::Failure,
 };
@@ -72,6 +72,7 @@ impl Subject {
             options: Options {
                 url: process.url().to_owned(),
                 token: Some(CLIENT_TOKEN.to_owned()),
+                tls: Tls::default(),
                 ..options.clone()
             },
             blueprint: blueprint::NAME.to_owned(),

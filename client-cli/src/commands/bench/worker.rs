@@ -9,7 +9,9 @@ use std::{
 };
 
 use avtomatika_proto::{JobId, TaskId, outcome};
-use avtomatika_worker::{Handler, HandlerFuture, TaskContext, TaskOutcome, Worker, WorkerError};
+use avtomatika_worker::{
+    Handler, HandlerFuture, TaskContext, TaskOutcome, Worker, WorkerError, tls::TlsFiles,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,7 @@ const RESULT: &str = r#"{"done":true}"#;
 /// Where a worker works, and as whom.
 pub(super) struct Place<'a> {
     pub(super) url: &'a str,
+    pub(super) tls: TlsFiles,
     pub(super) token: &'a str,
     pub(super) task_type: &'a str,
     pub(super) slots: u32,
@@ -47,6 +50,7 @@ impl BenchWorker {
         samples: Arc<Samples>,
     ) -> Result<Self, Failure> {
         let worker = Worker::builder(place.url)
+            .tls_files(place.tls)
             .token(place.token)
             .worker_type("bench")
             .slots(place.slots)

@@ -7,7 +7,7 @@ use avtomatika_proto::{ApiError, ErrorCode};
 use http::Request;
 use tonic::Status;
 
-use crate::api::auth::Auth;
+use crate::{api::auth::Auth, tls::Peer};
 
 /// Who called, as the gate found it. In the extensions of every request that reaches a client's service.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ impl ClientName {
 pub(in crate::api) enum Gate {
     /// A client's token.
     Client,
-    /// A worker's token.
+    /// A worker's token, and its certificate where one is asked for.
     Worker,
     /// Nothing: what is served there is in this project's public files.
     Open,
@@ -62,6 +62,7 @@ impl Gate {
             }
             Self::Worker => {
                 let credential = auth.worker(request.headers())?;
+                request.extensions().get::<Peer>().cloned().unwrap_or_default().admit()?;
                 request.extensions_mut().insert(credential);
             }
         }

@@ -99,6 +99,12 @@ async fn submit(connection: &mut Connection, template: &Template) -> Result<Ende
 impl Template {
     fn new(options: &Options, submission: &Submission) -> Result<Self, Failure> {
         let uri: Uri = checked_uri(&options.url)?;
+        if uri.scheme_str() == Some("https") {
+            return Err(Failure::usage(
+                "the load over REST speaks no TLS",
+                "measure over gRPC, or at an address in clear text",
+            ));
+        }
         let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
         let bearer = Bearer::from_options(options, &uri)?;
         let host = HeaderValue::try_from(&authority)
