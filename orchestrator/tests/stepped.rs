@@ -16,7 +16,7 @@ use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{
         Acted, BATCH_MAX, FromWorker, Settings, SubmitRequest, WorkerResult,
-        stepped::{Answer, Answered, Stepped},
+        stepped::{Acceptance, Answer, Answered, Stepped},
     },
     dispatch::{Outbox, ToWorker},
     engine::{Event, JobStatus, Retry, Signal, Submission},
@@ -27,6 +27,9 @@ use avtomatika_orchestrator::{
 };
 use avtomatika_proto::{ApiError, JobId};
 use tokio::sync::mpsc;
+
+#[path = "stepped/wide.rs"]
+mod wide;
 
 const TASK: &str = "
 blueprint: task
@@ -70,6 +73,7 @@ struct Stage {
     store: Arc<MemoryStore>,
     clock: ManualClock,
     conductor: Stepped,
+    written: wide::Written,
 }
 
 /// A connected worker.
@@ -85,12 +89,12 @@ fn acme() -> Arc<str> {
 
 fn recover(store: &Arc<MemoryStore>, clock: &ManualClock) -> Stepped {
     let mut registry = Registry::default();
-    for source in [TASK, PARENT, FAILS] {
+    for source in [TASK, PARENT, FAILS, wide::WIDE] {
         let blueprint = load("test.yaml", source).unwrap().definition.into_blueprint(1);
         registry.add(Arc::new(blueprint), true);
     }
     let settings = Settings {
-        max_open_jobs: 100,
+        max_open_jobs: 20_000,
         max_workers: 10,
         adoption_window: Duration::from_secs(5),
         resident_bytes_max: 1 << 20,
@@ -105,7 +109,7 @@ impl Stage {
     fn new() -> Self {
         let store = Arc::new(MemoryStore::default());
         let clock = ManualClock(Arc::new(AtomicI64::new(1_700_000_000_000_000)));
-        Self { conductor: recover(&store, &clock), store, clock }
+        Self { conductor: recover(&store, &clock), store, clock, written: Default::default() }
     }
 
     /// The process dies and comes back, and whoever was expected back is not waited for any more.
@@ -122,7 +126,9 @@ impl Stage {
 
     /// The batch that is with the store becomes durable.
     fn commit(&mut self) {
-        self.store.commit(self.conductor.batch().unwrap()).unwrap();
+        let batch = self.conductor.batch().unwrap();
+        self.store.commit(batch).unwrap();
+        self.written.add(batch);
         self.conductor.committed(Ok(())).unwrap();
     }
 
@@ -152,6 +158,18 @@ impl Stage {
         self.submit_delayed(blueprint, Duration::ZERO)
     }
 
+    /// Somebody submits a job with this input. Nothing is decided yet.
+    fn submit_with(&mut self, blueprint: &str, input: &str) -> Acceptance {
+        let request = SubmitRequest {
+            blueprint: Arc::from(blueprint),
+            submission: Submission::of(Json::object(input).unwrap()),
+            idempotency_key: None,
+            delay: None,
+            wait: Duration::ZERO,
+        };
+        self.conductor.submit(&acme(), request, false).unwrap().0
+    }
+
     fn submit_delayed(&mut self, blueprint: &str, delay: Duration) -> JobId {
         let request = SubmitRequest {
             blueprint: Arc::from(blueprint),
@@ -176,11 +194,15 @@ impl Stage {
     }
 
     fn connect(&mut self) -> Worker {
+        self.connect_with(4)
+    }
+
+    fn connect_with(&mut self, slots: u32) -> Worker {
         let record = WorkerRecord {
             worker_id: Arc::from("w1"),
             worker_type: Arc::from("test"),
             task_types: vec![Arc::from("resize")],
-            slots: 4,
+            slots,
             labels: Default::default(),
             resources: Default::default(),
             hostname: Arc::from("test"),
@@ -194,7 +216,7 @@ impl Stage {
         let mut opened = self.conductor.open(session_id, [1; 32], Vec::new(), outbox);
         self.settle();
         let Answered::Yes(Ok(stream)) = opened.look() else { panic!("not opened") };
-        self.conductor.tell(session_id, stream, FromWorker::Credits(4));
+        self.conductor.tell(session_id, stream, FromWorker::Credits(slots));
         self.settle();
         Worker { session_id, stream, hears }
     }

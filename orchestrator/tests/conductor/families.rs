@@ -1,7 +1,5 @@
 //! Parents and children: how many run at once, what comes up, what goes down, and that none of it is lost or done twice.
 
-use std::{sync::atomic::AtomicUsize, time::Instant};
-
 use avtomatika_orchestrator::engine::Retry;
 
 use super::*;
@@ -566,90 +564,4 @@ async fn a_damaged_child_is_a_failed_one_and_holds_nobody_up() {
     assert_eq!(end_of(&after, fan).await, JobStatus::Finished);
     let result = job(&after, fan).await.result.clone().unwrap();
     assert_eq!(result.as_str(), r#"{"sum":[0,1,2],"all":["failure","success","success"]}"#);
-}
-
-// ---- Many ----
-
-/// Does every task that comes, in bulk, until it is dropped.
-async fn crew(conductor: &Conductor, done: Arc<AtomicUsize>) -> tokio::task::JoinHandle<()> {
-    const SLOTS: u32 = 256;
-    let mut worker = Worker::join(conductor, "crew", SLOTS).await;
-    tokio::spawn(async move {
-        let mut arrived = Vec::new();
-        while worker.messages.recv_many(&mut arrived, 1024).await > 0 {
-            let mut results = Vec::new();
-            for message in arrived.drain(..) {
-                if let ToWorker::Task(task) = message {
-                    results.push(WorkerResult {
-                        task_id: task.offer.task_id,
-                        job_id: Some(task.offer.job_id),
-                        outcome: Arc::from("success"),
-                        data: Json::object(&task.offer.params).unwrap(),
-                        error: None,
-                    });
-                }
-            }
-            done.fetch_add(results.len(), Ordering::SeqCst);
-            if !results.is_empty() {
-                worker.stream.tell(FromWorker::Results(results)).await;
-            }
-        }
-    })
-}
-
-/// How long a map of so many branches takes.
-async fn time_of_map(branches: usize) -> Duration {
-    let conductor = start_family_at(Faulty::new(), Arc::new(SystemClock::new()), 20_000).conductor;
-    let done = Arc::new(AtomicUsize::new(0));
-    let crew = crew(&conductor, done.clone()).await;
-    let items: Vec<String> =
-        (0..branches).map(|n| format!(r#"{{"n":{n},"text":"{}"}}"#, "x".repeat(60))).collect();
-    let data = format!(r#"{{"of":{branches},"items":[{}]}}"#, items.join(","));
-    let started = Instant::now();
-    let wide = submit_to(&conductor, "wide", &data).await;
-    assert_eq!(end_of(&conductor, wide).await, JobStatus::Finished);
-    let took = started.elapsed();
-    assert_eq!(done.load(Ordering::SeqCst), branches);
-    let result = job(&conductor, wide).await.result.clone().unwrap();
-    assert_eq!(result.as_str(), format!(r#"{{"count":{branches},"sum":0}}"#));
-    crew.abort();
-    took
-}
-
-/// How long as many jobs of one task each take.
-async fn time_of_jobs(jobs: usize) -> Duration {
-    let conductor = start_family_at(Faulty::new(), Arc::new(SystemClock::new()), 20_000).conductor;
-    let done = Arc::new(AtomicUsize::new(0));
-    let crew = crew(&conductor, done.clone()).await;
-    let started = Instant::now();
-    let submitters: Vec<_> = (0..16)
-        .map(|_| {
-            let conductor = conductor.clone();
-            tokio::spawn(async move {
-                for n in 0..jobs / 16 {
-                    submit_to(&conductor, "child", &format!(r#"{{"n":{n},"text":"{}"}}"#, "x".repeat(60)))
-                        .await;
-                }
-            })
-        })
-        .collect();
-    for submitter in submitters {
-        submitter.await.unwrap();
-    }
-    while done.load(Ordering::SeqCst) < jobs / 16 * 16 {
-        tokio::task::yield_now().await;
-    }
-    let took = started.elapsed();
-    crew.abort();
-    took
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_branches_cost_what_ten_thousand_jobs_cost() {
-    const MANY: usize = 10_000;
-    let jobs = 4 * time_of_jobs(MANY / 4).await;
-    let many = time_of_map(MANY).await;
-    println!("{MANY} jobs about {jobs:.2?}, {MANY} branches {many:.2?}");
-    // Generous, because others use the machine too; what grows with the square misses by far more.
-    assert!(many < 4 * jobs, "{MANY} branches took {many:?}, as many jobs {jobs:?}");
 }
