@@ -42,6 +42,8 @@ mistakes! {
     UndoForgotten "memory ahead of a store that did not follow";
     /// What is read from the store is taken for the job's present state, however old.
     OldVersionBroughtBack "a stale read brought back";
+    /// A message to a webhook is kept in memory, and what it tells of is stored without it.
+    NoticeAside "a webhook's message beside the commit";
     /// The lease of a lost worker's task stays.
     LostWorkerForgotten "a lost worker's tasks are forgotten";
 }

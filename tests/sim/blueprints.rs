@@ -1,7 +1,10 @@
 //! The blueprints of a run: some that are the same in every run, each made for one thing that can go wrong, and some that are
 //! drawn: states of every kind, with transitions to anywhere.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use avtomatika_orchestrator::blueprint::{
     ApprovalState, Blueprint, Branch, ChoiceState, End, EndState, EventState, Expr, MapState, Over,
@@ -27,13 +30,16 @@ pub const SIGNAL: &str = "go";
 /// Blueprints that may be run as children: they run no further children that run children.
 const LEAVES: [&str; 4] = ["task", "again", "signal", "fan"];
 
+/// Those that are the same in every run: compiled once.
+static FIXED: LazyLock<Vec<Arc<Blueprint>>> = LazyLock::new(|| fixed().into_iter().map(Arc::new).collect());
+
 /// The blueprints of a run, and the names under which jobs may be submitted.
 pub fn draw(random: &mut Random) -> (Registry, Vec<Arc<str>>) {
-    let mut made = fixed();
-    made.extend((0..DRAWN).map(|number| drawn(&format!("drawn-{number}"), random)));
+    let drawn = (0..DRAWN).map(|number| Arc::new(drawn(&format!("drawn-{number}"), random)));
+    let made: Vec<Arc<Blueprint>> = FIXED.iter().cloned().chain(drawn).collect();
     let mut registry = Registry::default();
     let names = made.iter().map(|blueprint| blueprint.name.clone()).collect();
-    made.into_iter().for_each(|blueprint| registry.add(Arc::new(blueprint), true));
+    made.into_iter().for_each(|blueprint| registry.add(blueprint, true));
     (registry, names)
 }
 

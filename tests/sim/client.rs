@@ -28,9 +28,10 @@ impl World {
             return;
         }
         match self.random.below(100) {
-            0..45 if self.model.open < OPEN_MAX => self.submits(),
+            0..45 if self.model.open.len() < OPEN_MAX => self.submits(),
             45..55 => self.repeats(),
             55..59 => self.watches(),
+            59 if self.faults.webhooks > 0 => self.wants_again(),
             _ => self.does_something_to_a_job(),
         }
         let pause = self.random.between(MS, self.client_pause);
@@ -74,7 +75,7 @@ impl World {
             let start_at = self.now_of_the_process().as_micros() + self.random.between(-SECOND, 5 * SECOND);
             submission.start_at = Some(Timestamp::from_micros(start_at));
         }
-        if self.random.chance(50) {
+        if self.random.chance(self.faults.webhooks) {
             submission.webhook_url = Some(Arc::from("https://example.com/hook"));
         }
         submission
@@ -92,7 +93,7 @@ impl World {
         }
     }
 
-    fn some_job(&mut self) -> Option<JobId> {
+    pub fn some_job(&mut self) -> Option<JobId> {
         let count = self.model.ids.len() as u64;
         if count == 0 {
             return None;

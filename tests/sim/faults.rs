@@ -43,6 +43,11 @@ pub struct Faults {
     pub lost: u64,
     /// A client's request or its answer is lost.
     pub unanswered: u64,
+    // ---- Webhooks ----
+    /// So many of a thousand jobs have one.
+    pub webhooks: u64,
+    /// A message does not reach its receiver.
+    pub deaf: u64,
     // ---- The workers ----
     /// What each of them is like.
     pub workers: Vec<Kind>,
@@ -77,6 +82,8 @@ impl Faults {
             twice: some(random, 50),
             lost: some(random, 30),
             unanswered: some(random, 100),
+            webhooks: *random.pick(&[0, 50, 400]),
+            deaf: *random.pick(&[0, 100, 600]),
             workers,
             max_open_jobs: *random.pick(&[8, 40, 1000, 1000]),
             max_workers: *random.pick(&[2, 100, 100, 100]),
@@ -103,6 +110,8 @@ impl Faults {
             twice: 0,
             lost: 0,
             unanswered: 0,
+            webhooks: 0,
+            deaf: 0,
             workers: self.workers.clone(),
             max_open_jobs: self.max_open_jobs,
             max_workers: self.max_workers,

@@ -69,6 +69,10 @@ invariants! {
     OpenJobsAreBounded "no more jobs are accepted than may be open";
     /// [11] Time does not go back within the life of one process.
     TimeGoesForward "time goes forward";
+    /// What has happened to a job and concerns its webhook is owed to it, once, and is written with it.
+    OwedExactly "a job owes its webhook exactly its messages";
+    /// A message counts as delivered when its receiver has it: at least once, whatever crashes.
+    DeliveredIsReceived "what counts as delivered was received";
     /// A watcher sees every change in its order, and the end last.
     WatchesAreInOrder "a watch goes forward and ends with the job";
     /// The process does not turn in circles.

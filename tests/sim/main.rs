@@ -16,6 +16,7 @@ mod movers;
 #[cfg(feature = "museum")]
 mod museum;
 mod network;
+mod owed;
 mod process;
 mod random;
 mod regressions;
@@ -24,8 +25,13 @@ mod sometimes;
 mod store;
 mod tale;
 mod trace;
+mod webhooks;
 mod worker;
 mod world;
+
+/// The one that the orchestrator runs with.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use runs::{Limits, Outcome, run_one, run_seeds};
 use trace::Detail;

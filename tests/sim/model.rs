@@ -5,7 +5,7 @@
 //! the engine or dispatch. Whatever it is shown it checks at once.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -21,6 +21,7 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use crate::{
     invariants::{Checked, Invariant as I, require},
+    owed::Owed,
     sometimes::{Met, Sometimes as S},
     tale::Tale,
 };
@@ -65,7 +66,10 @@ pub struct Model {
     pub jobs: BTreeMap<i64, Known>,
     /// Every job there ever was, in the order of their insertion.
     pub ids: Vec<JobId>,
-    pub open: usize,
+    /// The keys of those that are open.
+    pub open: BTreeSet<i64>,
+    /// Those that have changed since the disk was last looked at.
+    pub changed: Vec<JobId>,
     pub intents: Vec<Intent>,
     keys: HashMap<(Arc<str>, Arc<str>), JobId>,
     attempts: HashMap<TaskId, Attempt>,
@@ -74,6 +78,8 @@ pub struct Model {
     sessions: HashMap<SessionId, Arc<str>>,
     /// Jobs that were forgotten because of their age.
     forgotten: HashSet<JobId>,
+    /// What webhooks are owed.
+    pub owed: Owed,
     /// Batches so far.
     batches: u64,
     /// Lives of the process so far.
@@ -94,13 +100,15 @@ impl Model {
             max_open_jobs,
             jobs: BTreeMap::new(),
             ids: Vec::new(),
-            open: 0,
+            open: BTreeSet::new(),
+            changed: Vec::new(),
             intents: Vec::new(),
             keys: HashMap::new(),
             attempts: HashMap::new(),
             settled: HashSet::new(),
             sessions: HashMap::new(),
             forgotten: HashSet::new(),
+            owed: Owed::default(),
             batches: 0,
             life: 0,
             met: Met::none(),
@@ -126,11 +134,14 @@ impl Model {
                 Write::PutSession(session) => {
                     self.sessions.insert(session.session_id, session.worker.worker_id.clone());
                 }
-                // What else there is is no job and no session.
+                // Of a job that is forgotten, nothing is kept.
+                Write::PutNotice(record) if self.job(record.id.job_id).is_none() => {}
+                Write::PutNotice(record) => self.owed.put(record, self.life, &mut self.met)?,
+                // What else there is concerns no job and no session.
                 _ => {}
             }
         }
-        Ok(())
+        self.owed.look_at_batch()
     }
 
     fn inserted(
@@ -149,7 +160,7 @@ impl Model {
         let mut tale = Tale::new();
         self.tell(&mut tale, job, entries)?;
         self.ids.push(job.id);
-        self.open += usize::from(!job.status.is_terminal());
+        self.note_change(job, entries);
         self.jobs.insert(
             job.id.key(),
             Known { job: job.clone(), tale, is_acknowledged: false, changed_in: self.batches },
@@ -158,7 +169,7 @@ impl Model {
     }
 
     fn submitted(&mut self, job: &Arc<Job>, key: Option<&IdempotencyKey>) -> Checked {
-        let (open, limit) = (self.open, self.max_open_jobs);
+        let (open, limit) = (self.open.len(), self.max_open_jobs);
         require(open < limit, I::OpenJobsAreBounded, || {
             format!("{open} jobs are open, and one more is accepted")
         })?;
@@ -222,15 +233,21 @@ impl Model {
         self.tell(&mut tale, job, entries)?;
         self.look_at_children(&before, job, entries)?;
         self.note_signals(&before, job, entries);
-        match (before.status.is_terminal(), job.status.is_terminal()) {
-            (false, true) => self.open -= 1,
-            (true, false) => self.open += 1,
-            _ => {}
-        }
+        self.note_change(job, entries);
         if let Some(known) = self.jobs.get_mut(&job.id.key()) {
             (known.job, known.tale, known.changed_in) = (job.clone(), tale, self.batches);
         }
         Ok(())
+    }
+
+    fn note_change(&mut self, job: &Job, entries: &[HistoryEntry]) {
+        self.changed.push(job.id);
+        self.owed.changed(job, entries);
+        if job.status.is_terminal() {
+            self.open.remove(&job.id.key());
+        } else {
+            self.open.insert(job.id.key());
+        }
     }
 
     fn tell(&mut self, tale: &mut Tale, job: &Job, entries: &[HistoryEntry]) -> Checked {
@@ -319,6 +336,8 @@ impl Model {
         require(!needed, I::ChildrenFirst, || format!("child {id} is forgotten while its parent waits"))?;
         self.met.mark(S::Pruned);
         self.jobs.remove(&id.key());
+        self.changed.push(id);
+        self.owed.forget(id);
         self.forgotten.insert(id);
         if let Some((client, key)) = &removal.idempotency {
             self.keys.remove(&(client.clone(), key.clone()));

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use avtomatika_orchestrator::{
     conductor::{
-        Acted, FromWorker, JobView, Registered, Settings, SubmitRequest,
+        Acted, DueNotices, FromWorker, JobView, Registered, Settings, SubmitRequest,
         stepped::{Accepted, Answer, Answered, Reading, Stepped},
     },
     dispatch::{ToWorker, Verdict},
-    store::{Store, StoreError},
+    store::{Batch, NoticeRecord, Store, StoreError},
     time::{SystemClock, Timestamp},
 };
 use avtomatika_proto::{ApiError, ErrorCode, JobId};
@@ -17,9 +17,11 @@ use tokio::sync::mpsc;
 use crate::{
     faults::{MS, SECOND},
     invariants::{Checked, Invariant, Violation, require},
+    model::Model,
     movers,
     network::Stream,
     sometimes::Sometimes as S,
+    store::Disk,
     world::{Happening, Wish, World},
 };
 
@@ -38,10 +40,12 @@ pub struct Process {
 pub struct Up {
     pub conductor: Stepped,
     wakes_at: i64,
+    /// When the chore that delivers to webhooks looks next.
+    pub looks_at: i64,
     flight: Flight,
     is_reading: bool,
     streams: Vec<Stream>,
-    asked: Vec<Asked>,
+    pub asked: Vec<Asked>,
     ends: Vec<Answer<JobView>>,
     watches: Vec<Watching>,
     is_stopping: bool,
@@ -66,12 +70,15 @@ pub enum Synced {
 }
 
 /// A request whose answer has not left.
-enum Asked {
+pub enum Asked {
     Submit { number: usize, answer: Answer<Result<Accepted, ApiError>>, is_repeated_after_crash: bool },
     Act { answer: Answer<Result<Acted, ApiError>>, by_token: bool, event: &'static str },
     Watch { answer: Answer<Result<(), ApiError>>, updates: Option<mpsc::Receiver<JobView>> },
     Register { number: usize, link: u32, answer: Answer<Result<Registered, ApiError>> },
     Prune { answer: Answer<Result<usize, ApiError>> },
+    Notices { answer: Answer<DueNotices> },
+    Settle { answer: Answer<Result<(), ApiError>> },
+    Redeliver { answer: Answer<Result<Vec<NoticeRecord>, ApiError>> },
 }
 
 /// Somebody follows a job.
@@ -127,6 +134,7 @@ impl World {
         self.process.up = Some(Up {
             conductor,
             wakes_at: i64::MAX,
+            looks_at: i64::MAX,
             flight: Flight::None,
             is_reading: false,
             streams: Vec::new(),
@@ -137,6 +145,7 @@ impl World {
         });
         self.check_everything()?;
         self.schedule_deaths();
+        self.begin_to_look();
         self.look_around()
     }
 
@@ -214,6 +223,10 @@ impl World {
                 self.take_in()?;
                 return self.opened(number, link, session_id, &mut answer, receiver);
             }
+            Wish::Redeliver { client, job_id, id } => {
+                let answer = up.conductor.redeliver(&client, job_id, id);
+                up.asked.push(Asked::Redeliver { answer });
+            }
             Wish::Prune { removals } => {
                 let answer = up.conductor.prune(removals);
                 up.asked.push(Asked::Prune { answer });
@@ -279,7 +292,7 @@ impl World {
         self.take_in()
     }
 
-    fn take_in(&mut self) -> Checked {
+    pub fn take_in(&mut self) -> Checked {
         self.turn(Stepped::take_in)
     }
 
@@ -309,6 +322,10 @@ impl World {
         self.look_at_streams()?;
         self.look_at_answers()?;
         self.look_at_watches()?;
+        let has_news = |up: &Up| up.conductor.has_notice_news();
+        if self.has_webhooks && self.process.up.as_ref().is_some_and(has_news) {
+            self.look_soon(self.now);
+        }
         let sync = if self.is_calm { MS } else { self.random.between(50, self.faults.sync_max) };
         let life = self.model.life;
         let Some(up) = self.process.up.as_mut() else { return Ok(()) };
@@ -400,11 +417,32 @@ impl World {
                 _ => format!("durable: {id} is forgotten"),
             });
         }
-        let stored = self.disk.commit(batch);
-        require(stored.is_ok(), Invariant::StoreIsAsCommitted, || {
-            format!("the store takes no such batch: {stored:?}")
+        store(&self.disk, &mut self.model, batch, batch)
+    }
+
+    /// The power goes in the middle of a write: some sectors have reached the disk. Whatever the journal then finds is there.
+    fn tear(&mut self) -> Checked {
+        let Some(batch) = self.process.up.as_ref().and_then(|up| up.conductor.batch()).cloned() else {
+            return Ok(());
+        };
+        let missing = *self.random.pick(&[0, 30, 300]);
+        let (random, disk) = (&mut self.random, self.disk.synced());
+        let known = |id| Ok(disk.load(id)?.map(Arc::new));
+        let found = self.torn.tear(&batch, || !random.chance(missing), known);
+        let sound = found.is_ok();
+        require(sound, Invariant::StoreIsAsCommitted, || {
+            format!("a torn batch is taken for one: {found:?}")
         })?;
-        self.model.committed(batch)
+        match found.ok().flatten() {
+            Some(found) => {
+                self.model.met.mark(S::CrashKeepsFrame);
+                store(&self.disk, &mut self.model, &found, &batch)
+            }
+            None => {
+                self.model.met.mark(S::CrashTearsFrame);
+                Ok(())
+            }
+        }
     }
 
     /// The conductor is told how the sync ended.
@@ -618,11 +656,14 @@ impl World {
                 }
                 Answered::Yes(Err(error)) => self.try_again(*number, *link, Some(error.code)),
             },
-            Asked::Prune { answer } => {
-                if let Answered::NotYet = answer.look() {
-                    return Ok(false);
-                }
-            }
+            Asked::Notices { answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(due) => self.begin_to_deliver(due),
+                Answered::Never => {}
+            },
+            Asked::Prune { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
+            Asked::Settle { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
+            Asked::Redeliver { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
         }
         Ok(true)
     }
@@ -684,11 +725,13 @@ impl World {
         self.trace.say(self.now, || "-- the process dies".into());
         if up.flight == Flight::Syncing {
             // Whether the disk had done it, nobody can know.
-            if self.random.chance(400) && !self.disk_is_full {
-                self.make_durable()?;
-                self.model.met.mark(S::CrashKeepsBatch);
-            } else {
-                self.model.met.mark(S::CrashLosesBatch);
+            match self.random.below(10) {
+                0..3 if !self.disk_is_full => {
+                    self.make_durable()?;
+                    self.model.met.mark(S::CrashKeepsBatch);
+                }
+                3..6 if !self.disk_is_full => self.tear()?,
+                _ => self.model.met.mark(S::CrashLosesBatch),
             }
         }
         let Some(up) = self.process.up.take() else { return Ok(()) };
@@ -701,7 +744,7 @@ impl World {
                 self.try_again(*number, *link, None);
             }
         }
-        self.check_disk()?;
+        self.check_changed()?;
         let longest = if self.random.chance(200) { 10 * SECOND } else { SECOND };
         let pause = self.random.between(10 * MS, longest);
         self.after(pause, Happening::Start);
@@ -710,15 +753,23 @@ impl World {
 
     // ---- Everything at once ----
 
-    /// What is on the disk is what was committed.
+    /// What is on the disk is what was committed: every job that has changed since somebody looked.
+    fn check_changed(&mut self) -> Checked {
+        let changed = std::mem::take(&mut self.model.changed);
+        changed.into_iter().try_for_each(|id| self.check_stored(id))
+    }
+
+    /// All that was ever submitted is on the disk as it was committed, or is not there because it was forgotten.
     pub fn check_disk(&mut self) -> Checked {
-        for known in self.model.jobs.values() {
-            let stored = self.disk.synced().load(known.job.id).ok().flatten();
-            require(stored.as_ref() == Some(&*known.job), Invariant::StoreIsAsCommitted, || {
-                format!("{:?} was committed, and the store has {stored:?}", known.job)
-            })?;
-        }
-        Ok(())
+        self.model.ids.iter().try_for_each(|id| self.check_stored(*id))
+    }
+
+    fn check_stored(&self, id: JobId) -> Checked {
+        let stored = self.disk.synced().load(id).ok().flatten();
+        let committed = self.model.job(id).map(|job| &**job);
+        require(stored.as_ref() == committed, Invariant::StoreIsAsCommitted, || {
+            format!("{committed:?} was committed, and the store has {stored:?}")
+        })
     }
 
     /// What the conductor knows follows from what is on the disk, and every open job has something that moves it on. It is asked
@@ -729,11 +780,11 @@ impl World {
         };
         let (conductor, now) = (&up.conductor, self.now_of_the_process());
         let mut waits_for_room = false;
-        for known in self.model.jobs.values().filter(|known| !known.job.status.is_terminal()) {
+        for known in self.model.open.iter().filter_map(|key| self.model.jobs.get(key)) {
             waits_for_room |= movers::check(conductor, &known.job, &self.model, now)?;
         }
         if conductor.batch().is_none() && !conductor.has_more_decided() {
-            let (knows, open) = (conductor.open_total(), self.model.open);
+            let (knows, open) = (conductor.open_total(), self.model.open.len());
             require(knows == open, Invariant::MemoryFollowsStore, || {
                 format!("the conductor takes {knows} jobs for open, and {open} are")
             })?;
@@ -747,7 +798,7 @@ impl World {
 
     pub fn open_jobs(&self) -> Option<usize> {
         let up = self.process.up.as_ref()?;
-        (up.flight == Flight::None).then_some(self.model.open)
+        (up.flight == Flight::None).then_some(self.model.open.len())
     }
 
     /// One job, for words.
@@ -756,4 +807,13 @@ impl World {
             self.process.up.as_ref().zip(self.model.job(id)).and_then(|(up, job)| up.conductor.hold(job));
         format!("{:?}, held by {hold:?}", self.model.job(id))
     }
+}
+
+/// This is on the disk now, and it ought to be this batch.
+fn store(disk: &Disk, model: &mut Model, found: &Batch, batch: &Batch) -> Checked {
+    let stored = disk.commit(found);
+    require(stored.is_ok(), Invariant::StoreIsAsCommitted, || {
+        format!("the store takes no such batch: {stored:?}")
+    })?;
+    model.committed(batch)
 }

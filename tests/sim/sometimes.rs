@@ -18,6 +18,8 @@ sometimes! {
     CrashBetweenCommitAndPerform "a crash between commit and perform";
     CrashLosesBatch "a crash loses a batch that was not durable";
     CrashKeepsBatch "a crash keeps a batch that nobody was told of";
+    CrashTearsFrame "a crash leaves a part of a batch, which is dropped whole";
+    CrashKeepsFrame "a batch that nobody was told of is found again in the journal";
     CrashDuringRecovery "a crash during recovery";
     FailStop "a sync fails and the process stops";
     DrainAndRestart "an orderly stop and a new start";
@@ -60,6 +62,14 @@ sometimes! {
     NotRepairable "a job that cannot be repaired is refused";
     WatchedToTheEnd "a watch sees the end of a job";
     EndTold "somebody who waits for a job is told of its end";
+    // ---- Webhooks ----
+    NoticeDelivered "a message is delivered";
+    NoticeRetried "a receiver does not answer, and is tried again";
+    NoticeTwice "a receiver gets a message twice";
+    NoticeAfterRestart "a message is delivered after a restart";
+    NoticeGivenUp "a message is given up";
+    NoticeObsolete "there is nothing to tell any more";
+    NoticeRedelivered "somebody wants a message again";
     // ---- States ----
     RetryScheduled "a failed attempt is followed by another";
     CustomOutcome "an outcome of the blueprint's own";

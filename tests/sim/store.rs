@@ -1,7 +1,8 @@
 //! The disk: what is in it has been synced, and nothing else is. A memory store whose reads may fail.
 //!
 //! A batch goes into it as a whole, at the moment that the world chooses. What the conductor has handed over before that moment
-//! is lost when the process dies: all of it, as the journal discards a frame that is torn.
+//! is lost when the process dies: all of it, as the journal discards a frame that is torn. (Now and then the frame is really made, torn,
+//! and read again: see `World::tear`.)
 
 use std::{
     ops::Range,

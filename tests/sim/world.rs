@@ -16,7 +16,7 @@ use avtomatika_orchestrator::{
     dispatch::ToWorker,
     engine::{Event, Submission},
     metrics::Metrics,
-    store::{Removal, Store, WorkerRecord},
+    store::{NoticeId, NoticeRecord, Removal, Store, WorkerRecord, journal::torn},
     time::{Hands, Timestamp},
 };
 use avtomatika_proto::{JobId, SessionId, TaskId};
@@ -50,6 +50,7 @@ pub enum Wish {
     Watch { client: Arc<str>, job_id: JobId },
     Register { number: usize, link: u32, worker: WorkerRecord, credential: [u8; 32] },
     Open { number: usize, link: u32, session_id: SessionId, credential: [u8; 32], held: Vec<TaskId> },
+    Redeliver { client: Arc<str>, job_id: JobId, id: Option<NoticeId> },
     Prune { removals: Vec<Removal> },
 }
 
@@ -65,6 +66,9 @@ pub enum Happening {
     Told { life: u32, outcome: Synced },
     Read { life: u32 },
     Back { life: u32, reading: Box<Reading> },
+    Look { life: u32 },
+    Post { life: u32, id: NoticeId },
+    Posted { life: u32, id: NoticeId, after: Option<Box<NoticeRecord>> },
     // ---- Around it ----
     ClockIsSet,
     DiskFills,
@@ -119,7 +123,11 @@ pub struct World {
     pub model: Model,
     pub clock: WorldClock,
     pub disk: Arc<Disk>,
+    /// Where the journal writes.
+    pub torn: torn::Place,
     pub disk_is_full: bool,
+    /// Whether any job of the run owes anybody a message.
+    pub has_webhooks: bool,
     pub process: Process,
     pub registry: Arc<Registry>,
     pub metrics: Arc<Metrics>,
@@ -158,7 +166,9 @@ impl World {
             model: Model::new(registry.clone(), faults.max_open_jobs),
             clock: WorldClock::new(),
             disk: Arc::new(Disk::default()),
+            torn: torn::Place::default(),
             disk_is_full: false,
+            has_webhooks: faults.webhooks > 0,
             process: Process::default(),
             registry,
             metrics: metrics.clone(),
@@ -238,7 +248,7 @@ impl World {
             if !self.is_calm && self.steps >= self.stormy_steps {
                 self.calm_down()?;
             }
-            if self.is_calm && self.open_jobs() == Some(0) {
+            if self.is_calm && self.open_jobs() == Some(0) && self.model.owed.pending() == 0 {
                 return self.end();
             }
             let Some(Reverse(slot)) = self.queue.pop() else {
@@ -284,6 +294,13 @@ impl World {
                 Ok(())
             }
             Happening::Back { life, reading } => self.back(life, *reading),
+            Happening::Look { life } => {
+                // An alarm of the chore: what it takes leaves step by step.
+                self.steps -= 1;
+                self.look_for_notices(life)
+            }
+            Happening::Post { life, id } => self.post(life, id),
+            Happening::Posted { life, id, after } => self.posted(life, id, after.map(|after| *after)),
             Happening::ClockIsSet => self.set_clock(),
             Happening::DiskFills => self.fill_disk(),
             Happening::DiskHasRoom => {
@@ -369,7 +386,10 @@ impl World {
 
     fn still_open(&self) -> String {
         let open = self.model.jobs.values().find(|known| !known.job.status.is_terminal());
-        open.map_or_else(String::new, |known| format!("still open: {}", self.describe(known.job.id)))
+        open.map_or_else(
+            || format!("still to be delivered: {:?}", self.model.owed.first_pending()),
+            |known| format!("still open: {}", self.describe(known.job.id)),
+        )
     }
 
     /// The last look at everything: what is stored is what was committed, and each job is what its stored history tells.
@@ -416,6 +436,9 @@ impl Happening {
                 | Self::Told { .. }
                 | Self::Read { .. }
                 | Self::Back { .. }
+                | Self::Look { .. }
+                | Self::Post { .. }
+                | Self::Posted { .. }
                 | Self::Arrives(_)
                 | Self::Up { .. }
         )

@@ -7,7 +7,8 @@ use super::{Blueprint, Definition};
 /// All versions of all blueprints. Immutable; a change makes a new one.
 #[derive(Debug, Default, Clone)]
 pub struct Registry {
-    versions: BTreeMap<(Arc<str>, u32), Arc<Blueprint>>,
+    /// By name and version: looked up with every decision.
+    versions: BTreeMap<Arc<str>, BTreeMap<u32, Arc<Blueprint>>>,
     newest: BTreeMap<Arc<str>, Arc<Blueprint>>,
     by_endpoint: BTreeMap<Arc<str>, Arc<Blueprint>>,
 }
@@ -47,7 +48,7 @@ impl fmt::Display for Change {
 impl Registry {
     /// Adds a version. With `served`, new jobs may take it, by name and at its endpoint; without, it only serves the jobs that keep it.
     pub fn add(&mut self, blueprint: Arc<Blueprint>, served: bool) {
-        self.versions.insert((blueprint.name.clone(), blueprint.version), blueprint.clone());
+        self.versions.entry(blueprint.name.clone()).or_default().insert(blueprint.version, blueprint.clone());
         if served {
             if let Some(endpoint) = &blueprint.endpoint {
                 self.by_endpoint.insert(endpoint.clone(), blueprint.clone());
@@ -96,13 +97,12 @@ impl Registry {
 
     /// The latest version of this blueprint, served or not.
     fn latest(&self, name: &str) -> Option<&Arc<Blueprint>> {
-        let name: Arc<str> = Arc::from(name);
-        self.versions.range((name.clone(), 0)..=(name, u32::MAX)).next_back().map(|(_, latest)| latest)
+        self.versions.get(name)?.values().next_back()
     }
 
     /// This version of this blueprint.
     pub fn version(&self, name: &str, version: u32) -> Option<&Arc<Blueprint>> {
-        self.versions.get(&(Arc::from(name), version))
+        self.versions.get(name)?.get(&version)
     }
 
     /// The version that new jobs take.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     engine::{Effect, Job},
+    museum::{Mistake, plants},
     store::{NoticeId, NoticeRecord, NoticeStatus, Write},
     webhook,
 };
@@ -116,7 +117,9 @@ impl Core {
                 record.status = NoticeStatus::Failed;
                 record.problem = Some(Arc::from(TOO_MANY));
             }
-            self.batch.writes.writes.push(Write::PutNotice(Arc::new(record.clone())));
+            if !plants(Mistake::NoticeAside) {
+                self.batch.writes.writes.push(Write::PutNotice(Arc::new(record.clone())));
+            }
             self.batch.afterwards.push(Afterwards::Owed(Box::new(record)));
         }
     }

@@ -40,8 +40,8 @@ pub struct DueTime {
 
 /// A due time and the blueprint that was found for it, on their way to the conductor.
 pub(super) struct Scheduled {
-    due: DueTime,
-    blueprint: Arc<Blueprint>,
+    pub due: DueTime,
+    pub blueprint: Arc<Blueprint>,
 }
 
 /// Something to remember of a schedule, without a job.

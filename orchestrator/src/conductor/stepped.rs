@@ -4,6 +4,8 @@
 //! It decides nothing: everything goes through the same `House::turn` as in a running orchestrator. It promises that nothing
 //! happens between two calls.
 
+mod chores;
+
 use std::{sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
@@ -259,7 +261,12 @@ impl Stepped {
     pub fn take_in(&mut self) -> Turned {
         let rest = self.arrived.split_off(self.house.room().min(self.arrived.len()));
         let mut now = std::mem::replace(&mut self.arrived, rest);
-        self.turn(Happening::Requests(&mut now))
+        let turned = self.turn(Happening::Requests(&mut now));
+        if self.arrived.is_empty() {
+            // Its memory is used again.
+            self.arrived = now;
+        }
+        turned
     }
 
     /// Time has passed.

@@ -31,7 +31,8 @@ type IdempotencyName = (Arc<str>, Arc<str>);
 #[derive(Debug, Default)]
 struct State {
     jobs: BTreeMap<i64, Arc<Job>>,
-    history: BTreeMap<(i64, u64), HistoryEntry>,
+    /// By the job's key, each in the order of its entries.
+    history: BTreeMap<i64, Vec<HistoryEntry>>,
     /// By the job's key and their sequence.
     notices: BTreeMap<(i64, u64), Arc<NoticeRecord>>,
     idempotency: BTreeMap<IdempotencyName, (JobId, [u8; 32])>,
@@ -136,12 +137,17 @@ impl State {
     ) -> Result<(), StoreError> {
         for entry in entries {
             let place = (job.id.key(), entry.sequence);
-            let stored = self.history.contains_key(&place) && !new.removed.contains(&place.0);
+            let stored = self.has_entry(place) && !new.removed.contains(&place.0);
             if stored || !new.history.insert(place) {
                 return Err(fault(format!("entry {} of job {} is there already", entry.sequence, job.id)));
             }
         }
         Ok(())
+    }
+
+    fn has_entry(&self, (key, sequence): (i64, u64)) -> bool {
+        let of_job = self.history.get(&key);
+        of_job.is_some_and(|entries| entries.binary_search_by_key(&sequence, |entry| entry.sequence).is_ok())
     }
 
     fn check_removal(&self, removal: &Removal, new: &mut Changes) {
@@ -201,7 +207,11 @@ impl State {
     fn put_job(&mut self, job: &Arc<Job>, entries: &[HistoryEntry]) {
         let key = job.id.key();
         self.jobs.insert(key, Arc::clone(job));
-        self.history.extend(entries.iter().map(|entry| ((key, entry.sequence), entry.clone())));
+        let history = self.history.entry(key).or_default();
+        for entry in entries {
+            let place = history.partition_point(|known| known.sequence < entry.sequence);
+            history.insert(place, entry.clone());
+        }
     }
 
     fn remove_job(&mut self, removal: &Removal) {
@@ -211,10 +221,7 @@ impl State {
         }
         self.jobs.remove(&key);
         self.names.remove(&key);
-        let entries = self.history.range((key, 0)..=(key, u64::MAX));
-        for place in entries.map(|(place, _)| *place).collect::<Vec<_>>() {
-            self.history.remove(&place);
-        }
+        self.history.remove(&key);
         let notices = self.notices.range((key, 0)..=(key, u64::MAX));
         for place in notices.map(|(place, _)| *place).collect::<Vec<_>>() {
             self.notices.remove(&place);
@@ -320,8 +327,8 @@ impl Store for MemoryStore {
         if state.job(id).is_none() {
             return Ok(Vec::new());
         }
-        let entries = state.history.range((id.key(), from_sequence)..=(id.key(), u64::MAX));
-        Ok(entries.take(limit).map(|(_, entry)| entry.clone()).collect())
+        let entries = state.history.get(&id.key()).into_iter().flatten();
+        Ok(entries.filter(|entry| entry.sequence >= from_sequence).take(limit).cloned().collect())
     }
 
     fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {

@@ -13,6 +13,8 @@ mod applier;
 mod frame;
 mod pending;
 mod ring;
+#[doc(hidden)]
+pub mod torn;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},

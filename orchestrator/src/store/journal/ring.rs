@@ -36,11 +36,11 @@ const FORMAT: u32 = 1;
 const FRAME_MAGIC: u32 = 0x4a46_7641;
 
 /// Magic, checksum, sequence number, length of the body.
-const FRAME_HEADER: usize = 20;
+pub(super) const FRAME_HEADER: usize = 20;
 
 /// Makes the checksums of this file its own: what a client put into a payload is never taken for a frame, because nobody
 /// outside knows it.
-type Salt = [u8; 16];
+pub(super) type Salt = [u8; 16];
 
 /// The journal's file.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Ring {
         let len = frame_len(body.len());
         let start = self.start_of_next(len);
         let at = start % self.capacity;
-        self.fill_buffer(body, len);
+        make_frame(&mut self.buffer, self.salt, self.next_sequence, body);
         self.write(at, len).map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 StoreError::Full { path: self.path.clone() }
@@ -153,17 +153,6 @@ impl Ring {
     fn start_of_next(&self, len: u64) -> u64 {
         let rest = self.capacity - self.head % self.capacity;
         if len <= rest { self.head } else { self.head + rest }
-    }
-
-    fn fill_buffer(&mut self, body: &[u8], len: u64) {
-        let sum = frame_sum(self.salt, self.next_sequence, body);
-        self.buffer.clear();
-        self.buffer.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
-        self.buffer.extend_from_slice(&sum.to_le_bytes());
-        self.buffer.extend_from_slice(&self.next_sequence.to_le_bytes());
-        self.buffer.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        self.buffer.extend_from_slice(body);
-        self.buffer.resize(len as usize, 0);
     }
 
     fn write(&mut self, at: u64, len: u64) -> io::Result<()> {
@@ -229,8 +218,19 @@ fn find(bytes: &[u8], salt: Salt, applied: u64) -> Result<Found, String> {
     Ok(Found { first_sequence: applied + 1, bodies })
 }
 
+/// The frame with this body, filled up to the end of its last block, takes the place of what is in the buffer.
+pub(super) fn make_frame(buffer: &mut Vec<u8>, salt: Salt, sequence: u64, body: &[u8]) {
+    buffer.clear();
+    buffer.extend_from_slice(&FRAME_MAGIC.to_le_bytes());
+    buffer.extend_from_slice(&frame_sum(salt, sequence, body).to_le_bytes());
+    buffer.extend_from_slice(&sequence.to_le_bytes());
+    buffer.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    buffer.extend_from_slice(body);
+    buffer.resize(frame_len(body.len()) as usize, 0);
+}
+
 /// The frame that begins here, if one does.
-fn frame_at(bytes: &[u8], salt: Salt) -> Option<(u64, &[u8])> {
+pub(super) fn frame_at(bytes: &[u8], salt: Salt) -> Option<(u64, &[u8])> {
     let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER>()?;
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let sequence = u64::from(word(8)) | u64::from(word(12)) << 32;
