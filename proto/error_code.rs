@@ -119,6 +119,9 @@ error_codes! {
     /// As many jobs are open as the orchestrator is set to hold.
     TooManyOpenJobs = "TOO_MANY_OPEN_JOBS", ResourceExhausted, 429, true,
         "Wait for jobs to end, add workers, or raise max_open_jobs.";
+    /// A key of the blueprint has no room, and its policy is to refuse the newest.
+    KeyLimitReached = "KEY_LIMIT_REACHED", ResourceExhausted, 429, true,
+        "Try again when a job with the same key has ended, or when its rate allows another.";
     /// As many workers are connected as the orchestrator is set to serve.
     TooManyWorkers = "TOO_MANY_WORKERS", ResourceExhausted, 429, true,
         "Raise max_workers, or run fewer workers with more slots.";

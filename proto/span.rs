@@ -26,6 +26,11 @@ pub fn parse(text: &str) -> Result<Duration, InvalidSpan> {
     Some(Duration::from_millis(millis)).filter(|span| *span <= SPAN_MAX).ok_or(InvalidSpan)
 }
 
+/// A span as it would be written: whole seconds if it is some, milliseconds otherwise.
+pub fn text(span: Duration) -> String {
+    if span.subsec_millis() == 0 { format!("{}s", span.as_secs()) } else { format!("{}ms", span.as_millis()) }
+}
+
 /// Reads a whole or decimal number and a unit; without a unit the number counts seconds. Blanks around it do not matter.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use avtomatika_orchestrator::{
     blueprint::{Blueprint, load},
-    engine::{Context, Decision, Effect, Entropy, Event, Job, Report, Submission, decide},
+    engine::{Context, Decision, Effect, Entropy, Event, Job, Report, Submission, Unlimited, decide},
     json::Json,
     time::Timestamp,
 };
@@ -91,7 +91,8 @@ impl Jobs {
     pub fn decide(&mut self, job: &Job, event: &Event) -> Decision {
         let reserve = &mut |_| unreachable!("the blueprint has no children");
         let (now, blueprint, entropy) = (job.created_at, &self.blueprint, &mut self.entropy);
-        let mut context = Context { now, blueprint, entropy, reserve, serves: &|_| false };
+        let (serves, keys) = (&|_: &str| false, &Unlimited);
+        let mut context = Context { now, blueprint, entropy, reserve, serves, keys };
         decide(job, event, &mut context).expect("the event concerns the job")
     }
 

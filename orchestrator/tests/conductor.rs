@@ -24,8 +24,9 @@ use avtomatika_orchestrator::{
     json::Json,
     metrics::Metrics,
     store::{
-        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-        ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, WorkerRecord, memory::MemoryStore,
+        Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
+        PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, WorkerRecord,
+        memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -36,6 +37,8 @@ use tokio::sync::mpsc;
 mod families;
 #[path = "conductor/functions.rs"]
 mod functions;
+#[path = "conductor/keys.rs"]
+mod keys;
 #[path = "conductor/placement.rs"]
 mod placement;
 
@@ -216,6 +219,10 @@ impl Store for Faulty {
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
         self.inner.schedules()
+    }
+
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        self.inner.buckets()
     }
 }
 

@@ -144,6 +144,17 @@ async fn an_invoice_is_approved_by_two_humans_and_a_restart_between_them() {
 }
 
 #[tokio::test]
+async fn reports_of_a_tenant_share_their_keys() {
+    let (stack, _worker) = with_examples().await;
+    let report = |tenant: &str| json!({ "tenant": tenant, "pages": ["p1", "p2", "p3", "p4", "p5"] });
+    let acme = submit(&stack, "tenant_report", report("acme")).await;
+    let other = submit(&stack, "tenant_report", report("umbrella")).await;
+    for job in [&acme, &other] {
+        until(&stack, job, JobStatus::Finished).await;
+    }
+}
+
+#[tokio::test]
 async fn a_payment_waits_for_its_own_signal() {
     let (stack, _worker) = with_examples().await;
     let order = json!({ "order": "A-1", "amount": 40, "ship_after": "10ms" });

@@ -160,6 +160,7 @@ fn blueprint(name: &str, states: Vec<(&str, StateKind)>) -> Blueprint {
         start,
         max_transitions: 12,
         input_schema: None,
+        keys: Vec::new(),
         states,
         definition: Arc::from("{}"),
     }
@@ -181,6 +182,7 @@ fn work(task_type: &str, params: &Value) -> TaskWork {
         timeout: TIMEOUT,
         retry: RetryPolicy { max_retries: 2, initial_delay: second / 10, max_delay: second, multiplier: 3.0 },
         result_schema: None,
+        keys: Vec::new(),
     }
 }
 

@@ -12,8 +12,8 @@ use std::{
 use avtomatika_orchestrator::{
     engine::{HistoryEntry, Job},
     store::{
-        Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-        ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, memory::MemoryStore,
+        Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
+        PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, memory::MemoryStore,
     },
 };
 use avtomatika_proto::JobId;
@@ -125,6 +125,10 @@ impl Store for Disk {
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
         self.read()?.schedules()
+    }
+
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        self.read()?.buckets()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

@@ -1,8 +1,9 @@
 //! Why a job is where it is: a page for people, and the JSON of the REST API for programs.
 
 use avtomatika_proto::v1::{
-    ApprovalDetail, ChildrenDetail, EventDetail, ExplainJobResponse, Explanation, ExplanationReason,
-    KeptSignal, LastFailure, NearestWorker, NextStep, QueueDetail, explanation::Detail,
+    ApprovalDetail, AwaitedKey, ChildrenDetail, EventDetail, ExplainJobResponse, Explanation,
+    ExplanationReason, KeptSignal, KeysDetail, LastFailure, NearestWorker, NextStep, QueueDetail,
+    explanation::Detail,
 };
 use serde::Serialize;
 
@@ -75,6 +76,7 @@ fn facts(explained: &ExplainJobResponse, explanation: &Explanation) -> Vec<(&'st
             let kept: Vec<String> = kept.iter().map(kept_line).collect();
             facts.push(("Kept signals", kept.join(", ").into()));
         }
+        Some(Detail::Keys(keys)) => facts.extend(keys.keys.iter().flat_map(key_facts)),
         None => {}
     }
     if let Some(failure) = &explanation.last_failure {
@@ -124,6 +126,25 @@ fn nearest_line(nearest: &NearestWorker) -> String {
         other => format!("lacks {other}"),
     };
     format!("{}: {lacks}", nearest.worker_id)
+}
+
+fn key_facts(key: &AwaitedKey) -> [(&'static str, Cell); 3] {
+    let limit = match &key.per {
+        Some(per) => format!("{} in {}, {} in a row", key.limit, span_of(per), key.burst),
+        None => format!("{} of {} are taken", key.held, key.limit),
+    };
+    let next = key.next_token_at.as_ref().map(|at| format!(", the next one at {}", exact(Some(at))));
+    let place = format!("{} before it, {} in all", key.ahead, key.waiting);
+    [
+        ("Key", format!("{} ({limit}{})", key.key, next.unwrap_or_default()).into()),
+        ("Held by", key.holder_job_ids.join(" ").into()),
+        ("Place", place.into()),
+    ]
+}
+
+fn span_of(per: &prost_types::Duration) -> String {
+    let per = std::time::Duration::try_from(*per).unwrap_or_default();
+    avtomatika_proto::span::text(per)
 }
 
 fn children_facts(children: &ChildrenDetail) -> [(&'static str, Cell); 3] {
@@ -202,6 +223,10 @@ pub fn form(explained: &ExplainJobResponse) -> impl Serialize + '_ {
             }
             _ => None,
         },
+        keys: match detail {
+            Some(Detail::Keys(keys)) => Some(KeysForm::of(keys)),
+            _ => None,
+        },
         next_steps: explanation
             .map(|explanation| explanation.next_steps.iter().map(StepForm::of).collect())
             .unwrap_or_default(),
@@ -228,6 +253,7 @@ struct Form<'a> {
     children: Option<ChildrenForm<'a>>,
     approval: Option<ApprovalForm<'a>>,
     event: Option<EventForm<'a>>,
+    keys: Option<KeysForm<'a>>,
     next_steps: Vec<StepForm<'a>>,
 }
 
@@ -290,6 +316,46 @@ impl<'a> QueueForm<'a> {
             workers_at_least: queue.workers_at_least,
             nearest: queue.nearest.as_ref().map(NearestForm::of),
         }
+    }
+}
+
+#[derive(Serialize)]
+struct KeysForm<'a> {
+    scope: &'a str,
+    keys: Vec<KeyForm<'a>>,
+}
+
+#[derive(Serialize)]
+struct KeyForm<'a> {
+    key: &'a str,
+    limit: u32,
+    per: Option<String>,
+    burst: Option<u32>,
+    policy: &'a str,
+    has_room: bool,
+    held: u64,
+    holder_job_ids: &'a [String],
+    ahead: u64,
+    waiting: u64,
+    next_token_at: Option<String>,
+}
+
+impl<'a> KeysForm<'a> {
+    fn of(keys: &'a KeysDetail) -> Self {
+        let key = |key: &'a AwaitedKey| KeyForm {
+            key: &key.key,
+            limit: key.limit,
+            per: key.per.as_ref().map(span_of),
+            burst: key.per.is_some().then_some(key.burst),
+            policy: &key.policy,
+            has_room: key.has_room,
+            held: key.held,
+            holder_job_ids: &key.holder_job_ids,
+            ahead: key.ahead,
+            waiting: key.waiting,
+            next_token_at: rfc3339(key.next_token_at.as_ref()),
+        };
+        Self { scope: &keys.scope, keys: keys.keys.iter().map(key).collect() }
     }
 }
 

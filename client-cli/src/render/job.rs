@@ -13,7 +13,7 @@ use super::{
 const DATA_LINES_MAX: usize = 40;
 
 /// The statuses that a job can have, by name.
-pub const STATUS_NAMES: [&str; 12] = [
+pub const STATUS_NAMES: [&str; 13] = [
     "pending",
     "running",
     "waiting_for_worker",
@@ -26,6 +26,7 @@ pub const STATUS_NAMES: [&str; 12] = [
     "failed",
     "cancelled",
     "quarantined",
+    "waiting_for_key",
 ];
 
 /// The name of a status, such as `waiting_for_worker`; of one that is newer than this program, `unknown_99`.
@@ -92,6 +93,7 @@ fn waiting(job: &Job) -> Option<String> {
                 if children.failed > 0 { format!(", {} failed", children.failed) } else { String::new() };
             Some(format!("{} of {} children ended{failed}", children.ended, children.total))
         }
+        What::Keys(keys) => Some(format!("waits for the key {}", keys.keys.join(", "))),
         What::Timer(_) => None,
     }
 }
@@ -103,6 +105,7 @@ fn waiting_times(job: &Job) -> (String, String) {
         Some(What::Approval(approval)) => (approval.since.as_ref(), approval.deadline.as_ref()),
         Some(What::Signal(signal)) => (signal.since.as_ref(), signal.deadline.as_ref()),
         Some(What::Children(children)) => (children.since.as_ref(), None),
+        Some(What::Keys(keys)) => (keys.since.as_ref(), None),
         Some(What::Timer(_)) | None => (None, None),
     };
     (exact(since), exact(deadline))

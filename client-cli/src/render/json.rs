@@ -182,6 +182,10 @@ enum WaitingForm<'a> {
     Timer {
         until: Option<String>,
     },
+    Keys {
+        keys: &'a [String],
+        since: Option<String>,
+    },
 }
 
 impl<'a> WaitingForm<'a> {
@@ -205,6 +209,7 @@ impl<'a> WaitingForm<'a> {
                 failed: children.failed,
                 since: rfc3339(children.since.as_ref()),
             },
+            What::Keys(keys) => Self::Keys { keys: &keys.keys, since: rfc3339(keys.since.as_ref()) },
             What::Timer(timer) => Self::Timer { until: rfc3339(timer.until.as_ref()) },
         }
     }

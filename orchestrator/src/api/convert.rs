@@ -268,6 +268,10 @@ fn waiting_for(waiting: Waiting<'_>) -> v1::WaitingFor {
         Waiting::Children { total, ended, failed, since } => {
             What::Children(v1::WaitingForChildren { total, ended, failed, since: Some(timestamp(since)) })
         }
+        Waiting::Keys { keys, since } => What::Keys(v1::WaitingForKeys {
+            keys: keys.into_iter().map(str::to_owned).collect(),
+            since: Some(timestamp(since)),
+        }),
         Waiting::Timer { until } => What::Timer(v1::WaitingForTimer { until: Some(timestamp(until)) }),
     };
     v1::WaitingFor { what: Some(what) }

@@ -70,7 +70,10 @@ pub(super) fn error_with_status(error: &ApiError, status: StatusCode) -> Respons
 /// Seconds after which the same request has a fair chance.
 fn retry_after(code: ErrorCode) -> Option<&'static str> {
     match code {
-        ErrorCode::Overloaded | ErrorCode::ShuttingDown | ErrorCode::WatchLagged => Some("1"),
+        ErrorCode::Overloaded
+        | ErrorCode::ShuttingDown
+        | ErrorCode::WatchLagged
+        | ErrorCode::KeyLimitReached => Some("1"),
         ErrorCode::TooManyOpenJobs | ErrorCode::TooManyWorkers | ErrorCode::TooManySignals => Some("5"),
         ErrorCode::StorageFull | ErrorCode::TooManyNotices => Some("30"),
         _ => None,

@@ -49,6 +49,10 @@ pub(super) enum Waiting<'a> {
     Timer {
         until: Timestamp,
     },
+    Keys {
+        keys: Vec<&'a str>,
+        since: Timestamp,
+    },
 }
 
 /// What the job waits for, as far as it is shown.
@@ -71,6 +75,10 @@ pub(super) fn waiting<'a>(view: &'a JobView, shown: Shown<'a>) -> Option<Waiting
             Some(Waiting::Children { total: children.total, ended, failed, since: children.since })
         }
         Some(Wait::Start | Wait::Timer) => job.resumes_at.map(|until| Waiting::Timer { until }),
+        Some(Wait::Keys(scope)) => job.claim_for(*scope).map(|hold| Waiting::Keys {
+            keys: hold.claim.shares.iter().map(|share| &*share.key).collect(),
+            since: hold.since,
+        }),
         // The next try of a task.
         None if job.status == JobStatus::WaitingForTimer => {
             job.resumes_at.map(|until| Waiting::Timer { until })

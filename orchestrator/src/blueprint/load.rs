@@ -10,7 +10,8 @@ use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Blueprint, Schema, State, check,
+    Blueprint, KeyRule, Schema, State, check,
+    expr::Place,
     finding::{Finding, Findings, Position},
     reader::Reader,
     states::Draft,
@@ -43,6 +44,7 @@ pub struct Definition {
     start: Arc<str>,
     max_transitions: u32,
     input_schema: Option<Schema>,
+    keys: Vec<KeyRule>,
     states: IndexMap<Arc<str>, State>,
     canonical: Arc<str>,
 }
@@ -103,6 +105,7 @@ impl Definition {
             start: self.start,
             max_transitions: self.max_transitions,
             input_schema: self.input_schema,
+            keys: self.keys,
             states: self.states,
             definition: self.canonical,
         }
@@ -129,7 +132,8 @@ pub(super) fn too_large(bytes: u64) -> String {
     format!("the file has {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")
 }
 
-const KEYS: [&str; 6] = ["blueprint", "endpoint", "max_transitions", "input_schema", "defaults", "states"];
+const KEYS: [&str; 8] =
+    ["blueprint", "endpoint", "max_transitions", "input_schema", "concurrency", "rate", "defaults", "states"];
 
 pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<Finding>> {
     let mut reader = Reader::new(findings);
@@ -145,6 +149,7 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         .and_then(|node| reader.integer(node, "max_transitions", 1, MAX_TRANSITIONS_MAX))
         .unwrap_or(Blueprint::MAX_TRANSITIONS_DEFAULT);
     let input_schema = top.value("input_schema").map(|node| (reader.schema(node, "`input_schema`"), node));
+    let keys = reader.key_rules(&top, Place::Common);
     if let Some(node) = top.value("defaults") {
         reader.read_defaults(node);
     }
@@ -175,6 +180,8 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         }
         None => None,
     };
+    let (keys, keys_form) = keys.unwrap_or_default();
+    canonical.extend(keys_form);
     canonical.insert("states".to_owned(), Value::Object(canonical_states));
     let states = draft
         .states
@@ -186,6 +193,7 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         start,
         max_transitions,
         input_schema,
+        keys,
         states: states.collect(),
         canonical: Value::Object(canonical).to_string().into(),
     };

@@ -18,6 +18,7 @@ mod directory;
 pub mod expr;
 mod finding;
 mod graph;
+mod keys;
 mod load;
 mod pauses;
 mod reader;
@@ -33,6 +34,7 @@ pub use directory::load_dir;
 pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};
 pub use graph::{Edge, Graph, Node, Shape, Stands};
+pub use keys::{KEY_BYTES_MAX, KEY_LIMIT_MAX, KEY_RULES_MAX, KeyLimit, KeyPolicy, KeyRule, Rate, Share};
 pub use load::{
     BRANCHES_MAX, Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX,
     STATES_MAX, load,
@@ -58,6 +60,8 @@ pub struct Blueprint {
     pub max_transitions: u32,
     /// What the initial data of a job must be like.
     pub input_schema: Option<Schema>,
+    /// The keys that a job takes from its start to its end.
+    pub keys: Vec<KeyRule>,
     /// The states by name, in the order of the definition.
     pub states: IndexMap<Arc<str>, State>,
     /// The definition in its one canonical form (JSON), from which the same blueprint can be made again.
@@ -139,6 +143,8 @@ pub struct TaskWork {
     pub retry: RetryPolicy,
     /// What the data of a result must be like.
     pub result_schema: Option<Schema>,
+    /// The keys that an attempt takes before it is offered to workers.
+    pub keys: Vec<KeyRule>,
 }
 
 /// How failed attempts are repeated.

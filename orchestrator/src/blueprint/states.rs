@@ -202,7 +202,8 @@ impl Reader {
                     (fault, transitions_of(kind).to_owned())
                 }
                 Some(kind @ ("task" | "code"))
-                    if ["output", "result_schema", "params", "timeout", "retry"].contains(&&*key) =>
+                    if ["output", "result_schema", "params", "timeout", "retry", "concurrency", "rate"]
+                        .contains(&&*key) =>
                 {
                     let fault = format!("`{key}` stands beside the {kind} of {what}");
                     (fault, format!("write it under `{kind}`"))

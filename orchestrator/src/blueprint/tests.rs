@@ -156,7 +156,7 @@ states:
         f:2:12: error: `my workflow` cannot be a blueprint's name; use 1 to 128 characters of a-z, A-Z, 0-9 and ._-
         f:3:11: error: `jobs` cannot be an endpoint; begin it with `/` and use at most 128 characters of a-z, 0-9, `/`, `_` and `-`, as in `/jobs/test`
         f:4:18: error: `max_transitions` must be a whole number, not `0`; write one from 1 to 10000
-        f:5:1: error: unknown key `colour` in a blueprint; known are `blueprint`, `endpoint`, `max_transitions`, `input_schema`, `defaults`, `states`
+        f:5:1: error: unknown key `colour` in a blueprint; known are `blueprint`, `endpoint`, `max_transitions`, `input_schema`, `concurrency`, `rate`, `defaults`, `states`
         f:8:12: error: `start` must be true or false, not `yes`; write `start: true` in one state
         f:10:7: error: unknown key `tpye` in the task of state `init`; did you mean `type`?
         f:10:7: error: the task of state `init` has no `type`; say what a worker must serve, as in `type: process_data`

@@ -86,8 +86,8 @@ impl Reader {
             return Some(Members { at: node.at, what, entries: &[] });
         }
         let name = if key == "code" { "function" } else { "type" };
-        let keys = [name, "params", "timeout", "retry", "result_schema", "output"];
-        self.members(node, &what, if has_output { &keys } else { &keys[..5] })
+        let keys = [name, "params", "timeout", "retry", "result_schema", "concurrency", "rate", "output"];
+        self.members(node, &what, if has_output { &keys } else { &keys[..7] })
     }
 
     fn task_type(&mut self, task: &Members<'_>) -> Option<Arc<str>> {
@@ -145,12 +145,15 @@ impl Reader {
             Some(node) => self.schema(node, "`result_schema`").map(Some),
             None => Some(None),
         };
+        let keys = self.key_rules(task, place);
+        let (keys, keys_form) = keys?;
         let work = TaskWork {
             task_type: task_type?,
             params: params?,
             timeout: timeout?,
             retry: retry?,
             result_schema: result_schema?,
+            keys,
         };
         let mut form = Map::new();
         match work.function() {
@@ -163,6 +166,7 @@ impl Reader {
         if let Some(node) = task.value("result_schema") {
             form.insert("result_schema".to_owned(), node.to_json());
         }
+        form.extend(keys_form);
         Some((work, form))
     }
 

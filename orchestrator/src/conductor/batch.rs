@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::{
     admission::Admission,
     book::Entry,
+    keys::SeatBefore,
     mailbox::{Accepted, Follow, Registered, Reply},
     migration::Move,
     view::{Acted, JobView},
@@ -36,6 +37,8 @@ pub(super) enum Afterwards {
     Changed {
         job: Arc<Job>,
         before: Option<Entry>,
+        /// What the gate knew of it, if that has changed.
+        seat: Option<Box<SeatBefore>>,
         effects: Vec<Effect>,
         /// What to decide again when the commit fails and nobody outside would repeat it.
         again: Option<Event>,

@@ -51,10 +51,14 @@ impl Core {
         let now = self.clock.now();
         let id = self.new_job_id(now);
         let job = Job::accepted(id, client.clone(), &blueprint, submission, now);
-        let job = self.decide_first(&job, Event::Submitted, idempotency.clone()).map_err(|refusal| {
+        let decision = self.ask_engine(&job, &Event::Submitted, now).map_err(|refusal| {
             let text = format!("A new job could not take its first step: {refusal}");
             ApiError::new(ErrorCode::Internal, text)
         })?;
+        if let Some(error) = decision.turned_away() {
+            return Err(error);
+        }
+        let job = self.accept(&job, decision, idempotency.clone());
         self.remember_key(idempotency, id);
         Ok(job)
     }

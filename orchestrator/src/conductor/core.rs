@@ -16,6 +16,7 @@ use super::{
     batch::{Afterwards, Batch},
     book::Book,
     families::{Families, Origin},
+    gate::Gate,
     handle::{job_not_found, shutting_down},
     mail::Mail,
     mailbox::{Accepted, Follow, Reply, Request},
@@ -95,6 +96,10 @@ pub(super) struct Core {
     pub dispatch: Dispatch,
     pub watchers: Watchers,
     pub families: Families,
+    /// Who holds which keys, and who waits for them.
+    pub gate: Gate,
+    /// When to go on with it, while the store cannot be read.
+    pub gate_paused_until: Option<Timestamp>,
     /// What webhooks are owed.
     pub mail: Mail,
     /// What has been decided and is not with the store yet.
@@ -191,6 +196,7 @@ impl Core {
     pub fn decide(&mut self, before: &Job, event: Event, again: bool) -> Result<Arc<Job>, Refusal> {
         // It stays as it ended. One that is started again and ends at once has ended once more, and whoever waits is told.
         let stays_ended = before.status.is_terminal() && matches!(event, Event::MigrateRequested(_));
+        let had_claims = before.has_claims();
         let Decision { job, entries, effects } = self.ask_engine(before, &event, self.clock.now())?;
         let tally = Tally::of(before, &entries);
         let job = Arc::new(job);
@@ -200,7 +206,7 @@ impl Core {
             self.batch.afterwards.push(Afterwards::Amended { job: job.clone(), before });
             return Ok(job);
         }
-        self.record(job.clone(), effects, again.then_some(event), tally);
+        self.record(job.clone(), effects, again.then_some(event), (tally, had_claims));
         Ok(job)
     }
 
@@ -211,16 +217,27 @@ impl Core {
         event: Event,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, Refusal> {
-        let Decision { job, entries, effects } = self.ask_engine(before, &event, before.created_at)?;
+        let decision = self.ask_engine(before, &event, before.created_at)?;
+        Ok(self.accept(before, decision, idempotency))
+    }
+
+    /// Puts the first step of a new job into the batch.
+    pub fn accept(
+        &mut self,
+        before: &Job,
+        decision: Decision,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Arc<Job> {
+        let Decision { job, entries, effects } = decision;
         let tally = Tally::of(before, &entries);
         let job = Arc::new(job);
         let idempotency = idempotency.filter(|_| !plants(Mistake::TwoTransactions));
         self.batch.writes.writes.push(Write::InsertJob { job: job.clone(), entries, idempotency });
-        self.record(job.clone(), effects, None, tally);
-        Ok(job)
+        self.record(job.clone(), effects, None, (tally, false));
+        job
     }
 
-    fn ask_engine(&mut self, job: &Job, event: &Event, now: Timestamp) -> Result<Decision, Refusal> {
+    pub fn ask_engine(&mut self, job: &Job, event: &Event, now: Timestamp) -> Result<Decision, Refusal> {
         let version = match event {
             Event::MigrateRequested(migration) => migration.version,
             _ => job.blueprint_version,
@@ -230,7 +247,8 @@ impl Core {
         let last_job_key = &mut self.last_job_key;
         let reserve = &mut |count| reserve_keys(last_job_key, now, count);
         let serves = &|name: &str| self.blueprints.newest(name).is_some();
-        decide(job, event, &mut Context { now, blueprint, entropy: &mut self.entropy, reserve, serves })
+        let (entropy, keys) = (&mut self.entropy, &self.gate);
+        decide(job, event, &mut Context { now, blueprint, entropy, reserve, serves, keys })
     }
 
     /// The key of a new job, larger than any before it.
@@ -238,7 +256,14 @@ impl Core {
         reserve_keys(&mut self.last_job_key, now, 1)
     }
 
-    fn record(&mut self, job: Arc<Job>, mut effects: Vec<Effect>, again: Option<Event>, tally: Tally) {
+    /// `had_claims` says whether the job had to do with keys before.
+    fn record(
+        &mut self,
+        job: Arc<Job>,
+        mut effects: Vec<Effect>,
+        again: Option<Event>,
+        (tally, had_claims): (Tally, bool),
+    ) {
         if plants(Mistake::OfferBeforeCommit) {
             effects.retain(|effect| match effect {
                 Effect::Offer(offer) => {
@@ -249,6 +274,7 @@ impl Core {
             });
         }
         let before = self.book.put(job.clone());
+        let seat = self.pass_gate(&job, had_claims);
         // What must be stored with the decision.
         let detached = effects.iter().filter_map(|effect| match effect {
             Effect::StartDetached(spec) => Some((**spec).clone()),
@@ -256,7 +282,8 @@ impl Core {
         });
         let detached: Vec<ChildSpec> = detached.collect();
         self.owe(&job, &effects);
-        self.batch.afterwards.push(Afterwards::Changed { job: job.clone(), before, effects, again, tally });
+        let changed = Afterwards::Changed { job: job.clone(), before, seat, effects, again, tally };
+        self.batch.afterwards.push(changed);
         for spec in detached {
             self.start_child(&Origin::of(&job), spec);
         }
@@ -421,7 +448,8 @@ impl Core {
     fn undo_step(&mut self, step: Afterwards) {
         let full = || ApiError::new(ErrorCode::StorageFull, "The orchestrator's disk is full");
         match step {
-            Afterwards::Changed { job, before, again, .. } => {
+            Afterwards::Changed { job, before, seat, again, .. } => {
+                self.put_back(job.id, seat);
                 if before.is_none() {
                     self.child_undone(&job);
                 }
@@ -480,6 +508,7 @@ impl Core {
             self.load_again_at,
             Some(self.broken_check_at),
             self.families_due(),
+            self.gate_due(),
         ];
         let now = self.clock.now();
         due.into_iter().flatten().min().map_or(SLEEP_MAX, |due| due.saturating_since(now)).min(SLEEP_MAX)
@@ -487,7 +516,7 @@ impl Core {
 
     /// Whether what is due for jobs can be decided now. A full batch is handed over when the one before it is durable, which wakes us;
     /// while the disk is full, jobs wait for the next try whatever their timers say.
-    fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.again_at.is_none() && self.batch.afterwards.len() < BATCH_MAX
     }
 
@@ -520,6 +549,9 @@ impl Core {
         self.jobs_due(now);
         if self.families_due().is_some() {
             self.tend_families(now);
+        }
+        if self.gate_due().is_some_and(|due| due <= now) {
+            self.tend_gate(now);
         }
         if self.broken_check_at <= now {
             self.broken_check_at = now + BROKEN_CHECK_EVERY;

@@ -12,13 +12,14 @@ use super::{
     Conductor,
     core::Core,
     families::{ChildCounts, keys_of},
+    gate::AwaitedKey,
     mailbox::Request,
     view::{JobView, LeaseView},
 };
 use crate::{
     blueprint::Blueprint,
     dispatch::{Obstacle, Standing, Whereabouts},
-    engine::{Children, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Wait, code, outlook},
+    engine::{Children, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, KeyScope, Wait, code, outlook},
     time::Timestamp,
 };
 
@@ -78,6 +79,13 @@ pub enum Situation {
     Approval {
         /// What can be decided.
         decisions: Vec<Arc<str>>,
+    },
+    /// Keys, for all of itself or for its next attempt.
+    Keys {
+        /// For which of the two.
+        scope: KeyScope,
+        /// What is in the way. Of those who hold a key, only jobs of the same client are named.
+        keys: Vec<AwaitedKey>,
     },
     /// Its children.
     Children {
@@ -167,6 +175,8 @@ reasons! {
     Cancelled = 20 "cancelled";
     /// It was stopped for a human.
     Quarantined = 21 "quarantined";
+    /// A key has no room for it.
+    Key = 22 "key";
 }
 
 impl Explanation {
@@ -189,6 +199,7 @@ impl Explanation {
             Situation::Start => Reason::StartTime,
             Situation::Timer => Reason::Timer,
             Situation::Signal => Reason::Event,
+            Situation::Keys { .. } => Reason::Key,
             Situation::Approval { .. } => Reason::Human,
             Situation::Children { .. } => match self.view.job.status {
                 JobStatus::WaitingForChild => Reason::Child,
@@ -213,6 +224,7 @@ impl Explanation {
             },
             Situation::Running => self.view.lease.as_ref().map(|lease| lease.deadline),
             Situation::Ended => None,
+            Situation::Keys { keys, .. } => keys.iter().filter_map(|key| key.next_token_at).max(),
             _ => job.resumes_at,
         }
     }
@@ -223,6 +235,8 @@ impl Explanation {
 pub(super) struct Question {
     task: Option<(TaskId, Arc<str>)>,
     children: Option<Children>,
+    /// The job, if it waits for keys.
+    keys: Option<JobId>,
 }
 
 /// What the conductor knows.
@@ -230,6 +244,7 @@ pub(super) struct Question {
 pub(super) struct Facts {
     task: Option<Whereabouts>,
     children: Option<(ChildCounts, Vec<JobId>)>,
+    keys: Vec<AwaitedKey>,
     storage_full: bool,
     now: Timestamp,
 }
@@ -237,7 +252,7 @@ pub(super) struct Facts {
 impl Question {
     fn about(job: &Job) -> Self {
         let task = job.attempt.as_ref().map(|attempt| (attempt.task_id, attempt.task_type.clone()));
-        Self { task, children: job.children().cloned() }
+        Self { task, children: job.children().cloned(), keys: job.awaited_keys().map(|_| job.id) }
     }
 }
 
@@ -251,6 +266,7 @@ impl Core {
                 let running = self.book.open_between(keys_of(children)).take(CHILDREN_NAMED_MAX).collect();
                 Some((self.families.counts(children)?, running))
             }),
+            keys: question.keys.map_or(Vec::new(), |id| self.gate.awaited(id, self.clock.now())),
             storage_full: *self.storage_full.borrow(),
             now: self.clock.now(),
         }
@@ -279,6 +295,7 @@ impl Conductor {
             true => Facts {
                 task: None,
                 children: None,
+                keys: Vec::new(),
                 storage_full: false,
                 now: job.finished_at.unwrap_or(job.updated_at),
             },
@@ -287,7 +304,10 @@ impl Conductor {
                 self.mailbox.ask(|reply| Request::Explain(question, reply)).await?
             }
         };
-        let (situation, lease) = situation(&job, blueprint.as_deref(), facts.task, facts.children);
+        let (mut situation, lease) = situation(&job, blueprint.as_deref(), facts.task, facts.children);
+        if let Situation::Keys { keys, .. } = &mut situation {
+            *keys = self.with_own_holders(client, facts.keys).await?;
+        }
         let entries = self.looked_back(&job, &situation).await?;
         let blueprint = blueprint.as_deref();
         Ok(Explanation {
@@ -300,6 +320,23 @@ impl Conductor {
             view: JobView { job, lease, children: None },
             situation,
         })
+    }
+
+    /// Names only holders that the client may see.
+    async fn with_own_holders(
+        &self,
+        client: &Arc<str>,
+        mut keys: Vec<AwaitedKey>,
+    ) -> Result<Vec<AwaitedKey>, ApiError> {
+        for key in &mut keys {
+            let mut own = Vec::new();
+            for id in std::mem::take(&mut key.holders) {
+                let job = self.read(move |store| store.load(id)).await?;
+                own.extend(job.filter(|job| job.client == *client).map(|job| job.id));
+            }
+            key.holders = own;
+        }
+        Ok(keys)
     }
 
     /// The end of the job's history, newest first, as far back as something failed or the present wait began. Nothing when the job
@@ -348,6 +385,7 @@ fn situation(
         (Some(Wait::Start), None) => Situation::Start,
         (Some(Wait::Timer), None) => Situation::Timer,
         (Some(Wait::Signal { .. }), None) => Situation::Signal,
+        (Some(Wait::Keys(scope)), None) => Situation::Keys { scope: *scope, keys: Vec::new() },
         (Some(Wait::Approval { .. }), None) => {
             let decisions = blueprint.map(|blueprint| outlook::decisions(job, blueprint));
             Situation::Approval { decisions: decisions.unwrap_or_default() }
@@ -377,6 +415,7 @@ fn since(
         Situation::Running => lease.map(|lease| lease.dispatched_at),
         Situation::Retry => begun(HistoryEvent::RetryScheduled),
         Situation::Start | Situation::Timer => begun(HistoryEvent::WaitStarted),
+        Situation::Keys { scope, .. } => job.claim_for(*scope).map(|hold| hold.since),
         Situation::Accepted => Some(job.created_at),
         Situation::Ended => job.finished_at,
         Situation::Signal | Situation::Approval { .. } | Situation::Children { .. } => match &job.wait {

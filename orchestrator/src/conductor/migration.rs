@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     blueprint::Blueprint,
-    engine::{ChildKind, Context, Entropy, Event, Job, JobStatus, Migration, Refusal, decide},
+    engine::{ChildKind, Context, Entropy, Event, Job, JobStatus, Migration, Refusal, Unlimited, decide},
     store::ListQuery,
 };
 
@@ -141,6 +141,8 @@ impl Conductor {
             entropy: &mut Entropy::from_seed([0; 32]),
             reserve: &mut |_| view.job.id.key(),
             serves: &|name| self.blueprints().newest(name).is_some(),
+            // Whether a key has room when the job has moved is seen then.
+            keys: &Unlimited,
         };
         decide(&view.job, &event, context).map(drop)
     }

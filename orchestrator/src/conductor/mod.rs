@@ -15,7 +15,9 @@ mod core;
 mod enact;
 mod explain;
 mod families;
+mod gate;
 mod handle;
+mod keys;
 mod loader;
 mod mail;
 mod mailbox;
@@ -47,6 +49,7 @@ pub use self::{
     core::Settings,
     explain::{Explanation, Failing, Reason, Situation},
     families::ChildCounts,
+    gate::{AHEAD_COUNTED_MAX, AwaitedKey, HOLDERS_NAMED_MAX},
     handle::{Conductor, JobsPage, Watch},
     mail::{
         DueNotices, UNDELIVERED_OF_CLIENT_MAX, UNDER_WAY_MAX, UNDER_WAY_OF_CLIENT_MAX, UNDER_WAY_TO_HOST_MAX,

@@ -12,6 +12,7 @@ use super::{
     book::Book,
     core::{Core, Settings},
     families::Families,
+    gate::Gate,
     mail::Mail,
     waiting::Waiting,
     watchers::Watchers,
@@ -39,9 +40,11 @@ impl Core {
         let now = clock.now();
         let mut dispatch = Dispatch::default();
         let mut book = Book::default();
+        let mut gate = Gate::default();
         let mut relatives = Vec::new();
         store.open_jobs(&mut |stub| {
             book.restore(&stub);
+            gate.restore(&stub, now);
             if let Some(task) = &stub.task {
                 dispatch.restore(task, stub.id.key());
             }
@@ -49,6 +52,7 @@ impl Core {
                 relatives.push(stub);
             }
         })?;
+        store.buckets()?.iter().for_each(|bucket| gate.restore_bucket(bucket, now));
         let mut families = Families::default();
         let last_promised = families.restore(&relatives, &*store)?;
         let mut mail = Mail::default();
@@ -74,6 +78,8 @@ impl Core {
             dispatch,
             book,
             families,
+            gate,
+            gate_paused_until: None,
             mail,
             last_job_key,
             watchers: Watchers::default(),

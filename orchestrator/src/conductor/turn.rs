@@ -114,6 +114,8 @@ impl House {
         if self.committing.is_some() || self.core.batch.writes.writes.is_empty() {
             return Ok(());
         }
+        let now = self.core.clock.now();
+        self.core.store_buckets(now);
         let mut batch = std::mem::take(&mut self.core.batch);
         helpers.commit(batch.writes)?;
         if plants(Mistake::AckBeforeSync) {

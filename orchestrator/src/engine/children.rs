@@ -13,9 +13,10 @@ use super::{
     CHILD_DEPTH_MAX, ChildKind, ChildResult, Children, Effect, Harvest, HistoryEvent, Job, JobError,
     JobStatus, MAP_BRANCHES_MAX, Parent, RESULTS_BYTES_MAX, Refusal, Submission, Wait, code,
     draft::{Draft, Step, error, no_value},
+    keys::claim_of,
 };
 use crate::{
-    blueprint::{Blueprint, Branch, Data, MapState, Over, RunState, RunWork, StateKind, Template},
+    blueprint::{Blueprint, Branch, Data, MapState, Over, RunState, RunWork, StateKind, TaskWork, Template},
     json::Json,
     museum::{Mistake, plants},
 };
@@ -255,13 +256,29 @@ fn branch_of(
 ) -> Option<ChildSpec> {
     let id = (children.child(index), index);
     Some(match map.over.branch(index)?.0 {
-        Branch::Task(work) => {
-            child_of(job, id, ChildKind::Branch, None, object_of(&work.params, data, &job.state))
-        }
+        Branch::Task(work) => branch_with_keys(job, id, work, data),
         Branch::Run(work) => {
             child_of(job, id, ChildKind::Run, Some(work), object_of(&work.input, data, &job.state))
         }
     })
+}
+
+/// A branch with a task, and the keys that its attempts will take: they see what its params see.
+fn branch_with_keys(job: &Job, id: (JobId, u32), work: &TaskWork, data: &Data<'_>) -> ChildSpec {
+    let input = object_of(&work.params, data, &job.state);
+    let claim = match work.keys.is_empty() {
+        true => Ok(None),
+        false => claim_of(&work.keys, data, &job.state).map(|claim| Some(Arc::new(claim))),
+    };
+    let (input, claim) = match claim {
+        Ok(claim) => (input, claim),
+        Err(error) => (input.and(Err(error)), None),
+    };
+    let mut spec = child_of(job, id, ChildKind::Branch, None, input);
+    if let Some(parent) = &mut spec.submission.parent {
+        parent.claim = claim;
+    }
+    spec
 }
 
 fn child_of(
@@ -283,7 +300,15 @@ fn child_of(
         result_timeout: None,
         start_at: None,
         webhook_url: None,
-        parent: Some(Parent { job_id: job.id, index, depth: job.depth() + 1, kind }),
+        parent: Some(Parent {
+            job_id: job.id,
+            index,
+            depth: job.depth() + 1,
+            kind,
+            claim: None,
+            // Nobody waits for a child that lives on by itself: it takes its keys like anybody.
+            slots: if kind == ChildKind::Detached { Vec::new() } else { job.slots_above() },
+        }),
     };
     ChildSpec {
         id,

@@ -34,5 +34,9 @@ pub const CHILD_FAILED: &str = "CHILD_FAILED";
 pub const DEPTH_LIMIT: &str = "DEPTH_LIMIT";
 /// There is no blueprint with this name to run.
 pub const BLUEPRINT_UNKNOWN: &str = "BLUEPRINT_UNKNOWN";
+/// A key has no room, and its policy is to refuse the newest.
+pub const KEY_LIMIT_REACHED: &str = "KEY_LIMIT_REACHED";
+/// A newer job has taken a key, whose policy is to cancel the oldest.
+pub const KEY_TAKEN_OVER: &str = "KEY_TAKEN_OVER";
 /// The parent of a branch has gone on without it.
 pub const PARENT_GONE: &str = "PARENT_GONE";

@@ -1,6 +1,6 @@
 //! What the engine answers.
 
-use super::{Effect, Entropy, HistoryEntry, Job};
+use super::{Effect, Entropy, HistoryEntry, Job, Keys};
 use crate::{blueprint::Blueprint, time::Timestamp};
 
 /// What the engine may know beside the job and the event.
@@ -15,6 +15,8 @@ pub struct Context<'a> {
     pub reserve: &'a mut dyn FnMut(u32) -> i64,
     /// Whether new jobs can follow a blueprint of this name.
     pub serves: &'a dyn Fn(&str) -> bool,
+    /// Who knows which keys have room.
+    pub keys: &'a dyn Keys,
 }
 
 /// What follows from an event: to be made durable as a whole, and only then performed.

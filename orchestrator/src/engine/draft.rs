@@ -7,8 +7,8 @@ use std::sync::Arc;
 use avtomatika_proto::outcome;
 
 use super::{
-    Context, Decision, Effect, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Notice, Refusal,
-    STATE_HISTORY_BYTES_MAX, code,
+    Context, Decision, Effect, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, KeyScope, Notice,
+    Refusal, STATE_HISTORY_BYTES_MAX, code,
 };
 use crate::{
     blueprint::{ExprError, State, StateKind, Template, Transitions},
@@ -33,16 +33,19 @@ pub(super) struct Draft<'a, 'b> {
     pub entries: Vec<HistoryEntry>,
     pub effects: Vec<Effect>,
     pub context: &'a mut Context<'b>,
+    /// Whether the keys of the job were taken by this very decision.
+    pub has_claimed_job: bool,
 }
 
 impl<'a, 'b> Draft<'a, 'b> {
     pub fn of(job: &Job, context: &'a mut Context<'b>) -> Self {
         let mut job = job.clone();
         job.updated_at = context.now;
-        Self { job, entries: Vec::new(), effects: Vec::new(), context }
+        Self { job, entries: Vec::new(), effects: Vec::new(), context, has_claimed_job: false }
     }
 
     pub fn into_decision(mut self) -> Decision {
+        self.settle_claims();
         self.job.history_len += self.entries.len() as u64;
         Decision { job: self.job, entries: self.entries, effects: self.effects }
     }
@@ -113,6 +116,10 @@ impl<'a, 'b> Draft<'a, 'b> {
     /// Whatever the job waited for beside a task, it waits for it no more.
     pub fn stop_waiting(&mut self) {
         self.effects.extend(self.job.children().cloned().map(Effect::CancelChildren));
+        if self.job.awaited_keys() == Some(KeyScope::Job) {
+            // It was never its own.
+            self.job.claim = None;
+        }
         self.job.wait = None;
         self.job.resumes_at = None;
     }

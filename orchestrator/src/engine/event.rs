@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
-use super::{JobError, MAP_BRANCHES_MAX, Signal};
+use super::{Displaced, JobError, MAP_BRANCHES_MAX, Signal};
 use crate::json::Json;
 
 /// Something that happened. Any of them may come twice, late, or for a job that has moved on.
@@ -50,6 +50,10 @@ pub enum Event {
     Decided(Ruling),
     /// All children have ended that the job waits for.
     ChildrenEnded(Harvest),
+    /// The keys have room for which the job waits.
+    KeysGranted,
+    /// Somebody newer takes a key that the job or its attempt holds.
+    Displaced(Displaced),
     /// A human wants the job to try again.
     RetryRequested(Retry),
     /// A human says what the present state shall have ended with.

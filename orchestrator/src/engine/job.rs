@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use avtomatika_proto::{JobId, TaskId};
 
-use super::RepairKey;
+use super::{Claim, Hold, KeyScope, RepairKey};
 use crate::{
     blueprint::Scope,
     json::Json,
@@ -62,6 +62,10 @@ pub struct Job {
     pub transitions: u32,
     /// Workers that the current state's task has cost.
     pub workers_lost: u32,
+    /// The keys that it takes from its start to its end: held, unless it waits for them.
+    pub claim: Option<Hold>,
+    /// The keys that its attempt takes: held, unless the job waits for them.
+    pub task_claim: Option<Hold>,
     /// The attempt that the job waits for.
     pub attempt: Option<Attempt>,
     /// What it waits for, when that is neither a task nor the next try of one.
@@ -128,6 +132,10 @@ pub struct Parent {
     pub depth: u32,
     /// What kind of child.
     pub kind: ChildKind,
+    /// The keys that a branch takes, as its parent's state gives them.
+    pub claim: Option<Arc<Claim>>,
+    /// The keys of which those above hold one at once: it works under these, and does not take them again.
+    pub slots: Vec<Arc<str>>,
 }
 
 /// What kind of child a job is.
@@ -174,6 +182,8 @@ pub enum Wait {
     },
     /// The end of its children.
     Children(Children),
+    /// Room in the keys of its claim for this.
+    Keys(KeyScope),
 }
 
 impl fmt::Debug for Wait {
@@ -190,6 +200,7 @@ impl fmt::Debug for Wait {
                 shown.field("message", message).field("since", since).finish_non_exhaustive()
             }
             Self::Children(children) => f.debug_tuple("Children").field(children).finish(),
+            Self::Keys(scope) => f.debug_tuple("Keys").field(scope).finish(),
         }
     }
 }
@@ -312,6 +323,8 @@ statuses! {
     Cancelled = 11 "cancelled" true;
     /// Stopped for a human.
     Quarantined = 12 "quarantined" true;
+    /// A key has no room for it.
+    WaitingForKey = 13 "waiting_for_key" false;
 }
 
 impl fmt::Display for JobStatus {
@@ -353,6 +366,8 @@ impl Job {
             retry_count: 0,
             transitions: 0,
             workers_lost: 0,
+            claim: None,
+            task_claim: None,
             attempt: None,
             wait: None,
             resumes_at: None,

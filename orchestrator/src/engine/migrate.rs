@@ -135,6 +135,6 @@ impl Draft<'_, '_> {
             return Ok(Step::Stay);
         }
         self.withdraw(MOVED);
-        Ok(self.make_ready_since(attempt.number, attempt.ready_at))
+        Ok(self.offer_attempt(attempt.number, attempt.ready_at))
     }
 }

@@ -63,7 +63,7 @@ impl<'b> Draft<'_, 'b> {
         self.job.workers_lost += 1;
         self.note(HistoryEvent::WorkerLost).worker_id = Some(worker_id.clone());
         if self.job.workers_lost < WORKERS_LOST_MAX {
-            return Ok(self.make_ready(attempt.number));
+            return Ok(self.replace_attempt(attempt.number));
         }
         let message = format!(
             "The task was running on {WORKERS_LOST_MAX} workers when they were lost, the last of them {worker_id}"
@@ -125,7 +125,7 @@ impl<'b> Draft<'_, 'b> {
         entry.worker_id = Some(report.worker_id.clone());
         entry.duration = report.held_for;
         let number = self.job.retry_count + 1;
-        self.make_ready(number)
+        self.replace_attempt(number)
     }
 
     /// The attempt ended with an outcome of its own choice: success, cancelled or a custom one.
@@ -186,7 +186,7 @@ impl<'b> Draft<'_, 'b> {
         {
             return self.schedule_retry(&work.retry, failure.error);
         }
-        if let Some(next) = self.task_state().and_then(|task| task.catch.get(&failure.error.code)).cloned() {
+        if let Some(next) = self.caught(&failure.error) {
             self.job.failed_state = Some(self.job.state.clone());
             self.job.error = Some(failure.error);
             return Step::Go { outcome: Some(Arc::from(failure.outcome)), next };
@@ -215,17 +215,30 @@ impl<'b> Draft<'_, 'b> {
         Step::Stay
     }
 
-    /// A new attempt at the task of the present state, with an id of its own.
+    /// A new attempt at the task of the present state, with an id of its own, as soon as its keys have room.
     pub fn make_ready(&mut self, number: u32) -> Step {
-        self.make_ready_since(number, self.context.now)
+        self.claim_and_offer(number, false)
     }
 
-    /// The same, with the place in the queue of an attempt that became ready then.
-    pub fn make_ready_since(&mut self, number: u32, ready_at: Timestamp) -> Step {
-        let Some(work) = self.work() else {
-            // Only tasks have attempts, retries and workers to lose.
-            return Step::Stay;
-        };
+    /// The same, in the place of the present attempt, which did not end by itself: what keys that one has, this one has.
+    fn replace_attempt(&mut self, number: u32) -> Step {
+        self.claim_and_offer(number, true)
+    }
+
+    fn claim_and_offer(&mut self, number: u32, keeps: bool) -> Step {
+        // Only tasks have attempts, retries and workers to lose.
+        let Some(work) = self.work() else { return Step::Stay };
+        self.job.resumes_at = None;
+        match self.claim_attempt(&work.keys, keeps) {
+            Ok(true) => self.offer_attempt(number, self.context.now),
+            Ok(false) => Step::Stay,
+            Err(error) => self.failed(permanent_failure(error), None, None),
+        }
+    }
+
+    /// A new attempt that has its keys, with the place in the queue of one that became ready then.
+    pub fn offer_attempt(&mut self, number: u32, ready_at: Timestamp) -> Step {
+        let Some(work) = self.work() else { return Step::Stay };
         self.job.resumes_at = None;
         let params = match params_of(work, &self.job, ready_at) {
             Ok(params) => params,
@@ -249,6 +262,11 @@ impl<'b> Draft<'_, 'b> {
             StateKind::Task(task) => Some(task),
             _ => None,
         }
+    }
+
+    /// Where this error leads.
+    pub fn caught(&self, error: &JobError) -> Option<Arc<str>> {
+        self.task_state()?.catch.get(&error.code).cloned()
     }
 
     fn output(&self) -> Option<&'b Template> {

@@ -41,7 +41,8 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
         }
     }
     // Whoever stands nowhere can still be moved, or let go.
-    let needs_state = !matches!(event, Event::MigrateRequested(_) | Event::CancelRequested { .. });
+    let needs_state =
+        !matches!(event, Event::MigrateRequested(_) | Event::CancelRequested { .. } | Event::Displaced(_));
     if needs_state && context.blueprint.state(&job.state).is_none() {
         return Err(Refusal::StateUnknown);
     }
@@ -60,6 +61,8 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
         Event::Signalled(signal) => draft.signalled(signal)?,
         Event::Decided(ruling) => draft.decided(ruling)?,
         Event::ChildrenEnded(harvest) => draft.children_ended(harvest)?,
+        Event::KeysGranted => draft.keys_granted()?,
+        Event::Displaced(displaced) => draft.displaced(displaced)?,
         Event::RetryRequested(retry) => draft.retry(retry)?,
         Event::SkipRequested(skip) => draft.skip(skip)?,
         Event::MigrateRequested(migration) => draft.migrate(migration)?,
@@ -202,6 +205,11 @@ impl Draft<'_, '_> {
             let message = format!("The blueprint has no state {:?}", self.job.state);
             return self.end(JobStatus::Quarantined, Some(error(code::STATE_UNKNOWN, message)));
         };
+        if !matches!(state.kind, StateKind::End(_))
+            && let Some(step) = self.claim_job()
+        {
+            return step;
+        }
         match &state.kind {
             StateKind::Task(_) => self.make_ready(1),
             StateKind::Choice(choice) => self.choose(choice),
@@ -281,6 +289,8 @@ impl Draft<'_, '_> {
                 self.begin()
             }
             Some(Wait::Timer) => self.wait_is_over(),
+            // No time is set for them.
+            Some(Wait::Keys(_)) => Step::Stay,
             Some(Wait::Signal { .. } | Wait::Approval { .. } | Wait::Children(_)) => {
                 self.note(HistoryEvent::WaitEnded).outcome = Some(Arc::from(outcome::TIMEOUT));
                 let message = format!("What state {:?} waits for did not come in time", self.job.state);

@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use super::{
-    Batch, BlueprintRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, NoticeId, NoticeRecord,
-    NoticeStatus, PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal,
-    ScheduleRecord, ScheduledRun, ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub,
+    Batch, BlueprintRecord, BucketRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, NoticeId,
+    NoticeRecord, NoticeStatus, PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice,
+    Removal, ScheduleRecord, ScheduledRun, ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub,
     WorkerRecord, Write,
 };
 use crate::{
@@ -48,6 +48,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("pending notices are found", pending_notices_are_found),
     ("sessions come and go", sessions_come_and_go),
     ("schedules come as far as was last committed", schedules_come_as_far_as_was_last_committed),
+    ("buckets are as empty as was last committed", buckets_are_as_empty_as_was_last_committed),
     ("blueprints keep every version", blueprints_keep_every_version),
     ("a batch that cannot be stored leaves nothing", a_batch_that_cannot_be_stored_leaves_nothing),
     ("listing filters", listing_filters),
@@ -86,6 +87,17 @@ impl Samples {
             decided: job.created_at,
             last_run: Some(ScheduledRun { due_at: job.created_at, job_id: job.id }),
             last_skip: self.made.is_multiple_of(2).then_some(skip),
+        }
+    }
+
+    /// A bucket, emptier each time.
+    pub fn bucket(&mut self, key: &str) -> BucketRecord {
+        self.made += 1;
+        BucketRecord {
+            key: key.into(),
+            per: Duration::from_secs(60),
+            full_at: Timestamp::from_micros((1000 + self.made) as i64),
+            depth: Duration::from_secs(self.made),
         }
     }
 
@@ -155,6 +167,8 @@ impl Samples {
             retry_count: 0,
             transitions: 0,
             workers_lost: 0,
+            claim: None,
+            task_claim: None,
             attempt: Some(Attempt {
                 task_id: self.task_id(),
                 task_type: "process_data".into(),
@@ -211,6 +225,8 @@ impl Samples {
             index: self.made as u32,
             depth: 3,
             kind: kinds[(self.made % 3) as usize],
+            claim: None,
+            slots: Vec::new(),
         }
     }
 
@@ -854,6 +870,30 @@ fn schedules_come_as_far_as_was_last_committed(open: Open<'_>) {
     let store = open();
     assert_eq!(ok(store.schedules()), further);
     assert_eq!(ok(store.load(job.id)), Some(job));
+}
+
+fn buckets_are_as_empty_as_was_last_committed(open: Open<'_>) {
+    let mut samples = Samples::new(12);
+    let store = open();
+    let (first, other) = (samples.bucket("mail"), samples.bucket("sms"));
+    let of_another_period = BucketRecord { per: Duration::from_secs(1), ..samples.bucket("mail") };
+    let last = samples.bucket("mail");
+    commit(&*store, [&first, &other, &of_another_period].map(|bucket| Write::PutBucket(bucket.clone())));
+    let job = samples.job("acme");
+    commit(&*store, [samples.insert(&job), Write::PutBucket(last.clone())]);
+    assert_eq!(ok(store.buckets()), [of_another_period.clone(), last.clone(), other.clone()]);
+    // Only what is full is forgotten, be it on its way to the disk or there.
+    commit(&*store, [Write::ForgetBuckets(first.full_at)]);
+    assert_eq!(ok(store.buckets()).len(), 3, "the one that was full by then is emptier by now");
+    commit(&*store, [Write::ForgetBuckets(other.full_at)]);
+    assert_eq!(ok(store.buckets()), [of_another_period, last.clone()]);
+    drop(store);
+    let store = open();
+    commit(&*store, [Write::ForgetBuckets(Timestamp::from_micros(last.full_at.as_micros() - 1))]);
+    assert_eq!(ok(store.buckets()), std::slice::from_ref(&last));
+    commit(&*store, [Write::ForgetBuckets(last.full_at)]);
+    drop(store);
+    assert_eq!(ok(open().buckets()), []);
 }
 
 fn blueprints_keep_every_version(open: Open<'_>) {

@@ -8,13 +8,15 @@ use std::{
     ops::Range,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use avtomatika_proto::{JobId, SessionId};
 
 use super::{
-    Batch, BlueprintRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, NoticeRecord, NoticeStatus,
-    PruneQuery, PruneSlice, Removal, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, Write,
+    Batch, BlueprintRecord, BucketRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, NoticeRecord,
+    NoticeStatus, PruneQuery, PruneSlice, Removal, ScheduleRecord, SessionRecord, Standing, Store,
+    StoreError, Stub, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -41,6 +43,7 @@ struct State {
     sessions: BTreeMap<SessionId, SessionRecord>,
     blueprints: BTreeMap<(Arc<str>, u32), BlueprintRecord>,
     schedules: BTreeMap<Arc<str>, ScheduleRecord>,
+    buckets: BTreeMap<(Arc<str>, Duration), BucketRecord>,
     journal_applied: u64,
     full: bool,
     broken: bool,
@@ -123,6 +126,8 @@ impl State {
                 | Write::RemoveSession(_)
                 | Write::PutSchedule(_)
                 | Write::RemoveSchedule(_)
+                | Write::PutBucket(_)
+                | Write::ForgetBuckets(_)
                 | Write::JournalApplied(_) => {}
             }
         }
@@ -200,6 +205,10 @@ impl State {
             Write::RemoveSchedule(name) => {
                 self.schedules.remove(name);
             }
+            Write::PutBucket(bucket) => {
+                self.buckets.insert((bucket.key.clone(), bucket.per), bucket.clone());
+            }
+            Write::ForgetBuckets(full_by) => self.buckets.retain(|_, bucket| bucket.full_at > *full_by),
             Write::JournalApplied(sequence) => self.journal_applied = *sequence,
         }
     }
@@ -364,6 +373,10 @@ impl Store for MemoryStore {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         Ok(self.state().blueprints.values().cloned().collect())
+    }
+
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        Ok(self.state().buckets.values().cloned().collect())
     }
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {

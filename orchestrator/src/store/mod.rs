@@ -3,7 +3,9 @@
 //! It works at the level of batches: [`Store::commit`] takes what many events decided and makes it durable as one
 //! transaction. It refuses to know what the records mean: whether a change is lawful was settled before.
 
+mod bucket;
 mod checksum;
+mod claim;
 #[doc(hidden)]
 pub mod conformance;
 mod files;
@@ -26,10 +28,11 @@ use std::{
 
 use avtomatika_proto::{JobId, SessionId};
 
+pub use self::bucket::BucketRecord;
 pub use self::notice::{InvalidNoticeId, NoticeId, NoticeRecord, NoticeStatus};
 pub use self::pruning::{PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal};
 pub use self::schedule::{ScheduleRecord, ScheduledRun, ScheduledSkip, SkipReason};
-pub use self::stub::{Stub, StubTask};
+pub use self::stub::{Stub, StubKeys, StubTask};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     time::Timestamp,
@@ -77,6 +80,10 @@ pub enum Write {
     PutSchedule(ScheduleRecord),
     /// A schedule is forgotten. One that is not there is no error.
     RemoveSchedule(Arc<str>),
+    /// How far a bucket is emptied. Takes the place of what was said of it before.
+    PutBucket(BucketRecord),
+    /// Buckets that are full by then are forgotten.
+    ForgetBuckets(Timestamp),
     /// Up to which frame a [`journal`] before this store has been taken over.
     JournalApplied(u64),
 }
@@ -363,6 +370,9 @@ pub trait Store: Send + Sync + 'static {
     /// How far every recorded schedule has come, by name.
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError>;
 
+    /// How far the buckets are emptied that are not forgotten, by key and period.
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError>;
+
     /// The number in the last [`Write::JournalApplied`]; 0 before the first one.
     fn journal_applied(&self) -> Result<u64, StoreError>;
 }
@@ -439,6 +449,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
         (**self).schedules()
+    }
+
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        (**self).buckets()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

@@ -12,7 +12,9 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 use prost::Message;
 
 use super::{
-    BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubTask, WorkerRecord, checksum::Crc32,
+    BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubKeys, StubTask, WorkerRecord,
+    checksum::Crc32,
+    claim::{StoredHold, claim_to_stored, hold_from_stored, hold_to_stored, scope_from_stored},
 };
 use crate::{
     engine::{
@@ -41,6 +43,7 @@ pub(super) enum Kind {
     Stub = 7,
     Notice = 8,
     Schedule = 9,
+    Bucket = 10,
 }
 
 /// The bytes are not a record that a release of Avtomatika wrote.
@@ -130,6 +133,10 @@ struct StoredParent {
     depth: u32,
     #[prost(uint32, tag = "4")]
     kind: u32,
+    #[prost(message, optional, tag = "5")]
+    claim: Option<StoredHold>,
+    #[prost(string, repeated, tag = "6")]
+    slots: Vec<String>,
 }
 
 /// Written with every change of a job.
@@ -186,6 +193,10 @@ struct StoredJob {
     blueprint_version: Option<u32>,
     #[prost(message, repeated, tag = "25")]
     repair_keys: Vec<StoredRepairKey>,
+    #[prost(message, optional, tag = "26")]
+    claim: Option<StoredHold>,
+    #[prost(message, optional, tag = "27")]
+    task_claim: Option<StoredHold>,
 }
 
 #[derive(Message)]
@@ -199,7 +210,7 @@ struct StoredRepairKey {
 /// What a job waits for. The numbers of `kind` are for ever.
 #[derive(Message)]
 struct StoredWait {
-    /// 1 start, 2 timer, 3 signal, 4 approval, 5 children.
+    /// 1 start, 2 timer, 3 signal, 4 approval, 5 children, 6 keys.
     #[prost(uint32, tag = "1")]
     kind: u32,
     /// Since when.
@@ -213,6 +224,9 @@ struct StoredWait {
     message: Option<String>,
     #[prost(message, optional, tag = "5")]
     children: Option<StoredChildren>,
+    /// Of keys: for what.
+    #[prost(uint32, tag = "6")]
+    scope: u32,
 }
 
 #[derive(Message)]
@@ -322,6 +336,21 @@ struct StoredStub {
     children: Option<StoredChildren>,
     #[prost(bytes = "vec", optional, tag = "7")]
     parent: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "8")]
+    keys: Option<StoredStubKeys>,
+}
+
+#[derive(Message)]
+struct StoredStubKeys {
+    #[prost(message, optional, tag = "1")]
+    job: Option<StoredHold>,
+    #[prost(message, optional, tag = "2")]
+    task: Option<StoredHold>,
+    /// For what the job waits for keys; 0 when it does not.
+    #[prost(uint32, tag = "3")]
+    waits: u32,
+    #[prost(sint32, tag = "4")]
+    priority: i32,
 }
 
 #[derive(Message)]
@@ -425,6 +454,8 @@ pub(super) fn encode_submission(job: &Job, idempotency_key: Option<&str>, buffer
             index: parent.index,
             depth: parent.depth,
             kind: parent.kind as u32,
+            claim: parent.claim.as_deref().map(claim_to_stored),
+            slots: parent.slots.iter().map(ToString::to_string).collect(),
         }),
     };
     seal(Kind::Submission, job.id.as_bytes(), &message, buffer);
@@ -481,6 +512,8 @@ pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
         restarted_at_us: job.restarted_at.map(Timestamp::as_micros),
         blueprint_version: job.migrated.then_some(job.blueprint_version),
         repair_keys: job.repair_keys.iter().map(repair_key_to_stored).collect(),
+        claim: job.claim.as_ref().map(hold_to_stored),
+        task_claim: job.task_claim.as_ref().map(hold_to_stored),
     };
     seal(Kind::Job, job.id.as_bytes(), &message, buffer);
 }
@@ -509,6 +542,11 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
         repair_keys: message.repair_keys.into_iter().map(repair_key_from_stored).collect(),
         edited_data: message.edited_data.as_deref().map(Json::from_stored),
         restarted_at: message.restarted_at_us.map(Timestamp::from_micros),
+        claim: message.claim.map(|hold| hold_from_stored(hold, &mut |key| key.into())).transpose()?,
+        task_claim: message
+            .task_claim
+            .map(|hold| hold_from_stored(hold, &mut |key| key.into()))
+            .transpose()?,
         wait: message.wait.map(wait_from_stored).transpose()?,
         error: message.error.map(error_from_stored),
         retry_count: message.retry_count,
@@ -547,6 +585,12 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
         }),
         children: stub.children.as_ref().map(children_to_stored),
         parent: stub.parent.map(|parent| parent.as_bytes().to_vec()),
+        keys: stub.keys.as_ref().map(|keys| StoredStubKeys {
+            job: keys.job.as_ref().map(hold_to_stored),
+            task: keys.task.as_ref().map(hold_to_stored),
+            waits: keys.waits.map_or(0, |scope| scope as u32),
+            priority: keys.priority,
+        }),
     };
     seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
 }
@@ -573,8 +617,21 @@ pub(super) fn decode_stub(
         history_len: message.history_len,
         next_due: message.next_due_us.map(Timestamp::from_micros),
         task: message.task.map(task).transpose()?,
+        keys: message.keys.map(|keys| stub_keys_from_stored(keys, shared)).transpose()?.map(Box::new),
         children: message.children.map(children_from_stored).transpose()?,
         parent: message.parent.as_deref().map(job_id).transpose()?,
+    })
+}
+
+fn stub_keys_from_stored(
+    stored: StoredStubKeys,
+    shared: &mut impl FnMut(&str) -> Arc<str>,
+) -> Result<StubKeys, Damaged> {
+    Ok(StubKeys {
+        job: stored.job.map(|hold| hold_from_stored(hold, shared)).transpose()?,
+        task: stored.task.map(|hold| hold_from_stored(hold, shared)).transpose()?,
+        waits: (stored.waits != 0).then(|| scope_from_stored(stored.waits)).transpose()?,
+        priority: stored.priority,
     })
 }
 
@@ -741,6 +798,11 @@ fn parent_from_stored(stored: StoredParent) -> Result<Parent, Damaged> {
         index: stored.index,
         depth: stored.depth,
         kind: kind.ok_or_else(|| Damaged(format!("{} is not the number of a kind of child", stored.kind)))?,
+        claim: stored
+            .claim
+            .map(|hold| hold_from_stored(hold, &mut |key| key.into()).map(|hold| hold.claim))
+            .transpose()?,
+        slots: stored.slots.into_iter().map(Into::into).collect(),
     })
 }
 
@@ -759,6 +821,7 @@ fn wait_to_stored(wait: &Wait) -> StoredWait {
         Wait::Children(children) => {
             (stored.kind, stored.children) = (5, Some(children_to_stored(children)));
         }
+        Wait::Keys(scope) => (stored.kind, stored.scope) = (6, *scope as u32),
     }
     stored
 }
@@ -773,6 +836,7 @@ fn wait_from_stored(stored: StoredWait) -> Result<Wait, Damaged> {
             Wait::Approval { token: stored.text.into(), message: stored.message.map(Into::into), since }
         }
         (5, Some(children)) => Wait::Children(children_from_stored(children)?),
+        (6, _) => Wait::Keys(scope_from_stored(stored.scope)?),
         (kind, _) => return Err(Damaged(format!("{kind} is not the number of something to wait for"))),
     })
 }
@@ -850,7 +914,11 @@ mod tests {
     };
 
     use super::*;
-    use crate::store::conformance::Samples;
+    use crate::{
+        blueprint::{KeyLimit, KeyPolicy, Rate, Share},
+        engine::{Claim, Hold, KeyScope},
+        store::conformance::Samples,
+    };
 
     fn text() -> impl Strategy<Value = Arc<str>> {
         ".{0,20}".prop_map(Into::into)
@@ -901,12 +969,26 @@ mod tests {
 
     fn parent() -> impl Strategy<Value = Parent> {
         let kind = proptest::sample::select(&[ChildKind::Branch, ChildKind::Run, ChildKind::Detached][..]);
-        (id(), any::<u32>(), any::<u32>(), kind).prop_map(|(job_id, index, depth, kind)| Parent {
+        let keys = (option::of(hold()), vec(text(), 0..3));
+        (id(), any::<u32>(), any::<u32>(), kind, keys).prop_map(|(job_id, index, depth, kind, keys)| Parent {
             job_id,
             index,
             depth,
             kind,
+            claim: keys.0.map(|hold| hold.claim),
+            slots: keys.1,
         })
+    }
+
+    fn hold() -> impl Strategy<Value = Hold> {
+        let policy = proptest::sample::select(&KeyPolicy::ALL[..]);
+        let rate = (any::<u32>(), 0..u64::from(u32::MAX), any::<u32>()).prop_map(|(count, per, burst)| {
+            KeyLimit::Rate(Rate { count, per: Duration::from_micros(per), burst })
+        });
+        let limit = prop_oneof![any::<u32>().prop_map(KeyLimit::Concurrency), rate];
+        let share = (text(), limit, policy).prop_map(|(key, limit, policy)| Share { key, limit, policy });
+        (vec(share, 0..3), time())
+            .prop_map(|(shares, since)| Hold { claim: Arc::new(Claim { shares }), since })
     }
 
     fn wait() -> impl Strategy<Value = Wait> {
@@ -915,6 +997,7 @@ mod tests {
         prop_oneof![
             Just(Wait::Start),
             Just(Wait::Timer),
+            Just(Wait::Keys(KeyScope::Task)),
             (text(), time()).prop_map(|(name, since)| Wait::Signal { name, since }),
             (text(), option::of(text()), time()).prop_map(|(token, message, since)| Wait::Approval {
                 token,
@@ -952,7 +1035,8 @@ mod tests {
         let waits = (option::of(wait()), option::of(text()), option::of(text()), option::of(text()));
         let kept = (option::of(json()), vec(signal(), 0..3), vec(text(), 0..3), option::of(json()));
         let key = (text(), any::<u64>()).prop_map(|(id, fingerprint)| RepairKey { id, fingerprint });
-        let rest = (waits, kept, option::of(time()), vec(key, 0..3));
+        let rest =
+            (waits, kept, option::of(time()), (vec(key, 0..3), option::of(hold()), option::of(hold())));
         (fixed, standing, counts, times, tasks, rest).prop_map(
             |(fixed, standing, counts, times, tasks, rest)| Job {
                 id: JobId::from_bytes(fixed.0),
@@ -985,7 +1069,9 @@ mod tests {
                 signal_ids: rest.1.2,
                 edited_data: rest.1.3,
                 restarted_at: rest.2,
-                repair_keys: rest.3,
+                repair_keys: rest.3.0,
+                claim: rest.3.1,
+                task_claim: rest.3.2,
             },
         )
     }

@@ -2,14 +2,14 @@
 //!
 //! A stub follows from its job and is committed with it. It says when the job must be looked at again (by the clock, or by a
 //! worker that is free) and what the job was then, so that a later one is not taken for it. It refuses to hold anything whose
-//! size a client chooses.
+//! size a client chooses without a limit.
 
 use std::sync::Arc;
 
 use avtomatika_proto::{JobId, TaskId};
 
 use crate::{
-    engine::{Children, Job, JobStatus},
+    engine::{Children, Hold, Job, JobStatus, KeyScope},
     time::Timestamp,
 };
 
@@ -30,6 +30,34 @@ pub struct Stub {
     pub children: Option<Children>,
     /// The parent that waits for it.
     pub parent: Option<JobId>,
+    /// The keys that it holds or waits for.
+    pub keys: Option<Box<StubKeys>>,
+}
+
+/// The keys of a job, as far as a queue must know them. They come from expressions of its blueprint, which bounds them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StubKeys {
+    /// What the job takes from its start to its end.
+    pub job: Option<Hold>,
+    /// What its attempt takes.
+    pub task: Option<Hold>,
+    /// Which of them it waits for.
+    pub waits: Option<KeyScope>,
+    /// Higher goes first.
+    pub priority: i32,
+}
+
+impl StubKeys {
+    fn of(job: &Job) -> Option<Box<Self>> {
+        job.has_claims().then(|| {
+            Box::new(Self {
+                job: job.claim.clone(),
+                task: job.task_claim.clone(),
+                waits: job.awaited_keys(),
+                priority: job.submission.priority,
+            })
+        })
+    }
 }
 
 /// A ready task, as far as a queue must know it.
@@ -68,6 +96,7 @@ impl Stub {
             task,
             children: job.children().cloned(),
             parent: job.waiting_parent().map(|parent| parent.job_id),
+            keys: StubKeys::of(job),
         })
     }
 }

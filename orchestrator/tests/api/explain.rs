@@ -7,13 +7,14 @@ use std::{
 };
 
 use avtomatika_orchestrator::{
-    blueprint::{Blueprint, load},
+    blueprint::{Blueprint, KeyLimit, KeyPolicy, Share, load},
     engine::{
-        Attempt, Children, HistoryEntry, HistoryEvent, Job, JobError, JobStatus, Signal, Submission, Wait,
+        Attempt, Children, Claim, HistoryEntry, HistoryEvent, Hold, Job, JobError, JobStatus, KeyScope,
+        Signal, Submission, Wait,
     },
     json::Json,
     store::{Batch, Store, Write, memory::MemoryStore},
-    time::{Clock, SystemClock},
+    time::{Clock, SystemClock, Timestamp},
 };
 use avtomatika_proto::{
     JobId, TaskId,
@@ -38,6 +39,13 @@ struct Sample {
 fn blueprint() -> Blueprint {
     let text = "blueprint: test_workflow\nstates:\n  init: { start: true, task: { type: process_data }, on: { success: completed, failure: failed } }\n  completed: { end: finished }\n  failed: { end: failed }\n";
     load("test.yaml", text).unwrap().definition.into_blueprint(1)
+}
+
+/// Of a key that one job may have.
+fn hold_of_a_key(since: Timestamp) -> Hold {
+    let limit = KeyLimit::Concurrency(1);
+    let share = Share { key: Arc::from("tenant:acme"), limit, policy: KeyPolicy::Queue };
+    Hold { claim: Arc::new(Claim { shares: vec![share] }), since }
 }
 
 fn entry(job: &Job, event: HistoryEvent) -> HistoryEntry {
@@ -118,6 +126,11 @@ fn samples() -> Vec<Sample> {
         let (token, message) = (Arc::from("secret-token"), Some(Arc::from("Shall it be?")));
         job.wait = Some(Wait::Approval { token, message, since: job.created_at });
         job.resumes_at = Some(later);
+        job.claim = Some(hold_of_a_key(job.created_at));
+    });
+    add(WaitingForKey, "key", "Waits for a key for itself, for 1m", &|job| {
+        job.claim = Some(hold_of_a_key(job.created_at));
+        job.wait = Some(Wait::Keys(KeyScope::Job));
     });
     add(WaitingForEvent, "event", "Waits in state \"init\" for the signal \"paid\"", &|job| {
         job.wait = Some(Wait::Signal { name: Arc::from("paid"), since: job.created_at });
@@ -240,6 +253,11 @@ async fn what_is_known_of_each_wait_stands_in_a_field_of_its_own() {
     let server = server_with(&samples).await;
     let by_reason: BTreeMap<&str, JobId> =
         samples.iter().map(|sample| (sample.reason, sample.job.id)).collect();
+    let document = explain(&server, by_reason["key"]).await;
+    let key = &document["keys"]["keys"][0];
+    assert_eq!((&document["keys"]["scope"], &key["key"]), (&json!("job"), &json!("tenant:acme")));
+    assert_eq!((&key["limit"], &key["held"], &key["policy"]), (&json!(1), &json!(1), &json!("queue")));
+    assert_eq!(key["holder_job_ids"], json!([by_reason["human"].to_string()]));
     let document = explain(&server, by_reason["branches"]).await;
     let children = &document["children"];
     // They are started one after the other, and nobody serves them: how far that is, is a matter of milliseconds.

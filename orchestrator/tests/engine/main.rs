@@ -10,11 +10,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avtomatika_orchestrator::{
-    blueprint::{Blueprint, load},
+    blueprint::{Blueprint, KeyPolicy, load},
     engine::{
-        ChildResult, ChildSpec, Context, Decision, Edit, Effect, Entropy, Event, Harvest, HistoryEntry, Job,
-        JobError, Migration, RepairKey, Report, Retry, Ruling, Signal, Skip, Submission, Wait, child_result,
-        children_of, decide, plan,
+        self, Asked, ChildResult, ChildSpec, Context, Decision, Displaced, Edit, Effect, Entropy, Event,
+        Harvest, HistoryEntry, Job, JobError, KeyScope, Migration, Passage, RepairKey, Report, Retry, Ruling,
+        Signal, Skip, Submission, Wait, child_result, children_of, decide, plan,
     },
     json::Json,
     time::Timestamp,
@@ -39,6 +39,32 @@ struct Story {
     /// How the children ended that were followed.
     ends: BTreeMap<u32, ChildResult>,
     told: String,
+    keys: Keys,
+}
+
+/// What the story says of keys: `keys open`, `keys taken`; of one that is taken, a policy may refuse.
+struct Keys(Option<Passage>);
+
+impl Keys {
+    fn named(word: &str) -> Option<Passage> {
+        match word {
+            "open" => None,
+            "taken" => Some(Passage::Wait),
+            other => panic!("keys are open or taken, not {other:?}"),
+        }
+    }
+}
+
+impl engine::Keys for Keys {
+    fn ask(&self, asked: &Asked<'_>) -> Passage {
+        // One that takes the place of an attempt has what that one has.
+        let passage = self.0.clone().filter(|_| !asked.keeps).unwrap_or(Passage::Open);
+        let refuses = asked.claim.shares.iter().find(|share| share.policy == KeyPolicy::RefuseNewest);
+        match (passage, refuses) {
+            (Passage::Wait, Some(share)) => Passage::Refused(share.clone()),
+            (passage, _) => passage,
+        }
+    }
 }
 
 /// `mend-1/7`: the key, and a fingerprint of what was asked for.
@@ -70,6 +96,7 @@ impl Story {
             parents: Vec::new(),
             ends: BTreeMap::new(),
             told: String::new(),
+            keys: Keys(None),
         };
         for line in events.lines().filter(|line| !line.is_empty()) {
             story.step(line);
@@ -111,6 +138,13 @@ impl Story {
                 None => Event::Submitted,
             },
             "out" => return self.leave_child(),
+            "keys" => return self.keys.0 = Keys::named(words[1]),
+            "granted" => Event::KeysGranted,
+            "displaced" => Event::Displaced(Displaced {
+                scope: if words[1] == "job" { KeyScope::Job } else { KeyScope::Task },
+                key: Arc::from(words[2]),
+                by: Some(JobId::of_key(77, 0)),
+            }),
             "show" => return self.show(),
             "specs" => {
                 return self
@@ -146,6 +180,7 @@ impl Story {
             entropy: &mut self.entropy,
             reserve: &mut reserve,
             serves: &|name| name != "nowhere",
+            keys: &self.keys,
         };
         match decide(&job, &event, &mut context) {
             Ok(decision) => self.decided(decision),
@@ -460,6 +495,11 @@ fn waits_for(job: &Job) -> Option<String> {
         Wait::Signal { name, .. } => format!("the signal {name}"),
         Wait::Approval { message, .. } => format!("a human: {}", message.as_deref().unwrap_or("no question")),
         Wait::Children(children) => format!("{} children", children.total),
+        Wait::Keys(scope) => {
+            let hold = job.claim_for(*scope).expect("who waits for keys has a claim");
+            let keys: Vec<&str> = hold.claim.shares.iter().map(|share| &*share.key).collect();
+            format!("keys of its {}: {}", scope.as_str(), keys.join(", "))
+        }
     })
 }
 
@@ -550,4 +590,11 @@ stories! {
     expressions_of_pauses_can_be_caught
     where_a_retry_begins
     a_branch_does_not_follow_the_map
+    a_job_takes_its_keys_from_its_start_to_its_end
+    an_attempt_takes_its_keys
+    keys_that_refuse
+    a_key_is_taken_over
+    keys_of_branches_and_children
+    keys_without_a_value
+    keys_and_repair
 }

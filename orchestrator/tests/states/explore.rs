@@ -7,10 +7,11 @@ use std::{
 };
 
 use avtomatika_orchestrator::{
-    blueprint::{Blueprint, Definition, StateKind, load},
+    blueprint::{Blueprint, Definition, KeyPolicy, StateKind, load},
     engine::{
-        ChildKind, ChildResult, Context, Decision, Entropy, Event, Harvest, HistoryEvent, Job, JobError,
-        JobStatus, Migration, Parent, Report, Retry, Ruling, Signal, Skip, Submission, Wait, decide,
+        Asked, ChildKind, ChildResult, Context, Decision, Displaced, Entropy, Event, Harvest, HistoryEvent,
+        Job, JobError, JobStatus, KeyScope, Keys, Migration, Parent, Passage, Report, Retry, Ruling, Signal,
+        Skip, Submission, Wait, decide,
     },
     json::Json,
     time::Timestamp,
@@ -53,6 +54,20 @@ pub struct Arrow {
 pub struct Ending {
     pub end: &'static str,
     pub then: &'static str,
+}
+
+/// Whether keys have no room.
+struct Taken(bool);
+
+impl Keys for Taken {
+    fn ask(&self, asked: &Asked<'_>) -> Passage {
+        let refuses = asked.claim.shares.iter().find(|share| share.policy == KeyPolicy::RefuseNewest);
+        match refuses {
+            _ if !self.0 => Passage::Open,
+            Some(share) => Passage::Refused(share.clone()),
+            None => Passage::Wait,
+        }
+    }
 }
 
 /// What was found out.
@@ -109,17 +124,20 @@ impl Explored {
                     Event::MigrateRequested(migration) if migration.version == twin.version => &twin,
                     _ => blueprint,
                 };
-                let (entropy, reserve, serves) = (&mut entropy, &mut reserve, &|_: &str| true);
-                let mut context = Context { now, blueprint, entropy, reserve, serves };
-                match decide(&job, &event, &mut context) {
-                    Ok(decision) => {
-                        self.note(blueprint, &job, label, &decision);
-                        if seen.insert(key(&decision.job)) {
-                            open.push_back(Standing { job: decision.job, now });
+                // Keys have room, or have none.
+                for keys in [Taken(false), Taken(true)] {
+                    let (entropy, reserve, serves) = (&mut entropy, &mut reserve, &|_: &str| true);
+                    let mut context = Context { now, blueprint, entropy, reserve, serves, keys: &keys };
+                    match decide(&job, &event, &mut context) {
+                        Ok(decision) => {
+                            self.note(blueprint, &job, label, &decision);
+                            if seen.insert(key(&decision.job)) {
+                                open.push_back(Standing { job: decision.job, now });
+                            }
                         }
-                    }
-                    Err(refusal) => {
-                        self.refusals.entry(refusal.as_str()).or_default().insert(label.to_owned());
+                        Err(refusal) => {
+                            self.refusals.entry(refusal.as_str()).or_default().insert(label.to_owned());
+                        }
                     }
                 }
             }
@@ -186,9 +204,10 @@ fn key(job: &Job) -> String {
         Some(Wait::Signal { .. }) => "signal",
         Some(Wait::Approval { .. }) => "approval",
         Some(Wait::Children(_)) => "children",
+        Some(Wait::Keys(scope)) => scope.as_str(),
     };
     format!(
-        "{} {} {wait} attempt {} retries {} lost {} moves {} signals {} restarted {}",
+        "{} {} {wait} attempt {} retries {} lost {} moves {} signals {} restarted {} holds {} {}",
         job.state,
         job.status,
         job.attempt.is_some(),
@@ -197,6 +216,8 @@ fn key(job: &Job) -> String {
         job.transitions,
         job.signals.len().min(1),
         job.restarted_at.is_some(),
+        job.claim.is_some(),
+        job.task_claim.is_some(),
     )
 }
 
@@ -254,9 +275,17 @@ fn blueprints() -> Vec<Blueprint> {
          again: { wait: 1s, next: it }"
             .to_owned(),
     ]);
+    let task = "{ start: true, task: { type: work, KEY }, on: { success: done, failure: done } }";
+    for policy in ["queue", "refuse_newest"] {
+        let key = format!("concurrency: {{ key: \"'one'\", limit: 1, policy: {policy} }}");
+        texts.push(task.replace("KEY", &key));
+        let whole = task.replace(", KEY", "");
+        texts.push(format!("{whole}\nKEYS{key}"));
+    }
     let blueprint = |text: &String| {
+        let (text, keys) = text.split_once("\nKEYS").unwrap_or((text, ""));
         let text = format!(
-            "blueprint: explored\nmax_transitions: 3\nstates:\n  it: {text}\n  done: {{ end: finished }}\n"
+            "blueprint: explored\nmax_transitions: 3\n{keys}\nstates:\n  it: {text}\n  done: {{ end: finished }}\n"
         );
         load("explored.yaml", &text)
             .unwrap_or_else(|found| panic!("{text}{found:?}"))
@@ -278,7 +307,8 @@ fn submissions(blueprint: &Blueprint) -> Vec<Submission> {
             ..plain()
         },
     ];
-    let parent = |kind| Parent { job_id: JobId::compose(START.as_unix_ms(), 0, 1), index: 0, depth: 1, kind };
+    let job_id = JobId::compose(START.as_unix_ms(), 0, 1);
+    let parent = |kind| Parent { job_id, index: 0, depth: 1, kind, claim: None, slots: Vec::new() };
     submissions.push(Submission { parent: Some(parent(ChildKind::Run)), ..plain() });
     if let Some(StateKind::Map(map)) = blueprint.state("it").map(|state| &state.kind)
         && map.over.branches().count() == 1
@@ -299,7 +329,12 @@ fn events(job: &Job, now: Timestamp) -> Vec<(&'static str, Timestamp, Event)> {
             Event::Signalled(Signal { name: Arc::from("go"), id: None, data: Json::empty(), at: now }),
         ),
         ("retry", Event::RetryRequested(retry())),
+        ("key granted", Event::KeysGranted),
     ];
+    events.extend([KeyScope::Job, KeyScope::Task].map(|scope| {
+        let displaced = Displaced { scope, key: Arc::from("one"), by: None };
+        ("key taken over", Event::Displaced(displaced))
+    }));
     events.extend(attempt_events(job));
     events.extend(["approved", "success", "received"].map(|outcome| {
         let skip = Skip {

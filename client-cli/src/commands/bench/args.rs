@@ -83,6 +83,11 @@ pub struct Args {
     #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(blueprint::TASKS_MAX)))]
     tasks_per_job: u32,
 
+    /// Concurrency keys that the jobs share, one for each job; nobody waits for them, their cost is what is measured
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=i64::from(blueprint::KEYS_MAX)))]
+    keys: u32,
+
     /// Who runs the tasks
     #[arg(long, value_enum, default_value_t = WorkerKind::InProcess)]
     worker: WorkerKind,
@@ -203,6 +208,7 @@ pub(super) struct Plan {
     pub(super) connections: usize,
     pub(super) payload_bytes: usize,
     pub(super) tasks_per_job: u32,
+    pub(super) keys: u32,
     pub(super) worker: WorkerKind,
     pub(super) slots: u32,
     pub(super) warm_up: u64,
@@ -256,6 +262,7 @@ impl Args {
             connections,
             payload_bytes: self.payload_bytes as usize,
             tasks_per_job: self.tasks_per_job,
+            keys: self.keys,
             worker: self.worker,
             slots: self.slots.unwrap_or(in_flight.min(WORKER_SLOTS_MAX as usize) as u32),
             warm_up,
@@ -268,7 +275,9 @@ impl Args {
     }
 
     fn check(&self, options: &Options) -> Result<(), Failure> {
-        let contradiction = if options.url_is_given && self.data_dir.is_some() {
+        let contradiction = if options.url_is_given && self.keys > 0 {
+            Some(("--keys is for an orchestrator of its own", "leave --url or --keys out"))
+        } else if options.url_is_given && self.data_dir.is_some() {
             Some(("--data-dir is for an orchestrator of its own", "leave --url or --data-dir out"))
         } else if options.url_is_given && self.repeat > 1 {
             Some((
@@ -346,6 +355,7 @@ mod tests {
     fn options_that_contradict_each_other_are_refused_by_name() {
         for (line, words) in [
             ("--url http://localhost:1 --data-dir /tmp", "--data-dir"),
+            ("--url http://localhost:1 --keys 3", "--keys"),
             ("--url http://localhost:1 --repeat 3", "--repeat"),
             ("--url http://localhost:1 --min-ratio 0.5", "--min-ratio"),
             ("--api rest --connections 2", "connection for each job"),

@@ -16,9 +16,20 @@ pub(super) const TASKS_MAX: u32 = 100;
 /// Initial data with an empty input: what the payload's size cannot go below.
 pub(super) const INPUT_FRAME: &str = r#"{"input":""}"#;
 
-/// The blueprint with so many tasks, as text.
-pub(super) fn text(tasks: u32) -> String {
-    let mut text = format!("blueprint: {NAME}\nmax_transitions: {}\nstates:\n", tasks + 1);
+/// Concurrency keys at most: as many as there are milliseconds in a minute, from which they are made.
+pub(super) const KEYS_MAX: u32 = 60_000;
+
+/// The blueprint with so many tasks, as text. With keys, each job takes one of so many from its start to its end, and none waits: what
+/// is measured is the keeping of the book.
+pub(super) fn text(tasks: u32, keys: u32) -> String {
+    let mut text = format!("blueprint: {NAME}\nmax_transitions: {}\n", tasks + 1);
+    if keys > 0 {
+        let time = "job.created_at.getSeconds() * 1000 + job.created_at.getMilliseconds()";
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(text, "concurrency: {{ key: \"'key:' + string(({time}) % {keys})\", limit: 1000000 }}");
+    }
+    text.push_str("states:\n");
     for task in 1..=tasks {
         let start = if task == 1 { "start: true, " } else { "" };
         let next = if task == tasks { "done".to_owned() } else { format!("task_{}", task + 1) };
@@ -47,8 +58,10 @@ mod tests {
     #[test]
     fn the_blueprint_is_sound_for_every_number_of_tasks() {
         for tasks in [1, 2, TASKS_MAX] {
-            let loaded = load("bench.yaml", &text(tasks)).unwrap();
-            assert_eq!(&**loaded.definition.name(), NAME);
+            for keys in [0, 1, KEYS_MAX] {
+                let loaded = load("bench.yaml", &text(tasks, keys)).unwrap();
+                assert_eq!(&**loaded.definition.name(), NAME);
+            }
         }
     }
 

@@ -42,6 +42,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(blueprint::TASKS_MAX)))]
     tasks_per_job: u32,
 
+    /// Concurrency keys that its jobs share
+    #[arg(long, default_value_t = 0)]
+    keys: u32,
+
     #[arg(long, default_value_t = config::DEFAULT_MAX_OPEN_JOBS)]
     max_open_jobs: usize,
 
@@ -78,7 +82,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
         max_workers: args.max_workers,
         adoption_window: args.adoption_window.0,
     };
-    let loaded = load("bench.yaml", &blueprint::text(args.tasks_per_job)).map_err(|findings| {
+    let loaded = load("bench.yaml", &blueprint::text(args.tasks_per_job, args.keys)).map_err(|findings| {
         Failure::System(format!("the blueprint of the benchmark is not sound: {}", findings[0]))
     })?;
     let (listener, port) = local::listen(0).await?;

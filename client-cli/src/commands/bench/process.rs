@@ -45,6 +45,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Tasks in a row of the blueprint [`BLUEPRINT`], all of type [`TASK_TYPE`].
     pub tasks_per_job: u32,
+    /// Concurrency keys that its jobs share; 0 for none.
+    pub keys: u32,
     /// Open jobs at once.
     pub max_open_jobs: usize,
     /// Connected workers at once.
@@ -63,6 +65,7 @@ impl Settings {
             program: std::env::current_exe()?,
             data_dir: data_dir.into(),
             tasks_per_job: 1,
+            keys: 0,
             max_open_jobs: config::DEFAULT_MAX_OPEN_JOBS,
             max_workers: config::DEFAULT_MAX_WORKERS,
             adoption_window: config::DEFAULT_ADOPTION_WINDOW,
@@ -152,6 +155,7 @@ fn spawn(settings: &Settings) -> io::Result<(Child, String)> {
         .arg("--data-dir")
         .arg(&settings.data_dir)
         .args(["--tasks-per-job", &settings.tasks_per_job.to_string()])
+        .args(["--keys", &settings.keys.to_string()])
         .args(["--max-open-jobs", &settings.max_open_jobs.to_string()])
         .args(["--max-workers", &settings.max_workers.to_string()])
         .args(["--adoption-window", &format!("{}ms", settings.adoption_window.as_millis())])

@@ -39,6 +39,9 @@ struct Settings {
     connections: usize,
     payload_bytes: usize,
     tasks_per_job: u32,
+    /// Absent when jobs take none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<u32>,
     worker: &'static str,
     slots: Option<u32>,
     warm_up_jobs: u64,
@@ -171,6 +174,7 @@ impl Settings {
             connections: plan.connections,
             payload_bytes: plan.payload_bytes,
             tasks_per_job: plan.tasks_per_job,
+            keys: (plan.keys > 0).then_some(plan.keys),
             worker,
             slots: (plan.worker == WorkerKind::InProcess).then_some(plan.slots),
             warm_up_jobs: plan.warm_up,
@@ -187,8 +191,9 @@ impl Settings {
             None => "closed loop".to_owned(),
             Some(rate) => format!("open loop of {rate} jobs/s"),
         };
+        let keys = self.keys.map_or_else(String::new, |keys| format!(", {}", count(keys.into(), "key")));
         format!(
-            "{}, {pace}, {} in flight over {}, {} of data, {} per job",
+            "{}, {pace}, {} in flight over {}, {} of data, {} per job{keys}",
             self.api,
             self.in_flight,
             count(self.connections as u64, "connection"),

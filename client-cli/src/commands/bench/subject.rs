@@ -65,6 +65,7 @@ impl Subject {
         let broken = |error: std::io::Error| Failure::System(format!("no orchestrator to measure: {error}"));
         let mut settings = Settings::new(dir.path()).map_err(broken)?;
         settings.tasks_per_job = plan.tasks_per_job;
+        settings.keys = plan.keys;
         let starting = tokio::task::spawn_blocking(move || OrchestratorProcess::start(settings));
         let started = starting.await.map_err(|error| broken(error.into()))?;
         let process = started.map_err(broken)?;

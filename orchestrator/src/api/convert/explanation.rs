@@ -5,7 +5,8 @@ use avtomatika_proto::v1::{self, explanation::Detail};
 use super::{current_task, timestamp};
 use crate::{
     api::explain::{NextStep, next_steps, summary},
-    conductor::{ChildCounts, Explanation, Failing, Situation},
+    blueprint::KeyLimit,
+    conductor::{AwaitedKey, ChildCounts, Explanation, Failing, Situation},
     dispatch::{Lack, Nearest, Standing},
     engine::{Job, Wait},
 };
@@ -56,7 +57,32 @@ fn detail(explanation: &Explanation) -> Option<Detail> {
             Some(Wait::Signal { name, .. }) => Some(Detail::Event(event(job, name))),
             _ => None,
         },
+        Situation::Keys { scope, keys } => Some(Detail::Keys(v1::KeysDetail {
+            scope: scope.as_str().to_owned(),
+            keys: keys.iter().map(awaited_key).collect(),
+        })),
         _ => None,
+    }
+}
+
+fn awaited_key(key: &AwaitedKey) -> v1::AwaitedKey {
+    let wire = v1::AwaitedKey {
+        key: key.share.key.to_string(),
+        policy: key.share.policy.as_str().to_owned(),
+        has_room: key.has_room,
+        held: key.held,
+        holder_job_ids: key.holders.iter().map(ToString::to_string).collect(),
+        ahead: key.ahead,
+        waiting: key.waiting,
+        next_token_at: key.next_token_at.map(timestamp),
+        ..Default::default()
+    };
+    match key.share.limit {
+        KeyLimit::Concurrency(limit) => v1::AwaitedKey { limit, ..wire },
+        KeyLimit::Rate(rate) => {
+            let per = prost_types::Duration::try_from(rate.per).ok();
+            v1::AwaitedKey { limit: rate.count, per, burst: rate.burst, ..wire }
+        }
     }
 }
 

@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, TaskId};
 
 use crate::{
-    blueprint::load,
-    conductor::{ChildCounts, Explanation, Failing, JobView, LeaseView, Progress, Reason, Situation},
+    blueprint::{KeyLimit, KeyPolicy, Share, load},
+    conductor::{
+        AwaitedKey, ChildCounts, Explanation, Failing, JobView, LeaseView, Progress, Reason, Situation,
+    },
     dispatch::{Lack, Nearest, Obstacle, Position, Standing, Workers},
-    engine::{Attempt, Children, Job, JobError, JobStatus, Plan, Signal, Submission, Wait},
+    engine::{Attempt, Children, Job, JobError, JobStatus, KeyScope, Plan, Signal, Submission, Wait},
     json::Json,
     time::Timestamp,
 };
@@ -165,6 +167,24 @@ pub(super) fn sample(reason: Reason) -> Explanation {
         }
         Reason::Timer => {
             waits("cool_down", JobStatus::WaitingForTimer, Some(Wait::Timer), Some(1080), Situation::Timer)
+        }
+        Reason::Key => {
+            let key = AwaitedKey {
+                share: Share {
+                    key: Arc::from("tenant:acme"),
+                    limit: KeyLimit::Concurrency(5),
+                    policy: KeyPolicy::Queue,
+                },
+                has_room: false,
+                held: 5,
+                holders: vec![JobId::compose(ACCEPTED.as_unix_ms() - 60_000, 0, 7)],
+                ahead: 3,
+                waiting: 12,
+                next_token_at: None,
+            };
+            let situation = Situation::Keys { scope: KeyScope::Task, keys: vec![key] };
+            let wait = Some(Wait::Keys(KeyScope::Task));
+            waits("resize", JobStatus::WaitingForKey, wait, None, situation)
         }
         Reason::Finished => ended("done", JobStatus::Finished, None),
         Reason::Failed => ended("failed", JobStatus::Failed, Some(("PERMANENT_ERROR", "not an image"))),

@@ -63,6 +63,15 @@ fn of_the_situation(explanation: &Explanation) -> Vec<NextStep> {
             decisions.iter().take(DECISIONS_MAX).map(|decision| decide(job, decision)).collect()
         }
         Situation::Signal => signal(job).into_iter().collect(),
+        Situation::Keys { keys, .. } => {
+            let holder = keys.iter().filter(|key| !key.has_room).find_map(|key| key.holders.first());
+            let what = |holder| NextStep {
+                action: "explain",
+                what: "ask about a job that holds the key".to_owned(),
+                command: format!("avtomatika explain {holder}"),
+            };
+            holder.map(what).into_iter().collect()
+        }
         Situation::Children { running, .. } => {
             let what = |child| NextStep {
                 action: "explain",

@@ -5,9 +5,10 @@ use std::{fmt::Write as _, time::Duration};
 use avtomatika_proto::{limits::NAME_BYTES_MAX, names::CODE_PREFIX};
 
 use crate::{
-    conductor::{ChildCounts, Explanation, Failing, Situation},
+    blueprint::KeyLimit,
+    conductor::{AwaitedKey, ChildCounts, Explanation, Failing, Situation},
     dispatch::{Lack, Nearest, Obstacle, Standing},
-    engine::{JobStatus, Wait},
+    engine::{JobStatus, KeyScope, Wait},
     time::Timestamp,
 };
 
@@ -41,6 +42,7 @@ pub(in crate::api) fn summary(explanation: &Explanation) -> String {
                 deadline(explanation)
             )
         }
+        Situation::Keys { scope, keys } => awaited_keys(explanation, *scope, keys),
         Situation::Children { counts, running } => {
             let first = running.first().map(ToString::to_string);
             children(explanation, counts, first.as_deref())
@@ -234,6 +236,47 @@ fn children(explanation: &Explanation, counts: &ChildCounts, first: Option<&str>
             let _ = write!(text, ", and {} may", plan.tolerated);
         }
     }
+    text
+}
+
+fn awaited_keys(explanation: &Explanation, scope: KeyScope, keys: &[AwaitedKey]) -> String {
+    let what = match scope {
+        KeyScope::Job => "itself".to_owned(),
+        KeyScope::Task => format!("the task of state {:?}", state(explanation)),
+    };
+    let taken = keys.iter().filter(|key| !key.has_room);
+    let taken: Vec<String> = taken.map(|key| taken_key(key, explanation.at)).collect();
+    let why = match taken.is_empty() {
+        true => "there is room, and it is being stored".to_owned(),
+        false => taken.join("; "),
+    };
+    format!("Waits for a key for {what}, {}: {why}", so_far(explanation))
+}
+
+fn taken_key(key: &AwaitedKey, now: Timestamp) -> String {
+    let mut text = match key.share.limit {
+        KeyLimit::Concurrency(limit) => {
+            let held = count(key.held as usize, "holds", "hold");
+            let first = key.holders.first().map(|job| format!(" (the first is job {job})"));
+            format!("{held} {:?} of {limit} at once{}", key.share.key, first.unwrap_or_default())
+        }
+        KeyLimit::Rate(rate) => format!(
+            "{} may start with {:?} in {}{}",
+            rate.count,
+            key.share.key,
+            span(rate.per),
+            key.next_token_at.map_or_else(String::new, |at| format!(", the next one {}", by(at, now)))
+        ),
+    };
+    let ahead = match key.ahead {
+        0 => "; it is the next in line".to_owned(),
+        ahead => format!(
+            "; {} before it in a line of {}",
+            count(ahead as usize, "other is", "others are"),
+            key.waiting
+        ),
+    };
+    text.push_str(&ahead);
     text
 }
 

@@ -148,6 +148,10 @@ enum WaitingFor<'a> {
     Timer {
         until: String,
     },
+    Keys {
+        keys: Vec<&'a str>,
+        since: String,
+    },
 }
 
 impl<'a> WaitingFor<'a> {
@@ -163,6 +167,7 @@ impl<'a> WaitingFor<'a> {
                 Self::Children { total, ended, failed, since: time(since) }
             }
             Waiting::Timer { until } => Self::Timer { until: time(until) },
+            Waiting::Keys { keys, since } => Self::Keys { keys, since: time(since) },
         }
     }
 }
@@ -332,6 +337,7 @@ mod tests {
     fn view() -> JobView {
         let blueprint = Blueprint {
             input_schema: None,
+            keys: Vec::new(),
             name: Arc::from("test_workflow"),
             version: 2,
             endpoint: None,

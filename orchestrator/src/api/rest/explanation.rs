@@ -1,11 +1,11 @@
 //! `GET /api/jobs/{id}/explain`: why a job is where it is, as JSON.
 //!
-//! Fields that belong to the reason stand in an object of their own (`queue`, `children`, `approval`, `event`), of which one at
+//! Fields that belong to the reason stand in an object of their own (`queue`, `children`, `approval`, `event`, `keys`), of which one at
 //! most is not `null`.
 
 use std::sync::Arc;
 
-use avtomatika_proto::ApiError;
+use avtomatika_proto::{ApiError, span};
 use axum::response::Response;
 use http::{StatusCode, Uri};
 use serde::Serialize;
@@ -17,7 +17,8 @@ use crate::{
         explain::{NextStep, next_steps, summary},
         reply,
     },
-    conductor::{ChildCounts, Explanation, Failing, Situation},
+    blueprint::KeyLimit,
+    conductor::{AwaitedKey, ChildCounts, Explanation, Failing, Situation},
     dispatch::{Lack, Nearest, Standing},
     engine::{Job, Wait},
     time::Timestamp,
@@ -55,6 +56,7 @@ struct Document<'a> {
     children: Option<Children>,
     approval: Option<Approval<'a>>,
     event: Option<Event<'a>>,
+    keys: Option<AwaitedKeys<'a>>,
     next_steps: Vec<Step>,
 }
 
@@ -97,6 +99,13 @@ impl<'a> Document<'a> {
             },
             event: match (situation, &job.wait) {
                 (Situation::Signal, Some(Wait::Signal { name, .. })) => Some(Event::of(job, name)),
+                _ => None,
+            },
+            keys: match situation {
+                Situation::Keys { scope, keys } => {
+                    let keys = keys.iter().map(Key::of).collect();
+                    Some(AwaitedKeys { scope: scope.as_str(), keys })
+                }
                 _ => None,
             },
             next_steps: next_steps(explanation).into_iter().map(Step::of).collect(),
@@ -248,6 +257,49 @@ impl<'a> Event<'a> {
             same_name: *signal.name == *name,
         });
         Self { name, kept: kept.collect() }
+    }
+}
+
+#[derive(Serialize)]
+struct AwaitedKeys<'a> {
+    scope: &'static str,
+    keys: Vec<Key<'a>>,
+}
+
+#[derive(Serialize)]
+struct Key<'a> {
+    key: &'a str,
+    limit: u32,
+    per: Option<String>,
+    burst: Option<u32>,
+    policy: &'static str,
+    has_room: bool,
+    held: u64,
+    holder_job_ids: Vec<String>,
+    ahead: u64,
+    waiting: u64,
+    next_token_at: Option<String>,
+}
+
+impl<'a> Key<'a> {
+    fn of(key: &'a AwaitedKey) -> Self {
+        let (limit, rate) = match key.share.limit {
+            KeyLimit::Concurrency(limit) => (limit, None),
+            KeyLimit::Rate(rate) => (rate.count, Some(rate)),
+        };
+        Self {
+            key: &key.share.key,
+            limit,
+            per: rate.map(|rate| span::text(rate.per)),
+            burst: rate.map(|rate| rate.burst),
+            policy: key.share.policy.as_str(),
+            has_room: key.has_room,
+            held: key.held,
+            holder_job_ids: key.holders.iter().map(ToString::to_string).collect(),
+            ahead: key.ahead,
+            waiting: key.waiting,
+            next_token_at: time(key.next_token_at),
+        }
     }
 }
 

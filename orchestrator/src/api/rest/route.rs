@@ -261,6 +261,7 @@ mod tests {
         let mut registry = Registry::default();
         let blueprint = Blueprint {
             input_schema: None,
+            keys: Vec::new(),
             name: Arc::from("test_workflow"),
             version: 1,
             endpoint: Some(Arc::from("/jobs/test")),

@@ -29,6 +29,7 @@
 //! ```
 
 mod form;
+mod keys;
 mod place;
 mod states;
 mod work;
@@ -37,9 +38,10 @@ use std::{fmt, time::Duration};
 
 use serde_json::Value;
 
-use self::{form::Form, place::Ways, work::retry_form};
+use self::{form::Form, keys::with_keys, place::Ways, work::retry_form};
 pub use self::{
     form::StateForm,
+    keys::{Key, at_once, per},
     states::{
         Approval, Choice, End, Event, Pass, Wait, approval, choice, event, failed, finished, pass, wait,
         wait_until,
@@ -58,6 +60,8 @@ use super::{
 pub struct BlueprintBuilder {
     name: String,
     top: Form,
+    concurrency: Vec<Value>,
+    rate: Vec<Value>,
     defaults: Form,
     states: Form,
 }
@@ -83,7 +87,14 @@ impl Blueprint {
     pub fn builder(name: impl Into<String>) -> BlueprintBuilder {
         let name = name.into();
         let top = Form::default().with("blueprint", name.clone());
-        BlueprintBuilder { name, top, defaults: Form::default(), states: Form::default() }
+        BlueprintBuilder {
+            name,
+            top,
+            concurrency: Vec::new(),
+            rate: Vec::new(),
+            defaults: Form::default(),
+            states: Form::default(),
+        }
     }
 }
 
@@ -103,6 +114,18 @@ impl BlueprintBuilder {
     /// What the initial data of a job must be like: a JSON Schema.
     pub fn input_schema(mut self, schema: impl Into<Value>) -> Self {
         self.top = self.top.with("input_schema", schema);
+        self
+    }
+
+    /// Jobs with the same key that may be under way at once. May be said more than once, for several keys.
+    pub fn concurrency(mut self, key: Key) -> Self {
+        self.concurrency.push(key.into_value());
+        self
+    }
+
+    /// Jobs with the same key that may start in a time. May be said more than once, for several keys.
+    pub fn rate(mut self, key: Key) -> Self {
+        self.rate.push(key.into_value());
         self
     }
 
@@ -148,7 +171,7 @@ impl BlueprintBuilder {
     /// # Errors
     /// All that a file which says the same would be refused for.
     pub fn check(self) -> Result<Loaded, Unsound> {
-        let top = self.top.with_form("defaults", self.defaults);
+        let top = with_keys(self.top, self.concurrency, self.rate).with_form("defaults", self.defaults);
         let mut tree = top.with_node("states", self.states.into_node()).into_node();
         let file = format!("blueprint {}", self.name);
         let ways = Ways::through(&mut tree);

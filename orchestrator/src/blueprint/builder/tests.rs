@@ -168,7 +168,7 @@ fn a_branch_has_no_transitions_and_no_output() {
     let map = map_named().branch("a", code("scan").output(json!({}))).on("success", "done");
     check_start(
         map,
-        ", states.init.map.branches.a.code.output: error: unknown key `output` in the code of branch `a` of the map of state `init`; known are `function`, `params`, `timeout`, `retry`, `result_schema`",
+        ", states.init.map.branches.a.code.output: error: unknown key `output` in the code of branch `a` of the map of state `init`; known are `function`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`",
     );
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{
     super::{RetryPolicy, Tolerance},
     form::{Form, StateForm},
+    keys::{Key, with_keys},
 };
 
 /// A state that asks a worker for a piece of work of this type.
@@ -46,13 +47,23 @@ pub struct Task {
     kind: &'static str,
     work: Form,
     params: Form,
+    concurrency: Vec<Value>,
+    rate: Vec<Value>,
     on: Form,
     catch: Form,
 }
 
 impl Task {
     fn of(kind: &'static str, work: Form) -> Self {
-        Self { kind, work, params: Form::default(), on: Form::default(), catch: Form::default() }
+        Self {
+            kind,
+            work,
+            params: Form::default(),
+            concurrency: Vec::new(),
+            rate: Vec::new(),
+            on: Form::default(),
+            catch: Form::default(),
+        }
     }
 
     /// One of the params that the handler is given.
@@ -96,6 +107,18 @@ impl Task {
         self
     }
 
+    /// Attempts with the same key that may be under way at once. May be said more than once, for several keys.
+    pub fn concurrency(mut self, key: Key) -> Self {
+        self.concurrency.push(key.into_value());
+        self
+    }
+
+    /// Attempts with the same key that may start in a time. May be said more than once, for several keys.
+    pub fn rate(mut self, key: Key) -> Self {
+        self.rate.push(key.into_value());
+        self
+    }
+
     /// The next state after an outcome: `success`, `failure`, `timeout`, `cancelled`, or a word of the handler's own.
     pub fn on(mut self, outcome: impl Into<String>, next: impl Into<String>) -> Self {
         self.on = self.on.with(outcome, next.into());
@@ -110,6 +133,7 @@ impl Task {
 
     fn into_form(self) -> Form {
         let work = self.work.with_form("params", self.params);
+        let work = with_keys(work, self.concurrency, self.rate);
         let form = Form::default().with_node(self.kind, work.into_node());
         form.with_form("on", self.on).with_form("catch", self.catch)
     }

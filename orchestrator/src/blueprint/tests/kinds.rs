@@ -289,7 +289,7 @@ fn what_is_wrong_with_a_map_is_named() {
         "{ over: initial_data.x, task: { type: t, params: [1], output: {} } }",
         "
         f:5:59: error: the params of a branch must be a map, not a list; write it as `key: value` lines, or as one `${…}` that gives an object
-        f:5:64: error: unknown key `output` in the task of the map of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`
+        f:5:64: error: unknown key `output` in the task of the map of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`
         ",
     );
     check_states(
@@ -404,7 +404,7 @@ fn what_is_wrong_with_a_task_of_many_keys_is_named() {
         "
         f:5:30: error: `output` must be a map, not a list; write it as `key: value` lines, or as one `${…}` that gives an object
         f:5:58: error: `result_schema` is no JSON Schema: \"strng\" is not valid under any of the schemas listed in the 'anyOf' keyword; see https://json-schema.org, draft 2020-12; other documents cannot be referred to
-        f:5:67: error: unknown key `catch` in the task of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `output`
+        f:5:67: error: unknown key `catch` in the task of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`, `output`
         f:7:14: error: `a b` cannot be an error code; use 1 to 64 characters of a-z, A-Z, 0-9 and ._-
         f:7:30: error: there is no state `nowhere`; known are `it`, `done`, `failed`
         f:8:5: error: `output` stands beside the task of state `it`; write it under `task`
@@ -435,7 +435,7 @@ fn what_is_wrong_with_a_code_state_is_named() {
     );
     code(
         "code: { function: a, type: b }",
-        "f:5:26: error: unknown key `type` in the code of state `it`; known are `function`, `params`, `timeout`, `retry`, `result_schema`, `output`",
+        "f:5:26: error: unknown key `type` in the code of state `it`; known are `function`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`, `output`",
     );
     code(
         "code: count words",

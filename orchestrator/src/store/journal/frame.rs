@@ -1,7 +1,7 @@
 //! A batch as the body of a frame, and back.
 //!
 //! Changes of jobs go through the journal, the notices about them, and how far schedules have come, which is stored together
-//! with their jobs; what is rarer goes to the store directly. An entry is a kind, the job's id or the schedule's name, and
+//! with their jobs, and how far buckets are emptied; what is rarer goes to the store directly. An entry is a kind, the job's id or the schedule's name, and
 //! records as the store keeps them, each behind its length. Decoding answers with what was encoded or with [`Damaged`].
 
 use std::sync::Arc;
@@ -11,10 +11,11 @@ use avtomatika_proto::JobId;
 use crate::{
     engine::Job,
     store::{
-        Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, StoreError, Write, notice,
+        Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, StoreError, Write, bucket, notice,
         record::{self, Damaged, Origin},
         schedule,
     },
+    time::Timestamp,
 };
 
 // The kinds of entries. The numbers are for ever.
@@ -25,6 +26,8 @@ const REMOVE: u8 = 4;
 const REMOVE_KEYED: u8 = 5;
 const NOTICE: u8 = 6;
 const SCHEDULE: u8 = 7;
+const BUCKET: u8 = 8;
+const BUCKETS_FULL: u8 = 9;
 
 /// Whether the batch can go through the journal.
 pub(super) fn is_for_journal(batch: &Batch) -> bool {
@@ -36,6 +39,8 @@ pub(super) fn is_for_journal(batch: &Batch) -> bool {
                 | Write::RemoveJob(_)
                 | Write::PutNotice(_)
                 | Write::PutSchedule(_)
+                | Write::PutBucket(_)
+                | Write::ForgetBuckets(_)
         )
     };
     batch.writes.iter().all(is_frequent)
@@ -82,6 +87,16 @@ impl Encoder {
                     self.body.push(SCHEDULE);
                     put(&mut self.body, schedule.name.as_bytes());
                     self.record(|buffer| schedule::encode(schedule, buffer));
+                }
+                Write::PutBucket(bucket) => {
+                    self.body.push(BUCKET);
+                    put(&mut self.body, bucket.key.as_bytes());
+                    self.body.extend_from_slice(&bucket::micros(bucket.per).to_le_bytes());
+                    self.record(|buffer| bucket::encode(bucket, buffer));
+                }
+                Write::ForgetBuckets(full_by) => {
+                    self.body.push(BUCKETS_FULL);
+                    self.body.extend_from_slice(&full_by.as_micros().to_le_bytes());
                 }
                 Write::PutNotice(notice) => {
                     self.begin(NOTICE, notice.id.job_id);
@@ -134,6 +149,10 @@ pub(super) fn decode(
                 batch.writes.push(Write::PutSchedule(schedule));
                 continue;
             }
+            Ok(Entry::Bucket(write)) => {
+                batch.writes.push(write);
+                continue;
+            }
             Ok(Entry::Removal(removal)) => {
                 batch.writes.push(Write::RemoveJob(removal));
                 continue;
@@ -172,6 +191,7 @@ enum Entry<'b> {
     Change(Change<'b>),
     Removal(Removal),
     Schedule(ScheduleRecord),
+    Bucket(Write),
     Notice(NoticeRecord),
 }
 
@@ -214,6 +234,14 @@ impl<'b> Reader<'b> {
         let [kind] = *self.chunk::<1>()?;
         if kind == SCHEDULE {
             return Ok(Entry::Schedule(schedule::decode(self.text()?, self.bytes()?)?));
+        }
+        if kind == BUCKET {
+            let (key, per) = (self.text()?, i64::from_le_bytes(*self.chunk::<8>()?));
+            return Ok(Entry::Bucket(Write::PutBucket(bucket::decode(key, per, self.bytes()?)?)));
+        }
+        if kind == BUCKETS_FULL {
+            let full_by = Timestamp::from_micros(i64::from_le_bytes(*self.chunk::<8>()?));
+            return Ok(Entry::Bucket(Write::ForgetBuckets(full_by)));
         }
         let id = JobId::from_bytes(*self.chunk::<16>()?);
         let origin = match kind {
@@ -285,7 +313,9 @@ mod tests {
             samples.update(&finished),
             samples.insert(&last),
             Write::PutSchedule(samples.schedule("nightly")),
+            Write::PutBucket(samples.bucket("mail")),
             Write::PutNotice(Arc::new(samples.notice(&finished))),
+            Write::ForgetBuckets(last.created_at),
             Write::RemoveJob(Removal { job_id: old.id, idempotency: None }),
             Write::RemoveJob(Removal {
                 job_id: new.id,
@@ -304,7 +334,7 @@ mod tests {
             let _ = decode(&body[..len], |_| Ok(Some(Arc::new(old.clone()))));
         }
         // Removals hold nothing but ids: for them, the frame's checksum alone tells.
-        let changes = Batch { writes: batch.writes[..5].to_vec() };
+        let changes = Batch { writes: batch.writes[..6].to_vec() };
         let body = encoder.encode(&changes).to_vec();
         for at in 0..body.len() {
             let mut damaged = body.clone();

@@ -33,9 +33,9 @@ use self::{
     ring::{Appended, Found, Ring},
 };
 use super::{
-    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-    ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, Write, files,
-    listing::Listing, sqlite::SqliteStore,
+    Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
+    PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, Write,
+    files, listing::Listing, sqlite::SqliteStore,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -245,7 +245,7 @@ impl<S: Store> JournaledStore<S> {
                     }
                     continue;
                 }
-                Write::PutSchedule(_) => continue,
+                Write::PutSchedule(_) | Write::PutBucket(_) | Write::ForgetBuckets(_) => continue,
                 // Whatever the store behind has of the job, it takes them.
                 Write::PutNotice(_) => continue,
                 _ => return Ok(false),
@@ -555,6 +555,21 @@ impl<S: Store> Store for JournaledStore<S> {
             stored.into_iter().map(|schedule| (schedule.name.clone(), schedule)).collect();
         news.into_iter().rev().for_each(|news| schedules.extend(news));
         Ok(schedules.into_values().collect())
+    }
+
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        let news = self.shared.on_its_way(|pending| {
+            let (buckets, forgotten) = pending.buckets();
+            Some((buckets.clone(), forgotten))
+        });
+        let stored = self.shared.behind.buckets()?;
+        let mut buckets: BTreeMap<_, _> =
+            stored.into_iter().map(|bucket| ((bucket.key.clone(), bucket.per), bucket)).collect();
+        for (news, forgotten) in news.into_iter().rev() {
+            buckets.retain(|_, bucket| forgotten.is_none_or(|full_by| bucket.full_at > full_by));
+            buckets.extend(news);
+        }
+        Ok(buckets.into_values().collect())
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

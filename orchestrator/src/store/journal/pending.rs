@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use avtomatika_proto::JobId;
@@ -14,8 +14,12 @@ use avtomatika_proto::JobId;
 use super::ring::Appended;
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, Write},
+    store::{Batch, BucketRecord, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, Write},
+    time::Timestamp,
 };
+
+/// A rate key and its period.
+pub(super) type BucketName = (Arc<str>, Duration);
 
 /// A client and one of its idempotency keys.
 type KeyName = (Arc<str>, Arc<str>);
@@ -42,6 +46,10 @@ pub(super) struct Pending {
     freed: HashSet<KeyName>,
     /// How far schedules have come.
     schedules: BTreeMap<Arc<str>, ScheduleRecord>,
+    /// How far buckets are emptied, by key and period.
+    buckets: BTreeMap<BucketName, BucketRecord>,
+    /// Buckets that the store behind has and that were full by then shall be forgotten.
+    buckets_forgotten: Option<Timestamp>,
     /// By the job's key and their sequence, as last committed.
     notices: BTreeMap<(i64, u64), Arc<NoticeRecord>>,
     /// Of their frames.
@@ -109,6 +117,13 @@ impl Pending {
                 Write::PutSchedule(schedule) => {
                     self.schedules.insert(schedule.name.clone(), schedule.clone());
                 }
+                Write::PutBucket(bucket) => {
+                    self.buckets.insert((bucket.key.clone(), bucket.per), bucket.clone());
+                }
+                Write::ForgetBuckets(full_by) => {
+                    self.buckets.retain(|_, bucket| bucket.full_at > *full_by);
+                    self.buckets_forgotten = self.buckets_forgotten.max(Some(*full_by));
+                }
                 Write::PutNotice(notice) => {
                     self.notices.insert(notice.place(), notice.clone());
                 }
@@ -158,6 +173,8 @@ impl Pending {
         let mut writes: Vec<Write> = removals.chain(self.jobs.values().map(write)).collect();
         writes.extend(self.schedules.values().cloned().map(Write::PutSchedule));
         writes.extend(self.notices.values().cloned().map(Write::PutNotice));
+        writes.extend(self.buckets_forgotten.map(Write::ForgetBuckets));
+        writes.extend(self.buckets.values().cloned().map(Write::PutBucket));
         writes.extend(self.last.map(|frame| Write::JournalApplied(frame.sequence)));
         Batch { writes }
     }
@@ -176,6 +193,11 @@ impl Pending {
     /// The schedules with news.
     pub(super) fn schedules(&self) -> &BTreeMap<Arc<str>, ScheduleRecord> {
         &self.schedules
+    }
+
+    /// The buckets with news; and up to when those are forgotten that had been full.
+    pub(super) fn buckets(&self) -> (&BTreeMap<BucketName, BucketRecord>, Option<Timestamp>) {
+        (&self.buckets, self.buckets_forgotten)
     }
 
     /// The notices that are new or changed, by their job's key and their sequence.

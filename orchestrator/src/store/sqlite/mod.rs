@@ -25,8 +25,8 @@ use rusqlite::ErrorCode;
 
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
-    Batch, BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-    ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, files,
+    Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
+    PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -172,6 +172,10 @@ impl Store for SqliteStore {
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
         self.scans.get()?.blueprints()
+    }
+
+    fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        self.scans.get()?.buckets()
     }
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {

@@ -14,8 +14,8 @@ use super::{At, corrupt};
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
-        BlueprintRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice, Removal,
-        ScheduleRecord, SessionRecord, Standing, StoreError, Stub,
+        BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
+        Removal, ScheduleRecord, SessionRecord, Standing, StoreError, Stub, bucket,
         listing::Listing,
         notice,
         pruning::Slicing,
@@ -137,7 +137,7 @@ const LIST: &str =
     select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
 
 /// The record of an open job is not read: it may be large, and there may be many.
-const ENDED: &str = "SELECT id, status, CASE WHEN status >= 9 THEN record END
+const ENDED: &str = "SELECT id, status, CASE WHEN status BETWEEN 9 AND 12 THEN record END
      FROM jobs WHERE key >= ?1 AND key < ?2 ORDER BY key";
 
 /// What goes with a job, and how many bytes of history. Reading it here, off the hot path, also brings it into the system's
@@ -407,6 +407,19 @@ impl Reader<'_> {
             schedules.push(schedule::decode(&name, blob(row, 1).at(path)?).at(path)?);
         }
         Ok(schedules)
+    }
+
+    pub(super) fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
+        let path = &self.readers.path;
+        let mut statement =
+            self.prepare_cached("SELECT key, per, record FROM buckets ORDER BY key, per").at(path)?;
+        let mut rows = statement.query(()).at(path)?;
+        let mut buckets = Vec::new();
+        while let Some(row) = rows.next().at(path)? {
+            let (key, per): (String, i64) = (row.get(0).at(path)?, row.get(1).at(path)?);
+            buckets.push(bucket::decode(&key, per, blob(row, 2).at(path)?).at(path)?);
+        }
+        Ok(buckets)
     }
 }
 

@@ -46,6 +46,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::Sql(JOURNAL),
     Migration::Sql(SCHEDULES),
     Migration::Sql(NOTICES),
+    Migration::Sql(BUCKETS),
 ];
 
 const TABLES: &str = "
@@ -142,6 +143,19 @@ const NOTICES: &str = "
     ) STRICT, WITHOUT ROWID;
     -- A start reads those that are still to be delivered.
     CREATE INDEX notices_pending ON notices (key, sequence) WHERE pending = 1;
+";
+
+const BUCKETS: &str = "
+    -- How far the buckets of rate keys are emptied, by key and period in microseconds.
+    CREATE TABLE buckets (
+        key TEXT NOT NULL,
+        per INTEGER NOT NULL,
+        full_at INTEGER NOT NULL,
+        record BLOB NOT NULL,
+        PRIMARY KEY (key, per)
+    ) STRICT, WITHOUT ROWID;
+    -- Those that are full again are forgotten.
+    CREATE INDEX buckets_full ON buckets (full_at);
 ";
 
 /// The newest format that this release knows.
@@ -285,7 +299,8 @@ mod tests {
         let connection = Connection::open(dir.path().join(super::super::FILE_NAME)).unwrap();
         connection
             .execute_batch(
-                "DROP TABLE schedules;
+                "DROP TABLE buckets;
+                 DROP TABLE schedules;
                  DROP TABLE notices;
                  DROP TABLE journal;
                  DROP TABLE open_jobs;

@@ -12,7 +12,7 @@ use super::{At, PARTITION, schema, store_error};
 use crate::{
     engine::{HistoryEntry, Job},
     store::{
-        Batch, IdempotencyKey, NoticeRecord, NoticeStatus, Removal, StoreError, Stub, Write,
+        Batch, IdempotencyKey, NoticeRecord, NoticeStatus, Removal, StoreError, Stub, Write, bucket,
         files::{self, Identity},
         notice, record, schedule,
     },
@@ -156,6 +156,16 @@ impl Writer {
             Write::RemoveSchedule(name) => {
                 execute(&self.connection, "DELETE FROM schedules WHERE name = ?1", [&**name])
             }
+            Write::PutBucket(bucket) => {
+                bucket::encode(bucket, &mut self.buffer);
+                let sql =
+                    "INSERT OR REPLACE INTO buckets (key, per, full_at, record) VALUES (?1, ?2, ?3, ?4)";
+                let (per, full_at) = (bucket::micros(bucket.per), bucket.full_at.as_micros());
+                execute(&self.connection, sql, (&*bucket.key, per, full_at, &self.buffer))
+            }
+            Write::ForgetBuckets(full_by) => {
+                execute(&self.connection, "DELETE FROM buckets WHERE full_at <= ?1", [full_by.as_micros()])
+            }
             Write::JournalApplied(sequence) => {
                 let sql = "INSERT OR REPLACE INTO journal (id, applied) VALUES (1, ?1)";
                 let sequence = i64::try_from(*sequence)
@@ -261,7 +271,7 @@ impl Writer {
     /// The keys of removals ascend, so that whole pages become free one after the other.
     fn remove_job(&mut self, removal: &Removal) -> Result<(), Fault> {
         let key = removal.job_id.key();
-        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status >= 9";
+        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status BETWEEN 9 AND 12";
         let rows = self.connection.prepare_cached(sql)?.execute((key, removal.job_id.as_bytes()))?;
         if rows == 0 {
             return Ok(());

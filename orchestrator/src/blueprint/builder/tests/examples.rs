@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 
 use super::super::*;
-use crate::blueprint::{RetryPolicy, Tolerance, load};
+use crate::blueprint::{KeyPolicy, RetryPolicy, Tolerance, load};
 
 #[test]
 fn every_shipped_example_can_be_built_and_is_the_same_version() {
@@ -42,8 +42,29 @@ fn built() -> Vec<(&'static str, BlueprintBuilder)> {
         ("payment.yaml", payment()),
         ("picture.yaml", picture()),
         ("stock_order.yaml", stock_order()),
+        ("tenant_report.yaml", tenant_report()),
         ("test_workflow.yaml", test_workflow()),
     ]
+}
+
+fn tenant_report() -> BlueprintBuilder {
+    let scan = task("scan_page")
+        .param("page", "${item}")
+        .param("number", "${index + 1}")
+        .param("of", "${initial_data.pages.size()}")
+        .concurrency(at_once(r#""scan:" + initial_data.tenant"#, 2));
+    let mail = task("send_bill")
+        .param("tenant", "${initial_data.tenant}")
+        .param("pages", "${results.size()}")
+        .rate(per("'mail'", 5, Duration::from_secs(1)))
+        .rate(per("'mail'", 100, Duration::from_secs(60)).burst(10));
+    Blueprint::builder("tenant_report")
+        .endpoint("/jobs/reports")
+        .concurrency(at_once(r#""report:" + initial_data.tenant"#, 1).policy(KeyPolicy::CancelOldest))
+        .start("scan", map_each("initial_data.pages", scan).on("success", "mail").on("failure", "failed"))
+        .state("mail", mail.on("success", "completed").on("failure", "failed"))
+        .state("completed", finished())
+        .state("failed", failed())
 }
 
 fn announcement() -> BlueprintBuilder {
