@@ -5,6 +5,7 @@
 
 use std::{
     fmt::Display,
+    io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{self, ExitCode},
@@ -25,7 +26,7 @@ use avtomatika_orchestrator::{
 };
 use clap::Parser as _;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     runtime::Runtime,
     signal::unix::{Signal, SignalKind, signal},
 };
@@ -43,6 +44,10 @@ const EXIT_FAILED: u8 = 1;
 
 /// The address cannot be listened on (EX_UNAVAILABLE).
 const EXIT_ADDRESS: u8 = 69;
+
+/// Connections that the system holds for us until we take them: as many workers as come back at once after a restart. The system
+/// may hold fewer (net.core.somaxconn).
+const BACKLOG_MAX: u32 = 4096;
 
 /// The data directory cannot be used (EX_CANTCREAT).
 const EXIT_DATA_DIR: u8 = 73;
@@ -213,9 +218,17 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Failur
             "stop the program that has the port, or choose another address with --listen",
         )
     };
-    let listener = TcpListener::bind(address).await.map_err(failure)?;
+    let listener = bind(address).map_err(failure)?;
     let address = listener.local_addr().map_err(failure)?;
     Ok((listener, address))
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // What ended a moment ago must not keep the address.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_MAX)
 }
 
 fn settings(config: &Config) -> Result<Settings, Failure> {

@@ -51,5 +51,23 @@ pub const HANDSHAKES_MAX: usize = 2048;
 /// Longest that a peer may take nothing of what we send it.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Answers that one connection has asked for and not taken yet, together; its next requests wait. The largest one fits several
+/// times, so whoever takes what it asks for never notices.
+pub const OWED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Reads of one connection that are answered at a time. Each takes some microseconds, or a look at the disk.
+pub const READS_AT_ONCE: usize = 8;
+
+/// Part of an answer that is handed to HTTP/2 at a time, which keeps it until the peer takes it: with [`STREAMS_MAX`] of them,
+/// 16 MiB for a connection. As large as a frame.
+pub const ANSWER_PART_BYTES: usize = 16 * 1024;
+
+/// What HTTP/2 may buffer for one stream before it asks for the next part.
+pub const SEND_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Age at which a connection is asked to come again; what is under way on it ends first, task streams and watches included. So
+/// that clients find their way to a new address or certificate, and nothing that was forgotten lives for ever.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(3600);
+
 /// Longest that a body may take to arrive: the largest one in half a minute is 280 kbit/s, slower than any line in use.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,10 +1,9 @@
 //! One listener, one accept loop: HTTP/1.1, HTTP/2 and gRPC on one port.
 //!
 //! The loop is our own because it sets what ready-made servers leave unbounded; each limit stands in [`limits`](super::limits)
-//! with its reason. A
-//! request goes to gRPC when its content type says so, and to REST otherwise.
+//! with its reason. A request goes to gRPC when its content type says so, and to REST otherwise.
 
-use std::{future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     ErrorCode,
@@ -13,7 +12,7 @@ use avtomatika_proto::{
 };
 use axum::response::Response;
 use futures_util::FutureExt;
-use http::{Request, header::CONTENT_TYPE};
+use http::{Method, Request, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -32,9 +31,9 @@ use super::{
     Inside,
     grpc::{Gate, is_stream_of_requests},
     limits::{
-        CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT,
-        HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT,
-        STREAMS_MAX,
+        CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX,
+        HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
+        PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
     },
     rest,
 };
@@ -42,10 +41,12 @@ use crate::tls::{Peer, Tls};
 
 mod complaints;
 mod doorway;
+mod owed;
 mod patience;
 
 use complaints::Complaints;
 use doorway::{Arrival, Doorway, misled};
+use owed::{Answer, Owed};
 use patience::{Patient, Punctual};
 
 /// Pause after the system could not give us another connection (usually: no files left).
@@ -128,8 +129,10 @@ async fn connection(
 ) {
     // Answers are small and wanted at once. A socket that cannot be told so works anyway.
     let _ = stream.set_nodelay(true);
+    let owed = Arc::new(Owed::new());
     let Some(doorway) = api.doorway.clone() else {
-        return converse(&builder, stream, Requests { api, peer: Peer::default() }, &shutdown, &cut).await;
+        let requests = Requests { api, peer: Peer::default(), owed: owed.clone() };
+        return converse(&builder, stream, requests, &owed, &shutdown, &cut).await;
     };
     let arrival = tokio::select! {
         arrival = doorway.receive(stream) => arrival,
@@ -138,11 +141,13 @@ async fn connection(
     match arrival {
         None => {}
         Some(Arrival::Encrypted(stream, peer)) => {
-            converse(&builder, *stream, Requests { api, peer }, &shutdown, &cut).await;
+            let requests = Requests { api, peer, owed: owed.clone() };
+            converse(&builder, *stream, requests, &owed, &shutdown, &cut).await;
         }
         Some(Arrival::Plain(stream)) => {
+            let misled = Misled { owed: owed.clone() };
             // Long enough for the one answer that there is.
-            let told = converse(&builder, stream, Misled, &shutdown, &cut);
+            let told = converse(&builder, stream, misled, &owed, &shutdown, &cut);
             let _ = tokio::time::timeout(FIRST_WORDS_TIMEOUT, told).await;
         }
     }
@@ -153,18 +158,22 @@ async fn converse<I, S>(
     builder: &Builder<TokioExecutor>,
     stream: I,
     service: S,
+    owed: &Owed,
     shutdown: &CancellationToken,
     cut: &CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response, Error = std::convert::Infallible>,
+    S: Service<Request<Incoming>, Response = http::Response<Answer>, Error = Infallible>,
     S::Future: Send + 'static,
 {
     let io = TokioIo::new(Patient::new(stream));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    let mut stalled = std::pin::pin!(owed.stalled());
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = shutdown.cancelled() => None,
+        () = tokio::time::sleep(CONNECTION_AGE) => None,
+        () = stalled.as_mut() => return tracing::debug!("a peer does not take what it asked for"),
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -172,6 +181,7 @@ async fn converse<I, S>(
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection => ended,
+                () = stalled => Ok(()),
                 () = cut.cancelled() => Ok(()),
             }
         }
@@ -201,6 +211,7 @@ fn builder() -> Builder<TokioExecutor> {
         .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
         .max_local_error_reset_streams(LOCAL_RESETS_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT);
@@ -217,43 +228,65 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 struct Requests {
     api: Api,
     peer: Peer,
+    owed: Arc<Owed>,
 }
 
 impl Service<Request<Incoming>> for Requests {
-    type Response = Response;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response, Self::Error>> + Send>>;
+    type Response = http::Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let inside = self.api.inside.clone();
+        let (inside, owed) = (self.api.inside.clone(), self.owed.clone());
+        let is_read = is_read(&request);
         match is_grpc(&request) {
             true => {
                 request.extensions_mut().insert(self.peer.clone());
-                Box::pin(grpc(inside, self.api.grpc.clone(), request))
+                let routes = self.api.grpc.clone();
+                Box::pin(async move {
+                    let _turn = owed.room(is_read).await;
+                    let response = grpc(inside, routes, request).await?;
+                    Ok(response.map(|body| Answer::new(body, owed.clone())))
+                })
             }
             false => Box::pin(async move {
+                let _turn = owed.room(is_read).await;
                 let metrics = inside.metrics.clone();
                 let response = rest::answer(inside, request).await;
                 metrics.http_request(response.status().as_u16());
                 if let Some(code) = response.extensions().get::<ErrorCode>() {
                     metrics.request_refused(*code);
                 }
-                Ok(response)
+                Ok(response.map(|body| Answer::new(body, owed.clone())))
             }),
         }
     }
 }
 
 /// The requests of a connection in clear text where none should be.
-struct Misled;
+struct Misled {
+    owed: Arc<Owed>,
+}
 
 impl Service<Request<Incoming>> for Misled {
-    type Response = Response;
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Response, Self::Error>>;
+    type Response = http::Response<Answer>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        std::future::ready(Ok(misled(&request)))
+        std::future::ready(Ok(misled(&request).map(|body| Answer::new(body, self.owed.clone()))))
+    }
+}
+
+/// Whether the answer may be large and comes at once; one that is waited for must not keep others waiting.
+fn is_read(request: &Request<Incoming>) -> bool {
+    let path = request.uri().path();
+    match is_grpc(request) {
+        true => path
+            .rsplit('/')
+            .next()
+            .is_some_and(|method| ["Get", "List", "Explain"].iter().any(|word| method.starts_with(word))),
+        false => request.method() == Method::GET && !path.ends_with("/events"),
     }
 }
 
@@ -266,7 +299,7 @@ async fn grpc(
     inside: Inside,
     mut routes: axum::Router,
     mut request: Request<Incoming>,
-) -> Result<Response, std::convert::Infallible> {
+) -> Result<Response, Infallible> {
     let response = match Gate::admit(&inside.auth, &mut request) {
         Ok(()) if is_stream_of_requests(request.uri().path()) => routes.call(request).await?,
         Ok(()) => routes.call(request.map(Punctual::new)).await?,

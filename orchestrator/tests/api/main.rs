@@ -8,6 +8,7 @@ mod actions;
 mod certificates;
 mod explain;
 mod graph;
+mod greedy;
 mod grpc;
 mod migrate;
 mod reload;
