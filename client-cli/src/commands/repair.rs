@@ -66,7 +66,8 @@ pub struct Which {
     dry_run: bool,
 }
 
-const FILTERS: [&str; 8] =
+/// What says which jobs, instead of one.
+pub const FILTERS: [&str; 8] =
     ["status", "blueprint", "labels", "since", "failed_state", "error_code", "all", "dry_run"];
 
 fn status_parser() -> impl TypedValueParser<Value = JobStatus> {

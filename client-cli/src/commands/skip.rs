@@ -2,7 +2,7 @@
 
 use avtomatika_proto::v1::{SkipAction, SkipJobRequest, repair_jobs_request::Action};
 
-use super::repair::{self, Which};
+use super::repair::{self, FILTERS, Which};
 use crate::{args::Options, client::Server, console::Console, data, exit::Exit, failure::Failure};
 
 const HELP: &str = "\
@@ -34,7 +34,7 @@ pub struct Args {
     reason: String,
 
     /// Makes the command safe to repeat: the same key is taken once
-    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, requires = "id")]
+    #[arg(long, value_name = "KEY", default_value = "", hide_default_value = true, conflicts_with_all = FILTERS)]
     idempotency_key: String,
 }
 
