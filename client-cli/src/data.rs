@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Read},
+    path::Path,
 };
 
 use avtomatika_proto::limits::PAYLOAD_BYTES_MAX;
@@ -42,10 +43,29 @@ pub fn read_for(option: &str, argument: &str, console: &mut Console) -> Result<S
     object(option, &origin, bytes)
 }
 
+/// The text of a file, or of standard input for `-`. Errors: [`Failure::Usage`], when it cannot be read or is too large.
+pub fn text(path: &Path, bytes_max: usize) -> Result<String, Failure> {
+    let shown = path.display();
+    let bytes = match path.to_str() {
+        Some("-") => up_to(bytes_max, io::stdin().lock()),
+        _ => File::open(path).and_then(|file| up_to(bytes_max, file)),
+    };
+    let hint = "name a readable file of UTF-8 text, or - for standard input";
+    let bytes = bytes.map_err(|error| Failure::usage(format!("cannot read {shown}: {error}"), hint))?;
+    if bytes.len() > bytes_max {
+        return Err(Failure::usage(format!("{shown} holds more than {} KiB", bytes_max / 1024), hint));
+    }
+    String::from_utf8(bytes).map_err(|_| Failure::usage(format!("{shown} is not UTF-8 text"), hint))
+}
+
 /// Everything there is, or one byte more than is allowed.
 fn bounded(source: impl Read) -> io::Result<Vec<u8>> {
+    up_to(PAYLOAD_BYTES_MAX, source)
+}
+
+fn up_to(bytes_max: usize, source: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    source.take(PAYLOAD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    source.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

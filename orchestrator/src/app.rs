@@ -316,6 +316,12 @@ fn enact(store: &dyn Store, definitions: Vec<Definition>) -> Result<Registry, St
         stored.add(Arc::new(load_stored(record)?), false);
     }
     let enactment = stored.enact(definitions);
+    for blueprint in enactment.registry.without_their_endpoint() {
+        tracing::warn!(
+            "The blueprint {:?}, which was put over the wire, is served by its name only: a file has taken its endpoint",
+            blueprint.name
+        );
+    }
     let batch = Batch { writes: conductor::records(&enactment.new_versions).collect() };
     if !batch.writes.is_empty() {
         store.commit(&batch)?;
@@ -325,7 +331,9 @@ fn enact(store: &dyn Store, definitions: Vec<Definition>) -> Result<Registry, St
 
 fn load_stored(record: BlueprintRecord) -> Result<Blueprint, StartError> {
     match Definition::from_canonical(&record.definition) {
-        Ok(definition) => Ok(definition.into_blueprint(record.version)),
+        Ok(definition) => {
+            Ok(Blueprint { is_put: record.is_put, ..definition.into_blueprint(record.version) })
+        }
         Err(findings) => Err(StartError::StoredBlueprint {
             name: record.name,
             version: record.version,

@@ -4,6 +4,8 @@
 //! One file that cannot be used, and everything stays as it is; whoever asked is told all that is wrong. It refuses to know who
 //! asks (a call, a signal, a changed file) and where the blueprints come from.
 
+mod put;
+
 use std::sync::Arc;
 
 use avtomatika_proto::{ApiError, ErrorCode};
@@ -15,6 +17,8 @@ use crate::{
     functions::Functions,
     schedule::{Schedule, ScheduleError, Schedules},
 };
+
+pub use self::put::{Put, PutOutcome};
 
 /// Reads every blueprint that is to be served. May block.
 pub type Source = dyn Fn() -> Result<Vec<Loaded>, Vec<Finding>> + Send + Sync;
@@ -123,6 +127,10 @@ impl Reload {
                 ));
             }
         };
+        let clashes = self.conductor.blueprints().clashes_with_put(&loaded);
+        if !clashes.is_empty() {
+            return Ok(Reloaded::Refused(clashes));
+        }
         let total = loaded.len();
         let (definitions, warnings): (Vec<Definition>, Vec<Vec<Finding>>) =
             loaded.into_iter().map(|loaded| (loaded.definition, loaded.warnings)).unzip();

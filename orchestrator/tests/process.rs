@@ -217,10 +217,13 @@ fn one_blueprint(dir: &Path) -> PathBuf {
 }
 
 fn write_edition(blueprints: &Path, edition: u32) {
-    let text = format!(
-        "blueprint: book\nendpoint: /books\nstates:\n  print: {{ start: true, pass: {{ edition: {edition} }}, next: done }}\n  done: {{ end: finished }}\n"
-    );
-    std::fs::write(blueprints.join("book.yaml"), text).unwrap();
+    std::fs::write(blueprints.join("book.yaml"), edition_of("book", edition)).unwrap();
+}
+
+fn edition_of(name: &str, edition: u32) -> String {
+    format!(
+        "blueprint: {name}\nendpoint: /{name}s\nstates:\n  print: {{ start: true, pass: {{ edition: {edition} }}, next: done }}\n  done: {{ end: finished }}\n"
+    )
 }
 
 fn serving(blueprints: &Path, data_dir: &Path) -> Command {
@@ -240,10 +243,15 @@ fn get(port: u16, path: &str) -> serde_json::Value {
 }
 
 fn send(port: u16, method: &str, path: &str) -> Option<(u16, serde_json::Value)> {
+    send_text(port, method, path, "{}")
+}
+
+fn send_text(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}",
-        TOKENS[1]
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        TOKENS[1],
+        body.len()
     );
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
@@ -325,6 +333,56 @@ fn a_kill_during_a_reload_leaves_one_version_for_each_definition() {
     let mut last = Running::start(serving(&blueprints, &data_dir));
     last.until("  - book (version 13");
     assert_eq!(post(last.port, "/api/books?wait=10s").unwrap().1["state_history"]["edition"], 13);
+}
+
+/// What was put and acknowledged is served after a kill, beside the files and in place of one; what was not is there whole or not
+/// at all.
+#[test]
+fn a_kill_during_a_put_leaves_the_old_version_or_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let blueprints = one_blueprint(dir.path());
+    let data_dir = dir.path().join("data");
+    let edition = |port, name: &str| {
+        let job = post(port, &format!("/api/{name}s?wait=10s")).unwrap().1;
+        job["state_history"]["edition"].as_u64().unwrap() as u32
+    };
+    let mut served = 0;
+    for cycle in 1..=9 {
+        let mut running = Running::start(serving(&blueprints, &data_dir));
+        let (port, before) = (running.port, look(&data_dir));
+        if cycle > 1 {
+            assert_eq!(edition(port, "book"), 100, "its file is as it was when it was put");
+            let now = edition(port, "map");
+            assert!(now == served || now == cycle - 1, "{now}, and {served} was acknowledged");
+        }
+        let put = std::thread::spawn(move || {
+            let book = send_text(port, "PUT", "/api/blueprints/book", &edition_of("book", 100));
+            assert!(cycle > 1 || book.is_some_and(|(status, _)| status == 200));
+            send_text(port, "PUT", "/api/blueprints/map", &edition_of("map", cycle))
+        });
+        // The first must be there before anything is asked of it.
+        match if cycle == 1 { 2 } else { cycle % 3 } {
+            0 => {}
+            1 => {
+                while look(&data_dir) == before && !put.is_finished() {
+                    std::thread::yield_now();
+                }
+            }
+            _ => {
+                let (status, answer) = put.join().unwrap().unwrap();
+                assert_eq!(status, 200, "{answer}");
+                served = cycle;
+            }
+        }
+        running.child.kill().unwrap();
+        running.child.wait().unwrap();
+    }
+    // The file says something new.
+    write_edition(&blueprints, 200);
+    let last = Running::start(serving(&blueprints, &data_dir));
+    assert_eq!(edition(last.port, "book"), 200);
+    last.signal("-TERM");
+    assert_eq!(last.wait().0, Some(0));
 }
 
 /// A kill in the middle of it, and asking again moves the rest: every job moves once.

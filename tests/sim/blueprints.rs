@@ -156,6 +156,7 @@ fn blueprint(name: &str, states: Vec<(&str, StateKind)>) -> Blueprint {
     Blueprint {
         name: Arc::from(name),
         version: 1,
+        is_put: false,
         endpoint: None,
         start,
         max_transitions: 12,

@@ -84,7 +84,7 @@ fn row(change: &BlueprintChange) -> Vec<Cell> {
 }
 
 /// As `blueprint check` shows it.
-fn finding_line(finding: &Finding) -> String {
+pub(super) fn finding_line(finding: &Finding) -> String {
     let place = match finding.line {
         0 => String::new(),
         line => format!("{line}:{}:", finding.column),
@@ -111,14 +111,14 @@ struct Shown<'a> {
 }
 
 #[derive(Serialize)]
-struct ShownChange<'a> {
+pub(super) struct ShownChange<'a> {
     name: &'a str,
     version: Option<u32>,
     previous_version: Option<u32>,
 }
 
 #[derive(Serialize)]
-struct ShownFinding<'a> {
+pub(super) struct ShownFinding<'a> {
     severity: &'static str,
     file: &'a str,
     line: u32,
@@ -127,27 +127,37 @@ struct ShownFinding<'a> {
     cure: &'a str,
 }
 
-impl<'a> Shown<'a> {
-    fn of(response: &'a ReloadConfigResponse) -> Self {
+impl<'a> ShownChange<'a> {
+    pub fn of(change: &'a BlueprintChange) -> Self {
         let number = |version: u32| (version > 0).then_some(version);
-        let change = |change: &'a BlueprintChange| ShownChange {
+        Self {
             name: &change.name,
             version: number(change.version),
             previous_version: number(change.previous_version),
-        };
-        let finding = |finding: &'a Finding| ShownFinding {
+        }
+    }
+}
+
+impl<'a> ShownFinding<'a> {
+    pub fn of(finding: &'a Finding) -> Self {
+        Self {
             severity: severity_name(finding),
             file: &finding.file,
             line: finding.line,
             column: finding.column,
             what: &finding.what,
             cure: &finding.cure,
-        };
+        }
+    }
+}
+
+impl<'a> Shown<'a> {
+    fn of(response: &'a ReloadConfigResponse) -> Self {
         Self {
             applied: response.applied,
-            changes: response.changes.iter().map(change).collect(),
+            changes: response.changes.iter().map(ShownChange::of).collect(),
             unchanged: response.unchanged,
-            findings: response.findings.iter().map(finding).collect(),
+            findings: response.findings.iter().map(ShownFinding::of).collect(),
         }
     }
 }

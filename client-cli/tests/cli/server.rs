@@ -60,6 +60,7 @@ pub struct Script {
     pub blueprints: Vec<GetBlueprintResponse>,
     pub stats: GetStatsResponse,
     pub reload: ReloadConfigResponse,
+    pub put: PutBlueprintResponse,
     /// Answers to successive `MigrateJobs` calls.
     pub migrations: Vec<MigrateJobsResponse>,
     /// The error that every call is answered with.
@@ -77,6 +78,7 @@ pub struct Heard {
     pub listed: Vec<ListJobsRequest>,
     pub cancelled: Vec<CancelJobRequest>,
     pub reloads: Vec<ReloadConfigRequest>,
+    pub puts: Vec<PutBlueprintRequest>,
     pub signalled: Vec<SignalJobRequest>,
     pub decided: Vec<DecideApprovalRequest>,
     pub retried: Vec<RetryJobRequest>,
@@ -456,6 +458,12 @@ impl AdminService for Scripted {
         let request = self.enter(request).await?;
         self.0.heard.lock().unwrap().reloads.push(request);
         Ok(Response::new(self.0.script.lock().unwrap().reload.clone()))
+    }
+
+    async fn put_blueprint(&self, request: Request<PutBlueprintRequest>) -> Answer<PutBlueprintResponse> {
+        let request = self.enter(request).await?;
+        self.0.heard.lock().unwrap().puts.push(request);
+        Ok(Response::new(self.0.script.lock().unwrap().put.clone()))
     }
 }
 

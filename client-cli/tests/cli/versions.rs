@@ -2,7 +2,7 @@
 
 use avtomatika_proto::v1::{
     BlueprintChange, BlueprintInfo, Finding, FindingSeverity, GetBlueprintResponse, JobMove,
-    MigrateJobsResponse, ReloadConfigResponse,
+    MigrateJobsResponse, PutBlueprintResponse, ReloadConfigResponse,
 };
 use insta::assert_snapshot;
 
@@ -52,6 +52,38 @@ fn a_reload_that_finds_a_mistake_shows_all_of_them_and_ends_with_1() {
     let server = Server::start(Script { reload, ..Script::default() });
     assert_snapshot!("reload_refused_table", server.run(&["reload"]));
     assert_eq!(server.run(&["reload", "-o", "json"]).code, 1);
+}
+
+#[test]
+fn put_sends_the_file_and_says_what_new_jobs_take() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("order.yaml");
+    std::fs::write(&path, NEW).unwrap();
+    let file = path.display().to_string();
+    let put = |change, findings: Vec<Finding>| {
+        let put = PutBlueprintResponse { applied: true, change, findings };
+        Server::start(Script { put, ..Script::default() })
+    };
+    let server = put(Some(change("order", 2, 3)), vec![]);
+    let answer = server.run(&["blueprint", "put", &file]);
+    assert_eq!((answer.code, answer.stdout.as_str()), (0, "Blueprint order: version 3 instead of 2.\n"));
+    let dry = server.run(&["blueprint", "put", &file, "--dry-run", "-o", "json"]);
+    let shown: serde_json::Value = serde_json::from_str(&dry.stdout).unwrap();
+    assert_eq!(shown["change"], serde_json::json!({ "name": "order", "version": 3, "previous_version": 2 }));
+    let heard = server.heard(|heard| heard.puts.clone());
+    assert_eq!(
+        (heard[0].definition.as_str(), heard[0].file.as_str(), heard[0].dry_run),
+        (NEW, &*file, false)
+    );
+    assert!(heard[1].dry_run);
+
+    let same = put(Some(change("order", 3, 3)), vec![]).run(&["blueprint", "put", &file]);
+    assert_eq!(same.stdout, "Blueprint order is served like this already: version 3.\n");
+    let refused = put(None, vec![finding(FindingSeverity::Error, 12, "no state `dnoe`")]);
+    let refused = refused.run(&["blueprint", "put", &file]);
+    assert_eq!((refused.code, refused.stderr.as_str()), (1, "Nothing has changed.\n"));
+    assert!(refused.stdout.contains("12:7: error: no state `dnoe`; mend it"), "{refused}");
+    assert_eq!(server.run(&["blueprint", "put", "nowhere.yaml"]).code, 2);
 }
 
 fn moved(version: u32, state: &str, to_state: &str, refused: &str) -> JobMove {

@@ -34,7 +34,7 @@ use crate::{
     engine::{Attempt, HistoryEntry, JobStatus},
     graph::Format,
     json::Json,
-    reload::Reloaded,
+    reload::{Put, PutOutcome, Reloaded},
     schedule::ScheduleView,
     store::{ListQuery, NoticeId},
     time::Timestamp,
@@ -371,6 +371,26 @@ pub(super) fn reloaded(reloaded: Reloaded, dry_run: bool) -> v1::ReloadConfigRes
             findings: findings.iter().map(finding).collect(),
             ..Default::default()
         },
+    }
+}
+
+/// A blueprint as it is to be put.
+pub(super) fn put(request: v1::PutBlueprintRequest) -> Put {
+    let v1::PutBlueprintRequest { definition: text, name, file, dry_run } = request;
+    let file = if file.is_empty() { "blueprint".to_owned() } else { file };
+    Put { name: Some(name).filter(|name| !name.is_empty()), file, text, dry_run }
+}
+
+/// `dry_run`: what the put came to is not in force.
+pub(super) fn put_outcome(outcome: &PutOutcome, dry_run: bool) -> v1::PutBlueprintResponse {
+    let (applied, changed, findings) = match outcome {
+        PutOutcome::Applied { change, warnings } => (!dry_run, Some(change), warnings),
+        PutOutcome::Refused(findings) => (false, None, findings),
+    };
+    v1::PutBlueprintResponse {
+        applied,
+        change: changed.map(change),
+        findings: findings.iter().map(finding).collect(),
     }
 }
 

@@ -47,6 +47,7 @@ pub mod rest {
     mod jobs;
     mod migrate;
     mod operate;
+    mod put;
     mod query;
     mod reload;
     mod route;

@@ -78,6 +78,11 @@ impl Findings {
         Self { file: file.to_owned(), found: Vec::new() }
     }
 
+    /// What the file is called.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
     pub(super) fn error(&mut self, at: Position, what: impl Into<String>, cure: impl Into<String>) {
         self.add(Severity::Error, at, what.into(), cure.into());
     }

@@ -56,6 +56,7 @@ pub struct Loaded {
     pub definition: Definition,
     /// What is probably not meant so.
     pub warnings: Vec<Finding>,
+    pub(super) file: String,
     pub(super) name_at: Position,
     pub(super) endpoint_at: Position,
     pub(super) runs: Vec<(Arc<str>, Position)>,
@@ -101,6 +102,7 @@ impl Definition {
         Blueprint {
             name: self.name,
             version,
+            is_put: false,
             endpoint: self.endpoint,
             start: self.start,
             max_transitions: self.max_transitions,
@@ -198,5 +200,6 @@ pub(super) fn load_tree(tree: &Node, findings: Findings) -> Result<Loaded, Vec<F
         canonical: Value::Object(canonical).to_string().into(),
     };
     let Reader { findings, runs, .. } = reader;
-    Ok(Loaded { definition, warnings: findings.into_sorted(), name_at, endpoint_at, runs })
+    let file = findings.file().to_owned();
+    Ok(Loaded { file, definition, warnings: findings.into_sorted(), name_at, endpoint_at, runs })
 }

@@ -21,6 +21,7 @@ mod graph;
 mod keys;
 mod load;
 mod pauses;
+mod put;
 mod reader;
 mod registry;
 mod schema;
@@ -52,6 +53,8 @@ pub struct Blueprint {
     pub name: Arc<str>,
     /// Counts from 1; a changed definition is a new version. A job keeps the one that it started with.
     pub version: u32,
+    /// Whether this version was put over the wire. Otherwise it came from a file, or from the program.
+    pub is_put: bool,
     /// Path under `/api` at which `POST` creates a job, with its leading slash.
     pub endpoint: Option<Arc<str>>,
     /// The state that a job enters first.

@@ -57,15 +57,21 @@ impl Registry {
         }
     }
 
-    /// The registry in which these definitions are served, and no others. A definition that differs from the latest version of
-    /// its name becomes the next one; every version stays for the jobs that keep it.
+    /// The registry in which these definitions are served, and those that were put last, and no others. A definition that differs
+    /// from the latest version of its name becomes the next one; every version stays for the jobs that keep it. What was put
+    /// gives way to a file that has changed since, and not to one that is as it was: the last change counts.
     pub fn enact(&self, definitions: Vec<Definition>) -> Enactment {
         let mut registry = Self { versions: self.versions.clone(), ..Self::default() };
+        for blueprint in self.put_last().filter(|put| definitions.iter().all(|file| *file.name() != put.name))
+        {
+            registry.add(blueprint.clone(), true);
+        }
         let mut new_versions = Vec::new();
         for definition in definitions {
             let latest = registry.latest(definition.name());
             let blueprint = match latest {
                 Some(latest) if latest.definition == *definition.canonical() => latest.clone(),
+                Some(latest) if latest.is_put && registry.is_as_before(&definition) => latest.clone(),
                 latest => {
                     let version = latest.map_or(1, |latest| latest.version + 1);
                     let blueprint = Arc::new(definition.into_blueprint(version));
@@ -77,6 +83,35 @@ impl Registry {
         }
         let changes = self.changes_to(&registry);
         Enactment { registry, new_versions, changes }
+    }
+
+    /// The registry in which this definition is served under its name, whatever else is. What is served already stays as it is.
+    pub fn put(&self, definition: Definition) -> Enactment {
+        let name = definition.name().clone();
+        let served = self.newest(&name);
+        if served.is_some_and(|served| served.definition == *definition.canonical()) {
+            return Enactment { registry: self.clone(), new_versions: Vec::new(), changes: Vec::new() };
+        }
+        let mut registry = self.clone();
+        // It may have moved, and goes with the version that had it.
+        registry.by_endpoint.retain(|_, holder| holder.name != name);
+        let version = self.latest(&name).map_or(1, |latest| latest.version + 1);
+        let blueprint = Arc::new(Blueprint { is_put: true, ..definition.into_blueprint(version) });
+        registry.add(blueprint.clone(), true);
+        let changes = self.changes_to(&registry);
+        Enactment { registry, new_versions: vec![blueprint], changes }
+    }
+
+    /// Whether the last version that came from a file, and not over the wire, was this one.
+    fn is_as_before(&self, definition: &Definition) -> bool {
+        let from_file = self.versions_of(definition.name()).rfind(|blueprint| !blueprint.is_put);
+        from_file.is_some_and(|blueprint| blueprint.definition == *definition.canonical())
+    }
+
+    /// The blueprints whose latest version was put over the wire.
+    pub(super) fn put_last(&self) -> impl Iterator<Item = &Arc<Blueprint>> {
+        let latest = self.versions.values().filter_map(|versions| versions.values().next_back());
+        latest.filter(|latest| latest.is_put)
     }
 
     fn changes_to(&self, other: &Self) -> Vec<Change> {
@@ -97,7 +132,12 @@ impl Registry {
 
     /// The latest version of this blueprint, served or not.
     fn latest(&self, name: &str) -> Option<&Arc<Blueprint>> {
-        self.versions.get(name)?.values().next_back()
+        self.versions_of(name).next_back()
+    }
+
+    /// Every version of this blueprint, from the first on.
+    fn versions_of(&self, name: &str) -> impl DoubleEndedIterator<Item = &Arc<Blueprint>> {
+        self.versions.get(name).into_iter().flat_map(BTreeMap::values)
     }
 
     /// This version of this blueprint.
@@ -113,6 +153,16 @@ impl Registry {
     /// The blueprint whose jobs are created at this path under `/api`.
     pub fn at_endpoint(&self, path: &str) -> Option<&Arc<Blueprint>> {
         self.by_endpoint.get(path)
+    }
+
+    /// Those that are served and have an endpoint that leads to another one.
+    pub fn without_their_endpoint(&self) -> impl Iterator<Item = &Arc<Blueprint>> {
+        let is_there = |blueprint: &&Arc<Blueprint>| {
+            let endpoint = blueprint.endpoint.as_ref();
+            let holder = endpoint.and_then(|endpoint| self.at_endpoint(endpoint));
+            holder.is_none_or(|holder| holder.name == blueprint.name)
+        };
+        self.served().filter(move |blueprint| !is_there(blueprint))
     }
 
     /// What new jobs can be created from, by name.
@@ -153,6 +203,38 @@ mod tests {
         assert_eq!(told(&changed), ["a 1 to 2"]);
         assert_eq!(changed.new_versions.len(), 1);
         assert!(changed.registry.version("a", 1).is_some(), "jobs may keep it");
+    }
+
+    #[test]
+    fn what_was_put_stays_until_its_file_changes() {
+        let files = |end| vec![definition("a", "/a", end)];
+        let from_files = Registry::default().enact(files("finished")).registry;
+        let put = from_files.put(definition("a", "/put", "failed"));
+        assert_eq!((told(&put), put.new_versions.len()), (vec!["a 1 to 2".to_owned()], 1));
+        assert!(put.registry.at_endpoint("/a").is_none() && put.registry.at_endpoint("/put").is_some());
+        let again = put.registry.put(definition("a", "/put", "failed"));
+        assert_eq!((told(&again).len(), again.new_versions.len()), (0, 0));
+
+        // The file is as it was when it was put over: it has nothing new to say.
+        let unchanged = put.registry.enact(files("finished"));
+        assert_eq!((told(&unchanged).len(), unchanged.new_versions.len()), (0, 0));
+        // Without a file it stays as well.
+        assert_eq!(told(&put.registry.enact(vec![])).len(), 0);
+        // A file that says something new takes its place, and is then as good as any file.
+        let changed = put.registry.enact(vec![definition("a", "/new", "finished")]);
+        assert_eq!(told(&changed), ["a 2 to 3"]);
+        assert!(changed.registry.at_endpoint("/put").is_none());
+        assert_eq!(told(&changed.registry.enact(vec![])), ["a 3 to -"]);
+    }
+
+    #[test]
+    fn what_is_put_comes_back_from_the_store_and_serves_others_no_less() {
+        let put = Registry::default().enact(vec![definition("a", "/a", "finished")]).registry;
+        let put = put.put(definition("b", "/b", "finished")).registry;
+        let mut stored = Registry::default();
+        put.versions.values().flat_map(BTreeMap::values).for_each(|one| stored.add(one.clone(), false));
+        let restarted = stored.enact(vec![definition("a", "/a", "finished")]).registry;
+        assert!(restarted.at_endpoint("/b").is_some() && restarted.newest("a").is_some());
     }
 
     #[test]

@@ -166,7 +166,7 @@ impl Core {
             Request::Migrate { client, moves, version, reply } => {
                 self.migrate(&client, moves, version, reply)
             }
-            Request::Enact(definitions, reply) => self.enact(definitions, reply),
+            Request::Enact(served, reply) => self.enact(served, reply),
             Request::RunScheduled(scheduled, reply) => self.run_scheduled(scheduled, reply),
             Request::KeepSchedules(changes, reply) => self.keep_schedules(changes, reply),
             Request::Drain(reply) => {

@@ -9,7 +9,7 @@ use super::{
     batch::Afterwards,
     core::Core,
     handle::Conductor,
-    mailbox::{Reply, Request},
+    mailbox::{Reply, Request, Served},
 };
 use crate::{
     blueprint::{Blueprint, Change, Definition, Registry},
@@ -23,21 +23,30 @@ impl Conductor {
     /// # Errors
     /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`: nothing has changed.
     pub async fn enact(&self, definitions: Vec<Definition>) -> Result<Vec<Change>, ApiError> {
-        self.mailbox.ask(|reply| Request::Enact(definitions, reply)).await?
+        self.mailbox.ask(|reply| Request::Enact(Served::These(definitions), reply)).await?
+    }
+
+    /// Serves this definition to new jobs from now on, in place of the one of its name if there is one. It stays served, also
+    /// after a restart, until its file changes or another is put. Answers what changed, when that is durable and in force.
+    ///
+    /// # Errors
+    /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`: nothing has changed.
+    pub async fn put_blueprint(&self, definition: Definition) -> Result<Vec<Change>, ApiError> {
+        self.mailbox.ask(|reply| Request::Enact(Served::Also(definition), reply)).await?
     }
 }
 
 impl Core {
-    pub(super) fn enact(
-        &mut self,
-        definitions: Vec<Definition>,
-        reply: Reply<Result<Vec<Change>, ApiError>>,
-    ) {
+    pub(super) fn enact(&mut self, served: Served, reply: Reply<Result<Vec<Change>, ApiError>>) {
         if let Err(error) = self.check_serving() {
             return drop(reply.send(Err(error)));
         }
         // On top of what was decided last, so that two changes at once do not make the same version twice.
-        let enactment = self.enacted.as_ref().unwrap_or(&self.blueprints).enact(definitions);
+        let last = self.enacted.as_ref().unwrap_or(&self.blueprints);
+        let enactment = match served {
+            Served::These(definitions) => last.enact(definitions),
+            Served::Also(definition) => last.put(definition),
+        };
         let registry = Arc::new(enactment.registry);
         self.batch.writes.writes.extend(records(&enactment.new_versions));
         self.enacted = Some(registry.clone());
@@ -67,6 +76,7 @@ pub(crate) fn records(new_versions: &[Arc<Blueprint>]) -> impl Iterator<Item = W
             name: blueprint.name.clone(),
             version: blueprint.version,
             definition: blueprint.definition.clone(),
+            is_put: blueprint.is_put,
         })
     })
 }

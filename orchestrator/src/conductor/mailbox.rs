@@ -132,7 +132,7 @@ pub(super) enum Request {
         reply: Reply<Result<Vec<NoticeRecord>, ApiError>>,
     },
     /// Serve these definitions from now on, and no others. The answer is what changed for new jobs.
-    Enact(Vec<Definition>, Reply<Result<Vec<Change>, ApiError>>),
+    Enact(Served, Reply<Result<Vec<Change>, ApiError>>),
     /// Move these jobs of a client to this version of their blueprint. The answer has what was refused.
     Migrate { client: Arc<str>, moves: Vec<Move>, version: u32, reply: Reply<Result<Vec<Move>, ApiError>> },
     /// A due time of a schedule has come. The answer is how far the schedule has come with it.
@@ -141,6 +141,14 @@ pub(super) enum Request {
     KeepSchedules(Vec<ScheduleChange>, Reply<Result<(), ApiError>>),
     /// Hand out nothing more, commit what is in flight, say goodbye.
     Drain(Reply<()>),
+}
+
+/// What is to be served to new jobs.
+pub(super) enum Served {
+    /// These, in place of those before.
+    These(Vec<Definition>),
+    /// This one as well.
+    Also(Definition),
 }
 
 /// A submission that was looked at.

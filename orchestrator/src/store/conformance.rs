@@ -901,6 +901,7 @@ fn blueprints_keep_every_version(open: Open<'_>) {
         name: name.into(),
         version,
         definition: format!("{{\"blueprint\":\"{name}\",\"n\":{version}}}").into(),
+        is_put: version == 2,
     };
     let all = [version("a", 1), version("a", 2), version("a", 10), version("b", 1)];
     let store = open();

@@ -142,6 +142,8 @@ pub struct BlueprintRecord {
     pub version: u32,
     /// Its canonical definition.
     pub definition: Arc<str>,
+    /// Whether it was put over the wire.
+    pub is_put: bool,
 }
 
 /// Which jobs to list: those of one client that meet every condition, newest first.

@@ -397,6 +397,8 @@ struct StoredBlueprint {
     version: u32,
     #[prost(string, tag = "2")]
     definition: String,
+    #[prost(bool, tag = "3")]
+    is_put: bool,
 }
 
 #[derive(Message)]
@@ -691,15 +693,16 @@ pub(super) fn decode_session(id: SessionId, record: &[u8]) -> Result<SessionReco
 
 /// A version of a blueprint.
 pub(super) fn encode_blueprint(blueprint: &BlueprintRecord, buffer: &mut Vec<u8>) {
-    let message =
-        StoredBlueprint { version: blueprint.version, definition: blueprint.definition.to_string() };
+    let BlueprintRecord { name: _, version, definition, is_put } = blueprint;
+    let message = StoredBlueprint { version: *version, definition: definition.to_string(), is_put: *is_put };
     seal(Kind::Blueprint, blueprint.name.as_bytes(), &message, buffer);
 }
 
 /// A version of a blueprint.
 pub(super) fn decode_blueprint(name: &str, record: &[u8]) -> Result<BlueprintRecord, Damaged> {
     let message: StoredBlueprint = unseal(Kind::Blueprint, name.as_bytes(), record)?;
-    Ok(BlueprintRecord { name: name.into(), version: message.version, definition: message.definition.into() })
+    let StoredBlueprint { version, definition, is_put } = message;
+    Ok(BlueprintRecord { name: name.into(), version, definition: definition.into(), is_put })
 }
 
 /// What an idempotency key stands for.
@@ -1156,7 +1159,7 @@ mod tests {
             encode_session(&session, &mut buffer);
             prop_assert_eq!(decode_session(session.session_id, &buffer).unwrap(), session);
 
-            let blueprint = BlueprintRecord { name: name.clone(), version, definition };
+            let blueprint = BlueprintRecord { name: name.clone(), version, definition, is_put: version % 2 == 0 };
             encode_blueprint(&blueprint, &mut buffer);
             prop_assert_eq!(decode_blueprint(&name, &buffer).unwrap(), blueprint);
 
@@ -1296,7 +1299,8 @@ mod tests {
         lines.push(hex(&buffer));
         encode_session(&samples.session(Duration::ZERO), &mut buffer);
         lines.push(hex(&buffer));
-        let blueprint = BlueprintRecord { name: "test".into(), version: 3, definition: "{}".into() };
+        let blueprint =
+            BlueprintRecord { name: "test".into(), version: 3, definition: "{}".into(), is_put: false };
         encode_blueprint(&blueprint, &mut buffer);
         lines.push(hex(&buffer));
         let key = IdempotencyKey { client: "acme".into(), key: "order-7".into(), fingerprint: [7; 32] };

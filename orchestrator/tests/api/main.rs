@@ -11,6 +11,7 @@ mod graph;
 mod greedy;
 mod grpc;
 mod migrate;
+mod put;
 mod reload;
 mod rest;
 mod retention;

@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// A job of it waits for a worker.
-fn task(name: &str, endpoint: &str, task_type: &str) -> String {
+pub fn task(name: &str, endpoint: &str, task_type: &str) -> String {
     format!(
         "blueprint: {name}\nendpoint: {endpoint}\nstates:\n  work: {{ start: true, task: {{ type: {task_type} }}, on: {{ success: done }} }}\n  done: {{ end: finished }}\n"
     )
 }
 
-fn write(dir: &Path, file: &str, text: &str) {
+pub fn write(dir: &Path, file: &str, text: &str) {
     fs::write(dir.join(file), text).unwrap();
 }
 

@@ -57,7 +57,12 @@ impl Iterator for Script {
         if self.number.is_multiple_of(3) {
             writes.push(Write::PutSession(self.samples.session(Duration::from_secs(self.number.into()))));
             let (name, definition) = ("b".into(), "{}".into());
-            writes.push(Write::PutBlueprint(BlueprintRecord { name, version: self.number, definition }));
+            writes.push(Write::PutBlueprint(BlueprintRecord {
+                name,
+                version: self.number,
+                definition,
+                is_put: false,
+            }));
         }
         Some(Batch { writes })
     }

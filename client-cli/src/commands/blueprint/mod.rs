@@ -11,6 +11,7 @@ pub mod check;
 pub mod diff;
 pub mod graph;
 pub mod migrate;
+pub mod put;
 pub mod schema;
 pub mod show;
 
@@ -25,6 +26,8 @@ pub enum Command {
     Check(check::Args),
     /// Print the JSON Schema of blueprint files, for editors
     Schema(schema::Args),
+    /// Serve a blueprint to new jobs, without a file on the orchestrator's machine
+    Put(put::Args),
     /// Show what changes from one version to another, and for which jobs
     Diff(diff::Args),
     /// Move jobs to another version of their blueprint
@@ -37,6 +40,7 @@ pub(super) async fn run(command: Command, options: &Options, console: &mut Conso
         Command::Graph(args) => graph::run(args, options, console).await,
         Command::Check(args) => check::run(args, console),
         Command::Schema(args) => schema::run(&args, console),
+        Command::Put(args) => put::run(args, options, console).await,
         Command::Diff(args) => diff::run(args, options, console).await,
         Command::Migrate(args) => migrate::run(args, options, console).await,
     }

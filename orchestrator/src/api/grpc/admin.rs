@@ -93,4 +93,14 @@ impl AdminService for Admin {
         let dry_run = request.into_inner().dry_run;
         Ok(Response::new(convert::reloaded(self.inside.reload.reload(dry_run).await?, dry_run)))
     }
+
+    async fn put_blueprint(
+        &self,
+        request: Request<v1::PutBlueprintRequest>,
+    ) -> Result<Response<v1::PutBlueprintResponse>, Status> {
+        let request = request.into_inner();
+        let dry_run = request.dry_run;
+        let outcome = self.inside.reload.put(convert::put(request)).await?;
+        Ok(Response::new(convert::put_outcome(&outcome, dry_run)))
+    }
 }

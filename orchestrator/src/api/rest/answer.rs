@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request, header};
 use hyper::body::{Body as _, Incoming};
 
 use super::{
-    actions, events, explanation, jobs, migrate, operate, query, reload,
+    actions, events, explanation, jobs, migrate, operate, put, query, reload,
     route::{self, NoRoute, PublicRoute, Route},
     schedules, submit, webhooks,
 };
@@ -76,6 +76,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),
         Route::BlueprintGraph(name) => operate::blueprint_graph(inside, name, &uri).await,
         Route::MigrateBlueprint(name) => migrate::migrate(inside, &client, name, request).await,
+        Route::PutBlueprint(name) => put::blueprint(inside, name, request).await,
         Route::Reload => reload::reload(inside, request).await,
         Route::Dashboard => query::none(&uri).map(|()| operate::dashboard(inside))?.await,
     }

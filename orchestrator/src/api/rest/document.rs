@@ -340,6 +340,7 @@ mod tests {
             keys: Vec::new(),
             name: Arc::from("test_workflow"),
             version: 2,
+            is_put: false,
             endpoint: None,
             start: Arc::from("init"),
             max_transitions: 1,

@@ -53,6 +53,17 @@ pub(super) fn wait(uri: &Uri, headers: &HeaderMap) -> Result<Duration, ApiError>
     Ok(wait.unwrap_or_default())
 }
 
+/// Whether it is only asked what would happen: `?dry_run=true`.
+pub(super) fn dry_run(uri: &Uri) -> Result<bool, ApiError> {
+    let mut dry_run = false;
+    for (name, value) in pairs(uri, &["dry_run"])? {
+        dry_run = value
+            .parse()
+            .map_err(|_| invalid(format!("{name} is {}, neither true nor false", quote(&value))))?;
+    }
+    Ok(dry_run)
+}
+
 fn prefer(headers: &HeaderMap) -> Result<Option<Duration>, ApiError> {
     for value in headers.get_all("prefer") {
         // A preference that is not known is not an error, says RFC 7240.

@@ -34,14 +34,14 @@ struct ReloadDocument<'a> {
 
 /// `version` is `null` when the blueprint is served no more, `previous_version` when it was not before.
 #[derive(Serialize)]
-struct ChangeDocument<'a> {
+pub(super) struct ChangeDocument<'a> {
     name: &'a str,
     version: Option<u32>,
     previous_version: Option<u32>,
 }
 
 #[derive(Serialize)]
-struct FindingDocument<'a> {
+pub(super) struct FindingDocument<'a> {
     severity: String,
     file: &'a str,
     line: usize,
@@ -70,37 +70,43 @@ pub(super) async fn reload(inside: &Inside, request: Request<Incoming>) -> Resul
         Reloaded::Applied { changes, unchanged, warnings } => {
             let document = ReloadDocument {
                 applied: !dry_run,
-                changes: changes.iter().map(change).collect(),
+                changes: changes.iter().map(ChangeDocument::of).collect(),
                 unchanged,
-                findings: warnings.iter().map(finding).collect(),
+                findings: warnings.iter().map(FindingDocument::of).collect(),
             };
             reply::json(StatusCode::OK, &document)
         }
         Reloaded::Refused(findings) => {
-            let error = ApiError::new(
-                ErrorCode::BlueprintsInvalid,
-                "The blueprints stay as they are, because of the findings",
-            );
-            let document = RefusalDocument {
-                error: reply::ErrorBody::of(&error),
-                findings: findings.iter().map(finding).collect(),
-            };
-            reply::json(reply::status(&error), &document)
+            refused("The blueprints stay as they are, because of the findings", &findings)
         }
     })
 }
 
-fn change(change: &Change) -> ChangeDocument<'_> {
-    ChangeDocument { name: &change.name, version: change.after, previous_version: change.before }
+/// An error, with all that is wrong.
+pub(super) fn refused(what: &'static str, findings: &[Finding]) -> Response {
+    let error = ApiError::new(ErrorCode::BlueprintsInvalid, what);
+    let document = RefusalDocument {
+        error: reply::ErrorBody::of(&error),
+        findings: findings.iter().map(FindingDocument::of).collect(),
+    };
+    reply::json(reply::status(&error), &document)
 }
 
-fn finding(finding: &Finding) -> FindingDocument<'_> {
-    FindingDocument {
-        severity: finding.severity.to_string(),
-        file: &finding.file,
-        line: finding.at.line,
-        column: finding.at.column,
-        what: &finding.what,
-        cure: &finding.cure,
+impl<'a> ChangeDocument<'a> {
+    pub(super) fn of(change: &'a Change) -> Self {
+        Self { name: &change.name, version: change.after, previous_version: change.before }
+    }
+}
+
+impl<'a> FindingDocument<'a> {
+    pub(super) fn of(finding: &'a Finding) -> Self {
+        Self {
+            severity: finding.severity.to_string(),
+            file: &finding.file,
+            line: finding.at.line,
+            column: finding.at.column,
+            what: &finding.what,
+            cure: &finding.cure,
+        }
     }
 }

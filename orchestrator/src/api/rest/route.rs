@@ -46,6 +46,7 @@ pub(super) enum Route<'p> {
     BlueprintByName(&'p str),
     BlueprintGraph(&'p str),
     MigrateBlueprint(&'p str),
+    PutBlueprint(&'p str),
     Dashboard,
     Reload,
 }
@@ -88,6 +89,7 @@ pub(super) enum NoRoute {
 const READ: &str = "GET, HEAD";
 const CREATE: &str = "POST";
 const BOTH: &str = "GET, HEAD, POST";
+const READ_AND_REPLACE: &str = "GET, HEAD, PUT";
 
 /// What stands before the job's id where it is decided with a token.
 const APPROVALS: &str = "/_public/webhooks/approval/";
@@ -132,7 +134,9 @@ pub(super) fn client<'p>(
     let (form, path) = strip_version(path).ok_or(NoRoute::UnknownPath)?;
     let read = reads(path);
     let create = creates(path, form, blueprints);
+    let replace = replaces(path);
     let allow = match (&read, &create) {
+        _ if replace.is_some() => READ_AND_REPLACE,
         (Some(_), Some(_)) => BOTH,
         (Some(_), None) => READ,
         (None, Some(_)) => CREATE,
@@ -141,6 +145,7 @@ pub(super) fn client<'p>(
     let chosen = match *method {
         _ if is_read(method) => read,
         Method::POST => create,
+        Method::PUT => replace,
         _ => None,
     };
     match chosen {
@@ -207,6 +212,14 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
     Some(Route::Submit { blueprint, body: form })
 }
 
+/// What is put at its own path, where it can be read as well.
+fn replaces(path: &str) -> Option<Route<'_>> {
+    match reads(path)? {
+        Route::BlueprintByName(name) => Some(Route::PutBlueprint(name)),
+        _ => None,
+    }
+}
+
 fn redelivers(path: &str) -> Option<Route<'_>> {
     let (id, rest) = path.strip_prefix("/jobs/")?.split_once("/webhooks/")?;
     let webhook_id = match rest.strip_suffix("/redeliver") {
@@ -244,7 +257,7 @@ const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /
     POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
     GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
     POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/schedules, \
-    GET /api/blueprints, GET /api/blueprints/{name}, GET /api/blueprints/{name}/graph, POST /api/blueprints/{name}/migrate, \
+    GET /api/blueprints, GET or PUT /api/blueprints/{name}, GET /api/blueprints/{name}/graph, POST /api/blueprints/{name}/migrate, \
     GET /api/dashboard, POST /api/reload; each also below /api/v1";
 
 /// The answer to a method that a path does not have.
@@ -264,6 +277,7 @@ mod tests {
             keys: Vec::new(),
             name: Arc::from("test_workflow"),
             version: 1,
+            is_put: false,
             endpoint: Some(Arc::from("/jobs/test")),
             start: Arc::from("init"),
             max_transitions: 1,
@@ -320,6 +334,9 @@ mod tests {
             ("POST", "/api/v1/schedules", "405 GET, HEAD"),
             ("GET", "/api/blueprints", "Blueprints"),
             ("GET", "/api/blueprints/b", "BlueprintByName(\"b\")"),
+            ("PUT", "/api/v1/blueprints/b", "PutBlueprint(\"b\")"),
+            ("POST", "/api/blueprints/b", "405 GET, HEAD, PUT"),
+            ("PUT", "/api/blueprints", "405 GET, HEAD"),
             ("GET", "/api/blueprints/b/graph", "BlueprintGraph(\"b\")"),
             ("GET", "/api/v1/dashboard", "Dashboard"),
             ("POST", "/api/blueprints/b/migrate", "MigrateBlueprint(\"b\")"),

@@ -15,7 +15,11 @@ use super::{Answer, Stepped};
 use crate::{
     blueprint::{Change, Definition},
     conductor::{
-        DueTime, ScheduleChange, mail::DueNotices, mailbox::Request, migration::Move, schedules::Scheduled,
+        DueTime, ScheduleChange,
+        mail::DueNotices,
+        mailbox::{Request, Served},
+        migration::Move,
+        schedules::Scheduled,
     },
     store::{NoticeId, NoticeRecord, ScheduleRecord},
 };
@@ -76,7 +80,7 @@ impl Stepped {
     /// See [`Conductor::enact`](crate::conductor::Conductor::enact).
     pub fn enact(&mut self, definitions: Vec<Definition>) -> Answer<Result<Vec<Change>, ApiError>> {
         let (reply, answer) = Answer::new();
-        self.arrived.push(Request::Enact(definitions, reply));
+        self.arrived.push(Request::Enact(Served::These(definitions), reply));
         answer
     }
 
