@@ -128,7 +128,7 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let Running { conductor, stopped, storage_full } =
         conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
     let pruning = (!retention.keeps_all()).then(|| Pruning::new(conductor.clone(), clock.clone(), retention));
-    let scheduling = Scheduling::new(conductor.clone(), clock.clone(), schedules.clone());
+    let scheduling = Scheduling::new(conductor.clone(), clock.clone(), schedules.clone(), metrics.clone());
     let deliver = |poster| {
         let (conductor, metrics) = (conductor.clone(), metrics.clone());
         Webhooks::new(conductor, clock, poster, api::compose, metrics, entropy_seed)

@@ -90,6 +90,7 @@ struct World {
     store: Arc<MemoryStore>,
     conductor: Conductor,
     schedules: Schedules,
+    metrics: Arc<Metrics>,
     chore: Scheduling,
 }
 
@@ -119,10 +120,11 @@ impl World {
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
         let metrics = Arc::new(Metrics::new());
         let running =
-            conductor::start(store.clone(), shared.clone(), Arc::new(registry), settings, metrics).unwrap();
+            conductor::start(store.clone(), shared.clone(), Arc::new(registry), settings, metrics.clone())
+                .unwrap();
         let schedules = Schedules::new(schedules(text));
-        let chore = Scheduling::new(running.conductor.clone(), shared, schedules.clone());
-        Self { clock, store, conductor: running.conductor, schedules, chore }
+        let chore = Scheduling::new(running.conductor.clone(), shared, schedules.clone(), metrics.clone());
+        Self { clock, store, conductor: running.conductor, schedules, metrics, chore }
     }
 
     /// What a kill leaves is the store; what a start needs beside it is the same file of schedules.
@@ -374,6 +376,20 @@ async fn a_due_time_is_skipped_while_the_last_job_is_open_through_restarts_too()
     world.cancel(world.jobs().await[0].job.id).await;
     world.pass(10 * MINUTE).await;
     assert_eq!(world.made_for().await, [10, 40]);
+}
+
+#[tokio::test]
+async fn what_becomes_of_due_times_is_counted() {
+    let mut world = World::new(&every_ten_minutes("waiting", "overlap = 'skip'\non_missed = 'skip'"));
+    world.settle().await;
+    for span in [10 * MINUTE, 10 * MINUTE, 10 * MINUTE, HOUR + 5 * MINUTE] {
+        world.pass(span).await;
+    }
+    let page = world.metrics.render();
+    for (outcome, times) in [("made", 1), ("overlap", 2), ("missed", 1)] {
+        let line = format!("avtomatika_schedule_due_total{{outcome=\"{outcome}\"}} {times}\n");
+        assert!(page.contains(&line), "no {line:?} in {page}");
+    }
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use super::Chore;
 use crate::{
     conductor::{Conductor, DueTime, SCHEDULE_CHANGES_MAX, ScheduleChange},
+    metrics::Metrics,
     schedule::{DUE_AT_LABEL, Due, SCHEDULE_LABEL, Schedule, Schedules, Standing, due},
     store::{ScheduleRecord, ScheduledSkip, SkipReason},
     time::{Clock, Timestamp},
@@ -43,6 +44,7 @@ pub struct Scheduling {
     conductor: Conductor,
     clock: Arc<dyn Clock>,
     schedules: Schedules,
+    metrics: Arc<Metrics>,
     /// Of the set that is kept.
     generation: u64,
     keepers: Vec<Keeper>,
@@ -71,8 +73,13 @@ struct Trouble {
 
 impl Scheduling {
     /// Makes the jobs of this set, whatever it becomes.
-    pub fn new(conductor: Conductor, clock: Arc<dyn Clock>, schedules: Schedules) -> Self {
-        Self { conductor, clock, schedules, generation: 0, keepers: Vec::new() }
+    pub fn new(
+        conductor: Conductor,
+        clock: Arc<dyn Clock>,
+        schedules: Schedules,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { conductor, clock, schedules, metrics, generation: 0, keepers: Vec::new() }
     }
 }
 
@@ -90,7 +97,7 @@ impl Chore for Scheduling {
             }
         }
         let now = self.clock.wall();
-        let Self { conductor, schedules, generation, keepers, .. } = self;
+        let Self { conductor, schedules, metrics, generation, keepers, .. } = self;
         let busy = keepers.iter_mut().filter(|keeper| keeper.is_due(now));
         let mut dealing: FuturesUnordered<_> = FuturesUnordered::new();
         let mut is_stopping = false;
@@ -98,7 +105,7 @@ impl Chore for Scheduling {
             if dealing.len() >= AT_ONCE_MAX {
                 is_stopping |= dealing.next().await.unwrap_or(false);
             }
-            dealing.push(keeper.deal(conductor, schedules, *generation, now));
+            dealing.push(keeper.deal(conductor, schedules, metrics, *generation, now));
         }
         while let Some(stops) = dealing.next().await {
             is_stopping |= stops;
@@ -195,11 +202,13 @@ impl Keeper {
         &mut self,
         conductor: &Conductor,
         schedules: &Schedules,
+        metrics: &Metrics,
         generation: u64,
         now: Timestamp,
     ) -> bool {
         match self.decide(conductor, now).await {
             Ok(record) => {
+                self.count(metrics, &record);
                 self.due.pop_front();
                 self.let_go = None;
                 self.trouble = None;
@@ -223,6 +232,20 @@ impl Keeper {
         }
         schedules.stands(generation, self.standing());
         false
+    }
+
+    /// Counts what has become of due times, now that it is durable. However many were missed together count once.
+    fn count(&self, metrics: &Metrics, after: &ScheduleRecord) {
+        let overlapped = |skip: ScheduledSkip| skip.reason == SkipReason::Overlap;
+        if after.last_run != self.record.last_run {
+            metrics.schedule_due("made");
+        }
+        if after.last_skip != self.record.last_skip && after.last_skip.is_some_and(overlapped) {
+            metrics.schedule_due("overlap");
+        }
+        if self.let_go.is_some() {
+            metrics.schedule_due("missed");
+        }
     }
 
     async fn decide(&mut self, conductor: &Conductor, now: Timestamp) -> Result<ScheduleRecord, ApiError> {

@@ -135,6 +135,7 @@ pub struct Metrics {
     requests: RequestCounters,
     requests_refused: Family<CodeLabel, Counter>,
     webhook_attempts: Family<OutcomeLabel, Counter>,
+    schedule_due: Family<OutcomeLabel, Counter>,
     gauges: Gauges,
     process: Process,
 }
@@ -225,6 +226,11 @@ impl Metrics {
                 "Requests answered with an error, by its code",
                 Family::default(),
             ),
+            schedule_due: shelf.put(
+                "schedule_due",
+                "Due times of schedules that were dealt with, by what became of them",
+                Family::default(),
+            ),
             webhook_attempts: shelf.put(
                 "webhook_attempts",
                 "Attempts to deliver a message to a webhook, by outcome",
@@ -300,6 +306,11 @@ impl Metrics {
     /// A worker's stream ended without having been asked to.
     pub fn worker_lost(&self) {
         self.workers_lost.inc();
+    }
+
+    /// A due time of a schedule was dealt with: `made`, `overlap` or `missed`.
+    pub fn schedule_due(&self, outcome: &'static str) {
+        self.schedule_due.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// An attempt to deliver a message came to this: `delivered`, `retried`, `failed` or `obsolete`.

@@ -58,6 +58,7 @@ fn lively() -> Metrics {
     metrics.result_refused("duplicate");
     metrics.worker_lost();
     metrics.webhook_attempt("delivered");
+    metrics.schedule_due("made");
     metrics.committed(3, Duration::from_millis(2));
     metrics.connection_refused();
     metrics.http_request(404);
@@ -91,6 +92,7 @@ fn what_happened_is_on_the_page() {
         "avtomatika_task_dispatch_seconds_count{task_type=\"resize\"} 1",
         "avtomatika_tasks_adopted_total 1",
         "avtomatika_results_refused_total{reason=\"duplicate\"} 1",
+        "avtomatika_schedule_due_total{outcome=\"made\"} 1",
         "avtomatika_webhook_attempts_total{outcome=\"delivered\"} 1",
         "avtomatika_commit_seconds_count 1",
         "avtomatika_commit_batch_size_sum 3.0",

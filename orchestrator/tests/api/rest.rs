@@ -363,6 +363,33 @@ async fn a_wait_answers_with_the_end_or_with_the_acceptance() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_the_input_itself_has_its_start_in_the_path() {
+    let server = Server::start().await;
+    for path in ["/api/jobs/instant?delay=10m", "/api/jobs/instant?start_at=2999-01-01T00:00:00Z"] {
+        let answer = server.post(path, r#"{"delay": "1s"}"#).await;
+        if path.contains("2999") {
+            let refused = (answer.status, answer.text("error"));
+            assert_eq!(refused, (400, "start_at is further ahead than the limit of 366 days".to_owned()));
+            continue;
+        }
+        let job = server.get(&format!("/api/jobs/{}", answer.text("job_id"))).await.json();
+        assert_eq!(
+            (&job["status"], &job["initial_data"]),
+            (&json!("waiting_for_timer"), &json!({"delay": "1s"}))
+        );
+        assert!(job["start_at"].is_string() && job["start_at"] == job["resumes_at"]);
+    }
+    for path in [
+        "/api/jobs/instant?delay=10m&start_at=2026-01-01T00:00:00Z",
+        "/api/jobs/instant?delay=soon",
+        "/api/jobs/instant?start_at=tomorrow",
+        "/api/v1/jobs/instant?delay=10m",
+    ] {
+        assert_eq!(server.post(path, "{}").await.text("code"), "INVALID_ARGUMENT", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_listing_shows_ones_own_jobs_newest_first_page_by_page() {
     let server = Server::start().await;
     server.by(BOB, "POST", "/api/jobs/test", "{}").await;

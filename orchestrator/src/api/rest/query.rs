@@ -53,6 +53,30 @@ pub(super) fn wait(uri: &Uri, headers: &HeaderMap) -> Result<Duration, ApiError>
     Ok(wait.unwrap_or_default())
 }
 
+/// What a body that is `initial_data` itself cannot say about time.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Times {
+    /// How long to hold the answer.
+    pub wait: Duration,
+    /// The job's start, from its acceptance on.
+    pub delay: Option<Duration>,
+    /// The job's start.
+    pub start_at: Option<Timestamp>,
+}
+
+/// `?wait=30s`, or the header `Prefer: wait=30`; `?delay=10m`; `?start_at=2026-12-24T18:00:00Z`.
+pub(super) fn times(uri: &Uri, headers: &HeaderMap) -> Result<Times, ApiError> {
+    let mut times = Times { wait: prefer(headers)?.unwrap_or_default(), ..Times::default() };
+    for (name, value) in pairs(uri, &["wait", "delay", "start_at"])? {
+        match name.as_str() {
+            "wait" => times.wait = span_of("wait", &value)?,
+            "delay" => times.delay = Some(span_of("delay", &value)?),
+            _ => times.start_at = Some(time("start_at", &value)?),
+        }
+    }
+    Ok(times)
+}
+
 /// Whether it is only asked what would happen: `?dry_run=true`.
 pub(super) fn dry_run(uri: &Uri) -> Result<bool, ApiError> {
     let mut dry_run = false;

@@ -12,7 +12,12 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{body, document::JobDocument, query, route::BodyForm};
+use super::{
+    body,
+    document::JobDocument,
+    query::{self, Times},
+    route::BodyForm,
+};
 use crate::{
     api::{
         Inside, reply,
@@ -35,7 +40,11 @@ pub(super) async fn at_endpoint(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let wait = query::wait(&parts.uri, &parts.headers)?;
+    // Where the body has room for the start, it stands there.
+    let Times { wait, delay, start_at } = match form {
+        BodyForm::Raw => query::times(&parts.uri, &parts.headers)?,
+        BodyForm::Wrapped => Times { wait: query::wait(&parts.uri, &parts.headers)?, ..Times::default() },
+    };
     let key = query::idempotency_key(&parts.headers)?;
     let name = blueprint.name.clone();
     let bytes_max = match form {
@@ -45,7 +54,7 @@ pub(super) async fn at_endpoint(
     let bytes = body::read(&parts.headers, body, bytes_max).await?;
     let admission = inside.conductor.admit(bytes.len()).await;
     let draft = match form {
-        BodyForm::Raw => Draft::new(name, submission::initial_data(&bytes)?),
+        BodyForm::Raw => Draft { delay, start_at, ..Draft::new(name, submission::initial_data(&bytes)?) },
         BodyForm::Wrapped => {
             let (draft, named) = envelope(&bytes, name)?;
             if named {
