@@ -1,13 +1,14 @@
 //! The contract of Avtomatika: what the orchestrator, its workers and its clients must agree on.
 //!
 //! It holds the generated protocol types, the ids, the closed list of error codes with their translation to gRPC and
-//! HTTP, every limit and every rule for names that both ends rely on, and time as people write it and as the protocol
-//! carries it. It refuses to know how either end works.
+//! HTTP, every limit and every rule for names that both ends rely on, time as people write it and as the protocol
+//! carries it, and the way in which their logs leave them. It refuses to know how either end works.
 
 pub mod codec;
 pub mod error_code;
 pub mod ids;
 pub mod limits;
+pub mod log_queue;
 pub mod names;
 pub mod span;
 pub mod wire_error;

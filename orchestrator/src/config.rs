@@ -136,7 +136,7 @@ pub struct Args {
     )]
     pub webhooks_allow_private: Option<bool>,
 
-    /// Form of the log, which goes to stderr [default: text]
+    /// Form of the log, which goes to stderr: auto is text on a terminal and JSON otherwise [default: auto]
     #[arg(long, value_enum, value_name = "FORMAT", env = "AVTOMATIKA_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 
@@ -175,8 +175,10 @@ or blueprints; 69 the address cannot be listened on; 73 the data directory canno
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// A line for people.
+    /// Text on a terminal, JSON otherwise.
     #[default]
+    Auto,
+    /// A line for people.
     Text,
     /// A JSON object per line.
     Json,

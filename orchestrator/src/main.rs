@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     match run(Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, what, hint }) => {
-            eprintln!("error: {what}\nhint: {hint}");
+            telemetry::last_words(&format!("error: {what}\nhint: {hint}\n"));
             ExitCode::from(status)
         }
     }
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<(), Failure> {
     let config = Config::resolve(args)?;
-    telemetry::start(config.log_format, &config.log).map_err(|reason| {
+    let _log = telemetry::start(config.log_format, &config.log).map_err(|reason| {
         Failure::new(
             EXIT_USAGE,
             format_args!("log: {:?} is not a filter: {reason}", config.log),
@@ -331,6 +331,7 @@ async fn obey(mut signals: StopSignals, shutdown: CancellationToken) {
     tracing::info!("Stopping; a second signal stops at once");
     shutdown.cancel();
     let signal = signals.next().await;
+    telemetry::hurry();
     process::exit(128 + signal);
 }
 

@@ -2,15 +2,22 @@
 //!
 //! It promises that a line is one line and shows nothing but printable text, whatever data found its way into it: control
 //! characters and marks that turn the direction of text are written as escapes. There are no colours, so that no escape
-//! sequence is ever meant. It refuses to know what the events mean.
+//! sequence is ever meant. Nobody who logs waits for whoever reads the log: see [`log_queue`](avtomatika_proto::log_queue).
+//! It refuses to know what the events mean.
+//!
+//! Events about a job name it in their message, for people, and carry `job`, `task`, `worker` and `client` as fields, for
+//! machines. Text shows the message only.
 
 use std::{
     borrow::Cow,
     fmt::Write as _,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
+    sync::OnceLock,
+    time::Duration,
 };
 
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter, layer::SubscriberExt, util::SubscriberInitExt};
+use avtomatika_proto::log_queue::{LAST_LINES_WITHIN, LogQueue, gap_in_json, gap_in_text};
+use tracing_subscriber::{EnvFilter, fmt::format, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogFormat;
 
@@ -20,35 +27,99 @@ pub const DEFAULT_FILTER: &str = "info";
 /// Length at which a line of text is cut: enough for every line of ours, too little to flood a terminal with one request.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 
+/// Fields that every message which has them names by itself.
+const NAMED_IN_MESSAGE: [&str; 4] = ["job", "task", "worker", "client"];
+
+/// How long a process that stops at once waits for its last lines to be read.
+const HURRIED_LINES_WITHIN: Duration = Duration::from_millis(100);
+
+/// The log of this process: there is one stderr.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// Gives the last lines a second to be read when it goes.
+#[derive(Debug)]
+#[must_use = "the last lines are lost without it"]
+pub struct Log;
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(queue) = QUEUE.get() {
+            queue.flush(LAST_LINES_WITHIN);
+        }
+    }
+}
+
 /// Starts the log of this process. Called once, by `main`.
 ///
 /// # Errors
 /// When the filter is no filter, or a log has been started before; the text says which.
-pub fn start(format: LogFormat, filter: &str) -> Result<(), String> {
+pub fn start(format: LogFormat, filter: &str) -> Result<Log, String> {
     let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let is_text = match format {
+        LogFormat::Auto => io::stderr().is_terminal(),
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    let gap = if is_text { gap_in_text } else { gap_in_json };
+    let queue = LogQueue::to(io::stderr(), gap).map_err(|error| error.to_string())?;
     let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_target(false);
-    let started = match format {
-        LogFormat::Text => registry.with(layer.with_writer(Printable)).try_init(),
+    let lines = queue.clone();
+    let started = match is_text {
+        true => {
+            let layer = layer.fmt_fields(format::debug_fn(field_of_text));
+            registry.with(layer.with_writer(move || Line(lines.clone()))).try_init()
+        }
         // JSON escapes control characters by itself.
-        LogFormat::Json => registry.with(layer.json().with_writer(io::stderr)).try_init(),
+        false => {
+            let layer = layer.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            registry.with(layer.with_writer(move || lines.clone())).try_init()
+        }
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    // Only the first one gets here.
+    let _ = QUEUE.set(queue);
+    Ok(Log)
 }
 
-/// Makes writers that show nothing but printable text.
-struct Printable;
+/// Lines of this process's log that were dropped because nobody read it fast enough.
+pub fn dropped_lines() -> u64 {
+    QUEUE.get().map_or(0, LogQueue::dropped)
+}
 
-impl<'a> MakeWriter<'a> for Printable {
-    type Writer = Line;
-
-    fn make_writer(&'a self) -> Line {
-        Line
+/// Says why the process ends, as it is, after everything else that was logged. Returns when it is read, or after a second.
+pub fn last_words(words: &str) {
+    match QUEUE.get() {
+        Some(queue) => {
+            // A queue takes everything, or counts it.
+            let _ = queue.clone().write_all(words.as_bytes());
+            queue.flush(LAST_LINES_WITHIN);
+        }
+        None => eprint!("{words}"),
     }
 }
 
-/// Takes one formatted event per call, as tracing-subscriber writes them.
-struct Line;
+/// Gives the last lines a moment before the process stops at once.
+pub fn hurry() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(HURRIED_LINES_WITHIN);
+    }
+}
+
+fn field_of_text(
+    writer: &mut format::Writer<'_>,
+    field: &tracing::field::Field,
+    value: &dyn std::fmt::Debug,
+) -> std::fmt::Result {
+    match field.name() {
+        "message" => write!(writer, "{value:?}"),
+        name if NAMED_IN_MESSAGE.contains(&name) => Ok(()),
+        name => write!(writer, " {name}={value:?}"),
+    }
+}
+
+/// Takes one formatted event per call, as tracing-subscriber writes them, and shows nothing but printable text.
+struct Line(LogQueue);
 
 impl Write for Line {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
@@ -56,12 +127,12 @@ impl Write for Line {
         let line = text.strip_suffix('\n').unwrap_or(&text);
         let mut out = printable(line).into_owned();
         out.push('\n');
-        io::stderr().lock().write_all(out.as_bytes())?;
+        self.0.write_all(out.as_bytes())?;
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        Write::flush(&mut self.0)
     }
 }
 

@@ -8,6 +8,7 @@ mod code;
 mod examples;
 mod explain;
 mod jobs;
+mod monitoring;
 mod pipeline;
 mod protocol;
 mod schedules;

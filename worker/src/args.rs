@@ -96,14 +96,16 @@ pub struct Args {
     )]
     pub drain_timeout: Duration,
 
-    /// How the log looks. RUST_LOG chooses what is in it, such as RUST_LOG=debug.
-    #[arg(long, env = "AVTOMATIKA_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    /// How the log looks: auto is text on a terminal and JSON otherwise. RUST_LOG chooses what is in it, such as RUST_LOG=debug.
+    #[arg(long, env = "AVTOMATIKA_LOG_FORMAT", default_value = "auto", value_name = "FORMAT")]
     pub log_format: LogFormat,
 }
 
 /// How the log looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
     /// Lines for people.
     Text,
     /// One JSON object on each line.

@@ -45,7 +45,8 @@ type Running = AbortOnDropHandle<Result<TaskOutcome, TaskError>>;
 impl Attempt {
     /// Starts the handler on `handlers` and supervises it until its result has been handed over.
     pub(crate) async fn run(mut self, handlers: Handle) {
-        let span = info_span!("task", job = %self.job_id, task = %self.task_id);
+        let worker = self.context.worker_id();
+        let span = info_span!("task", job = %self.job_id, task = %self.task_id, worker);
         let grace = self.handler.stop_grace();
         let token = self.context.cancellation().clone();
         let mut running = self.start(&handlers, span.clone());

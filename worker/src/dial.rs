@@ -129,7 +129,7 @@ impl Dialer {
         }
         let registration = self.register(&mut client).await.map_err(|status| self.judge(&status))?;
         self.was_accepted = true;
-        info!("Worker registered: {} at {}", registration.worker_id, self.url);
+        info!(worker = %registration.worker_id, "Worker registered: {} at {}", registration.worker_id, self.url);
         let opened = self.open(&mut client, &registration, held).await;
         // Kept even when the stream failed: an orchestrator that crashed in between still knows the session.
         self.registration = Some(registration);

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use avtomatika_proto::log_queue::{LAST_LINES_WITHIN, LogQueue, gap_in_json, gap_in_text};
 use avtomatika_worker::args::{Args, LogFormat};
 use clap::Parser as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,7 +21,19 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse().or_tasks_from_environment();
-    start_log(args.log_format);
+    let log = match start_log(args.log_format) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("error: cannot start the log: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = start(args);
+    log.flush(LAST_LINES_WITHIN);
+    code
+}
+
+fn start(args: Args) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -81,11 +94,18 @@ async fn first_of(terminate: &mut Signal, interrupt: &mut Signal) {
     }
 }
 
-fn start_log(format: LogFormat) {
+/// Starts the log. Tasks do not wait for whoever reads it.
+fn start_log(format: LogFormat) -> io::Result<LogQueue> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
-    match format {
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
+    let is_terminal = io::stderr().is_terminal();
+    let is_text = format == LogFormat::Text || (format == LogFormat::Auto && is_terminal);
+    let queue = LogQueue::to(io::stderr(), if is_text { gap_in_text } else { gap_in_json })?;
+    let lines = queue.clone();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || lines.clone());
+    let log = log.with_target(false);
+    match is_text {
+        true => log.with_ansi(is_terminal).init(),
+        false => log.json().flatten_event(true).with_span_list(false).init(),
     }
+    Ok(queue)
 }

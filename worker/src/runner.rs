@@ -70,7 +70,7 @@ impl Runner {
             let _ = stop.send(Stop::Drop);
         }
         for task_id in held.iter().filter(|task_id| !self.held.holds(task_id)) {
-            info!("Dropping task {task_id}: the orchestrator no longer wants it");
+            info!(task = %task_id, "Dropping task {task_id}: the orchestrator no longer wants it");
             self.progress.forget(task_id);
         }
         self.retry_at = None;
@@ -81,7 +81,7 @@ impl Runner {
     pub(crate) fn accept(&mut self, task: v1::Task) -> bool {
         let (stop, stopped) = oneshot::channel();
         if !self.held.start(&task.task_id, stop) {
-            debug!("Task {} came twice; it is held already", task.task_id);
+            debug!(task = %task.task_id, "Task {} came twice; it is held already", task.task_id);
             return false;
         }
         let Some(handler) = self.handlers.get(&task.r#type) else {
@@ -112,7 +112,7 @@ impl Runner {
     /// Stops an attempt on the orchestrator's request; its result comes like any other.
     pub(crate) fn cancel(&mut self, order: v1::CancelTask) {
         let Some(stop) = self.held.stop(&order.task_id) else { return };
-        info!("Cancelling task {}: {}", order.task_id, order.reason);
+        info!(task = %order.task_id, "Cancelling task {}: {}", order.task_id, order.reason);
         let grace = order.grace.and_then(|grace| Duration::try_from(grace).ok());
         let _ = stop.send(Stop::Cancel(grace.unwrap_or(crate::handler::STOP_GRACE)));
     }
@@ -129,10 +129,10 @@ impl Runner {
         match self.held.acknowledge(&ack.task_id, ack.verdict()) {
             Acknowledged::Applied => self.retry.reset(),
             Acknowledged::Refused if ack.verdict() == ResultVerdict::Refused => {
-                info!("The result of task {} was refused: {}", ack.task_id, ack.reason);
+                info!(task = %ack.task_id, "The result of task {} was refused: {}", ack.task_id, ack.reason);
             }
             Acknowledged::Refused => {
-                warn!("The result of task {} got a verdict that this worker does not know", ack.task_id);
+                warn!(task = %ack.task_id, "The result of task {} got a verdict that this worker does not know", ack.task_id);
             }
             Acknowledged::Later => {
                 if self.retry_at.is_none() {

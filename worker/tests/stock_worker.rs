@@ -24,7 +24,7 @@ const TOKEN: &str = "very-secret-token";
 fn stock_worker() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_avtomatika-worker"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command.env("AVTOMATIKA_TOKEN", TOKEN).env_remove("RUST_LOG");
+    command.env("AVTOMATIKA_TOKEN", TOKEN).env_remove("RUST_LOG").env("AVTOMATIKA_LOG_FORMAT", "text");
     command
 }
 

@@ -301,6 +301,8 @@ impl Core {
                     self.perform_change(&job, effects, now);
                 }
                 Afterwards::Submitted { job, accepted, follow, reply } => {
+                    let (id, client) = (job.id, &job.client);
+                    tracing::debug!(job = %id, client = %client, "Job {id} of client {client} is accepted");
                     match accepted.deduplicated {
                         true => self.metrics.job_deduplicated(),
                         false => self.metrics.job_submitted(&job.blueprint),
@@ -381,6 +383,7 @@ impl Core {
             }
         }
         if job.status.is_terminal() {
+            log_end(job);
             self.book.close(job);
             *self.ended.entry(job.status).or_default() += 1;
             self.child_ended(job);
@@ -568,7 +571,7 @@ impl Core {
             && let Some(job_id) = self.book.pop_due(now)
         {
             let Ok(Some(job)) = self.load(job_id) else {
-                tracing::error!("Job {job_id} is due and cannot be read");
+                tracing::error!(job = %job_id, "Job {job_id} is due and cannot be read");
                 self.book.rearm(job_id, Some(now + AGAIN_AFTER));
                 continue;
             };
@@ -670,6 +673,20 @@ impl Core {
     ) {
         let accepted = Accepted { job_id: job.id, deduplicated };
         self.batch.afterwards.push(Afterwards::Submitted { job, accepted, follow, reply });
+    }
+}
+
+/// Only what a human has to look at is worth a line by default.
+fn log_end(job: &Job) {
+    let (id, client) = (job.id, &job.client);
+    match (job.status, &job.error) {
+        (JobStatus::Quarantined, Some(error)) => tracing::warn!(
+            job = %id, client = %client, code = %error.code,
+            "Job {id} of client {client} waits for a human: {}", error.message
+        ),
+        (status, _) => {
+            tracing::debug!(job = %id, client = %client, "Job {id} of client {client} has ended: {status}")
+        }
     }
 }
 

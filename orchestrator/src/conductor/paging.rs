@@ -126,7 +126,7 @@ impl Core {
             (None, attempt) => {
                 // Hardly possible: the version of the blueprint was stored before the job, and the params were computed before
                 // the attempt was stored.
-                tracing::error!("The task of job {} cannot be offered again", job.id);
+                tracing::error!(job = %job.id, "The task of job {} cannot be offered again", job.id);
                 self.dispatch.discard(place);
                 if let Some(attempt) = attempt {
                     self.notice(job.id, Event::NotOfferable { task_id: attempt.task_id });
@@ -138,6 +138,7 @@ impl Core {
     /// A job cannot be read. Its task must not hold up the queue; the job stays open, and its client can ask for it and is told.
     fn give_up(&mut self, wanted: Wanted, reason: &str) {
         tracing::error!(
+            job = %wanted.id,
             "Job {} waits for a worker and cannot be read, so it is left out: {reason}",
             wanted.id
         );

@@ -49,6 +49,7 @@ impl Core {
     ) {
         let worker = &record.worker;
         tracing::info!(
+            worker = %worker.worker_id,
             "Worker '{}' registered with info: {{worker_type: {:?}, supported_tasks: {:?}, max_concurrent_tasks: {}, hostname: {:?}}}",
             worker.worker_id,
             worker.worker_type,
@@ -127,6 +128,7 @@ impl Core {
         let now = self.clock.now();
         let (stream, reconciled) = self.dispatch.connect(&record, held, outbox, now);
         tracing::info!(
+            worker = %record.worker.worker_id,
             "Worker '{}' connected: {} tasks adopted, {} dropped",
             record.worker.worker_id,
             reconciled.adopted.len(),
@@ -170,11 +172,12 @@ impl Core {
     }
 
     fn result(&mut self, session_id: SessionId, result: WorkerResult, now: Timestamp) {
-        let task_id = result.task_id;
+        let (task_id, job_id) = (result.task_id, result.job_id);
         let verdict = match self.apply(session_id, result, now) {
             Ok(Ok(())) => Verdict::Applied,
             Ok(Err(refusal)) => {
-                tracing::warn!("Result for task {task_id} refused: {refusal}");
+                let job = job_id.map(tracing::field::display);
+                tracing::warn!(job, task = %task_id, "Result for task {task_id} refused: {refusal}");
                 Verdict::Refused(refusal.as_str())
             }
             Err(_) => Verdict::RetryLater,
@@ -224,7 +227,8 @@ impl Core {
             return;
         }
         if let Some(session) = self.dispatch.roster().get(session_id) {
-            tracing::info!("Worker '{}' left: {why}", session.record.worker.worker_id);
+            let worker_id = &session.record.worker.worker_id;
+            tracing::info!(worker = %worker_id, "Worker '{worker_id}' left: {why}");
         }
         let orphans = self.dispatch.disconnect(session_id);
         if !orphans.is_empty() {
@@ -239,7 +243,7 @@ impl Core {
 
     fn lose(&mut self, orphans: Vec<Orphan>) {
         for Orphan { task_id, job_id, worker_id, checkpoint } in orphans {
-            tracing::warn!("Task {task_id} of job {job_id} is lost with worker '{worker_id}'");
+            tracing::warn!(job = %job_id, task = %task_id, worker = %worker_id, "Task {task_id} of job {job_id} is lost with worker '{worker_id}'");
             self.notice(job_id, Event::WorkerLost { task_id, worker_id, checkpoint });
         }
     }
@@ -248,7 +252,7 @@ impl Core {
     /// the adoption window.
     pub(super) fn workers_due(&mut self, now: Timestamp) {
         for Orphan { task_id, job_id, worker_id, checkpoint } in self.dispatch.expired(now, BATCH_MAX) {
-            tracing::warn!("Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
+            tracing::warn!(job = %job_id, task = %task_id, worker = %worker_id, "Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
             self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id, checkpoint });
         }
         for session_id in self.waiting.expired(now) {

@@ -147,6 +147,8 @@ impl Dispatch {
     /// A committed task is ready. It goes to a worker at once if one is free.
     pub fn offer(&mut self, offer: Offer, now: Timestamp) {
         tracing::info!(
+            job = %offer.job_id,
+            task = %offer.task_id,
             "Job {} dispatching task: {} (attempt {})",
             offer.job_id,
             offer.task_type,
@@ -360,7 +362,8 @@ impl Dispatch {
         // A ready task that a worker says it has: the orchestrator that gave it out is gone, and this is the same attempt.
         match self.ready.take(task_id) {
             Some(offer) => {
-                tracing::info!("Task {task_id} of job {} is adopted: its worker still has it", offer.job_id);
+                let job_id = offer.job_id;
+                tracing::info!(job = %job_id, task = %task_id, "Task {task_id} of job {job_id} is adopted: its worker still has it");
                 self.put_lease(session_id, &offer, now);
                 self.handed.push(Handed::of(&offer, true, now));
                 true
@@ -543,7 +546,8 @@ impl Dispatch {
 
     /// The caller has seen that the class has a worker.
     fn hand_over(&mut self, class: ClassId, offer: Offer, now: Timestamp) {
-        tracing::info!("Found {} available workers", self.placement.free_count(class));
+        let free = self.placement.free_count(class);
+        tracing::info!(job = %offer.job_id, task = %offer.task_id, "Found {free} available workers");
         match self.placement.choose(class) {
             Some(session_id) => self.assign(session_id, offer, now),
             None => self.ready.push(class, offer),
@@ -553,10 +557,13 @@ impl Dispatch {
     fn assign(&mut self, session_id: SessionId, offer: Offer, now: Timestamp) {
         self.put_lease(session_id, &offer, now);
         if let Some(session) = self.roster.get_mut(session_id) {
+            let worker_id = &session.record.worker.worker_id;
             tracing::info!(
-                "Dispatching task '{}' to worker {} (strategy: default)",
+                job = %offer.job_id,
+                task = %offer.task_id,
+                worker = %worker_id,
+                "Dispatching task '{}' to worker {worker_id} (strategy: default)",
                 offer.task_type,
-                session.record.worker.worker_id
             );
             session.occupy(offer.task_id);
             self.handed.push(Handed::of(&offer, false, now));

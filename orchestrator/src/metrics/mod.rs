@@ -11,7 +11,10 @@ mod process;
 mod tally;
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,7 +39,7 @@ pub use self::{
 };
 use crate::{
     dispatch::Handed,
-    engine::{Job, JobStatus},
+    engine::{Job, JobStatus, Refusal},
 };
 
 /// The media type of [`Metrics::render`].
@@ -45,6 +48,18 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// What a job can end as.
 const ENDS: [JobStatus; 4] =
     [JobStatus::Finished, JobStatus::Failed, JobStatus::Cancelled, JobStatus::Quarantined];
+
+/// Why a result most often changes nothing.
+const RESULT_REFUSALS: [Refusal; 5] = [
+    Refusal::Duplicate,
+    Refusal::StaleTask,
+    Refusal::ForeignSession,
+    Refusal::JobTerminal,
+    Refusal::UnknownJob,
+];
+
+/// What an attempt to tell a webhook can come to.
+const WEBHOOK_OUTCOMES: [&str; 4] = ["delivered", "retried", "failed", "obsolete"];
 
 const HTTP_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -136,6 +151,7 @@ pub struct Metrics {
     requests_refused: Family<CodeLabel, Counter>,
     webhook_attempts: Family<OutcomeLabel, Counter>,
     schedule_due: Family<OutcomeLabel, Counter>,
+    log_lines_dropped: Counter,
     gauges: Gauges,
     process: Process,
 }
@@ -236,11 +252,25 @@ impl Metrics {
                 "Attempts to deliver a message to a webhook, by outcome",
                 Family::default(),
             ),
+            log_lines_dropped: shelf
+                .counter("log_lines_dropped", "Lines of the log that nobody read fast enough"),
             gauges: Gauges::new(&mut shelf),
             process,
             registry: shelf.registry,
             names: shelf.names,
         }
+        .begin()
+    }
+
+    /// What can happen is there from the start, at 0, so that its first time is a change.
+    fn begin(self) -> Self {
+        for reason in RESULT_REFUSALS {
+            self.results_refused.get_or_create(&ReasonLabel { reason: reason.as_str() });
+        }
+        for outcome in WEBHOOK_OUTCOMES {
+            self.webhook_attempts.get_or_create(&OutcomeLabel { outcome });
+        }
+        self
     }
 
     /// The names of all figures that begin with `avtomatika_`, without the suffix that counters get on the page.
@@ -354,6 +384,8 @@ impl Metrics {
 
     /// Everything as OpenMetrics text. Gauges are as last [set](Metrics::set_present).
     pub fn render(&self) -> String {
+        // The process has one log, however many orchestrators.
+        self.log_lines_dropped.inner().store(crate::telemetry::dropped_lines(), Ordering::Relaxed);
         let mut page = String::with_capacity(32 * 1024);
         text::encode(&mut page, &self.registry).expect("writing into a String cannot fail");
         page

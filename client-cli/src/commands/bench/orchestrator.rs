@@ -76,7 +76,7 @@ pub(super) struct Serving {
 
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     // A log that somebody else has started in this process serves as well.
-    let _ = telemetry::start(LogFormat::Text, "warn");
+    let _log = telemetry::start(LogFormat::Text, "warn");
     let limits = Limits {
         max_open_jobs: args.max_open_jobs,
         max_workers: args.max_workers,
