@@ -2,7 +2,8 @@
 //!
 //! It holds the generated protocol types, the ids, the closed list of error codes with their translation to gRPC and
 //! HTTP, every limit and every rule for names that both ends rely on, time as people write it and as the protocol
-//! carries it, and the way in which their logs leave them. It refuses to know how either end works.
+//! carries it, and the ways in which their logs and
+//! traces leave them. It refuses to know how either end works.
 
 pub mod codec;
 pub mod error_code;
@@ -11,6 +12,9 @@ pub mod limits;
 pub mod log_queue;
 pub mod names;
 pub mod span;
+#[cfg(feature = "otlp")]
+pub mod spans;
+pub mod trace;
 pub mod wire_error;
 pub mod wire_time;
 

@@ -143,6 +143,7 @@ impl Floor {
             params: Arc::from(&*self.params),
             attempt: 1,
             checkpoint: None,
+            trace: None,
             priority: 0,
             timeout: Duration::from_secs(300),
             ready_at: self.now,

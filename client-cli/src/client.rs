@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use avtomatika_proto::trace::{TRACEPARENT, TraceContext};
 use avtomatika_proto::{
     limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     v1::{admin_service_client::AdminServiceClient, job_service_client::JobServiceClient},
@@ -165,6 +166,13 @@ impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some(value) = &self.0 {
             request.metadata_mut().insert("authorization", value.clone());
+        }
+        // Whoever runs this program within a trace has its jobs in that trace.
+        if let Ok(trace) = std::env::var("TRACEPARENT")
+            && TraceContext::parse(&trace, None).is_some()
+            && let Ok(trace) = MetadataValue::try_from(trace)
+        {
+            request.metadata_mut().insert(TRACEPARENT, trace);
         }
         Ok(request)
     }

@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use avtomatika_proto::spans::Spans;
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
@@ -10,12 +11,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, Auth, Inside, Phase, Readiness},
+    api::{self, Api, Auth, Inside, Phase, Readiness, Tracing},
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
     chores::{
         self,
         pruning::{Pruning, Retention},
         schedules::Scheduling,
+        traces,
         webhooks::Webhooks,
     },
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Running, Settings},
@@ -136,7 +138,8 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let webhooks = poster.map(deliver);
     let reload = Reload::new(conductor.clone());
     let (auth, readiness, functions) = (Arc::new(auth), Readiness::default(), Functions::default());
-    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload };
+    let tracing = Tracing::default();
+    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload, tracing };
     Ok(App {
         inside,
         stopped,
@@ -200,6 +203,12 @@ impl App {
         Ok(self)
     }
 
+    /// Tells of submissions and of traced jobs there. Without it, traces that clients have begun reach the workers, and that is all.
+    pub fn with_spans(mut self, spans: Spans) -> Self {
+        self.inside.tracing = Tracing(Some(spans));
+        self
+    }
+
     /// The schedules, which may be given other ones.
     pub fn schedules(&self) -> &Schedules {
         &self.inside.schedules
@@ -259,6 +268,10 @@ impl App {
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
         let mut at_work = vec![chores::start(scheduling, closing.clone())];
+        if let Some((spans, ended)) = inside.tracing.0.clone().zip(inside.conductor.traced_ends()) {
+            inside.metrics.count_spans(spans.clone());
+            at_work.push(tokio::spawn(traces::tell(ended, inside.conductor.clone(), spans, closing.clone())));
+        }
         at_work.extend(pruning.map(|pruning| chores::start(pruning, closing.clone())));
         at_work.extend(webhooks.map(|webhooks| chores::start(webhooks, closing.clone())));
         let outcome = tokio::select! {

@@ -144,6 +144,11 @@ pub struct Args {
     #[arg(long, value_name = "FILTER", env = "AVTOMATIKA_LOG")]
     pub log: Option<String>,
 
+    /// Collector of traces, such as http://localhost:4317, which speaks OTLP over gRPC. Without one, no spans are made; the other
+    /// OTEL_* variables are heeded as well
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
     /// Serve without encryption on an address that other machines can reach
     #[arg(
         long,
@@ -208,10 +213,11 @@ struct File {
     webhooks_allow_private: Option<bool>,
     log_format: Option<LogFormat>,
     log: Option<String>,
+    otlp_endpoint: Option<String>,
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 21] = [
+const FILE_KEYS: [&str; 22] = [
     "listen",
     "tls_cert",
     "tls_key",
@@ -232,6 +238,7 @@ const FILE_KEYS: [&str; 21] = [
     "webhooks_allow_private",
     "log_format",
     "log",
+    "otlp_endpoint",
     "allow_plaintext",
 ];
 
@@ -270,6 +277,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What to log.
     pub log: String,
+    /// Where spans go, if the settings name a collector.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// A mistake in the settings: which key, what is wrong, how to mend it.
@@ -399,6 +408,7 @@ impl Config {
                 args.webhooks_allow_private.or(file.webhooks_allow_private).unwrap_or(false),
             )?,
             log_format: args.log_format.or(file.log_format).unwrap_or_default(),
+            otlp_endpoint: args.otlp_endpoint.or(file.otlp_endpoint).filter(|url| !url.is_empty()),
             log: args.log.or(file.log).unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned()),
         };
         config.check_tokens()?;

@@ -24,6 +24,7 @@ use avtomatika_orchestrator::{
     time::SystemClock,
     tls::{self, Tls},
 };
+use avtomatika_proto::spans::Spans;
 use clap::Parser as _;
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -115,7 +116,11 @@ fn run(args: Args) -> Result<(), Failure> {
         drain_timeout: config.drain_timeout,
     };
     let directory = config.blueprints;
+    let spans = spans(&runtime, config.otlp_endpoint.as_deref())?;
     let mut app = assemble(parts).map_err(start_failure)?.reload_from(move || read_blueprints(&directory));
+    if let Some(spans) = spans {
+        app = app.with_spans(spans);
+    }
     if let Some(file) = schedules_file {
         app = app.reload_schedules_from(move |blueprints| file.read(blueprints));
     }
@@ -133,6 +138,18 @@ fn run(args: Args) -> Result<(), Failure> {
     })?;
     announce(&app, scheme, address);
     runtime.block_on(serve(app, listener, signals))
+}
+
+/// Where spans go, if anybody has named a collector.
+fn spans(runtime: &Runtime, endpoint: Option<&str>) -> Result<Option<Spans>, Failure> {
+    let _inside = runtime.enter();
+    Spans::from_environment("avtomatika-orchestrator", endpoint).map_err(|reason| {
+        Failure::new(
+            EXIT_USAGE,
+            format_args!("otlp_endpoint: {reason}"),
+            "name a collector such as http://localhost:4317",
+        )
+    })
 }
 
 fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use avtomatika_proto::span;
+use avtomatika_proto::{span, spans::Spans};
 use clap::{Parser, ValueEnum};
 
 use crate::{BuildError, Handler, Worker, builtin, exec::Exec, tls::TlsFiles};
@@ -20,7 +20,8 @@ Handlers:
 Commands:
   stdin        the task's params, JSON
   environment  AVTOMATIKA_TASK_ID, AVTOMATIKA_JOB_ID, AVTOMATIKA_TASK_TYPE, AVTOMATIKA_ATTEMPT, AVTOMATIKA_WORKER_ID,
-               AVTOMATIKA_DEADLINE (RFC 3339); other AVTOMATIKA_* variables are removed
+               AVTOMATIKA_DEADLINE (RFC 3339); other AVTOMATIKA_* variables are removed; TRACEPARENT and TRACESTATE when the
+               job belongs to a trace
   stdout       the result, a JSON object; nothing means {}
   stderr       logged with the task's id; its last lines go into the error message
   exit code    0 success, 65 invalid input (never retried), 70 permanent error (never retried), other: retried
@@ -31,6 +32,8 @@ Examples:
   avtomatika-worker --token test-worker-token --max-concurrent-tasks 2 \\
       --task 'count_words=exec:examples/workers/word_count.sh' --task 'resize=exec:python3 resize.py'
   AVTOMATIKA_TOKEN=... AVTOMATIKA_TASK='echo=builtin:echo' avtomatika-worker
+
+With OTEL_EXPORTER_OTLP_ENDPOINT, each run of a traced task is told to that collector; other OTEL_* variables are heeded.
 
 The worker stops on SIGTERM or SIGINT after its running tasks have ended (at most the drain timeout); a second signal stops
 it at once.";
@@ -129,7 +132,7 @@ impl Args {
     /// # Errors
     ///
     /// Names the argument that is wrong and its cure.
-    pub fn into_worker(self) -> Result<Worker, BuildError> {
+    pub fn into_worker(self, spans: Option<Spans>) -> Result<Worker, BuildError> {
         if self.tasks.is_empty() {
             return Err(BuildError(format!(
                 "no task type to serve; give at least one --task TYPE=HANDLER (or {TASK_VARIABLE}), for example \
@@ -143,6 +146,9 @@ impl Args {
             .drain_timeout(self.drain_timeout);
         if let Some(worker_id) = self.worker_id {
             worker = worker.worker_id(worker_id);
+        }
+        if let Some(spans) = spans {
+            worker = worker.spans(spans);
         }
         if let Some(slots) = self.max_concurrent_tasks {
             worker = worker.slots(slots);
@@ -191,7 +197,7 @@ mod tests {
         let words = arguments.split_whitespace();
         Args::try_parse_from(["avtomatika-worker"].into_iter().chain(words))
             .expect("clap accepts")
-            .into_worker()
+            .into_worker(None)
     }
 
     #[test]

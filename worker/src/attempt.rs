@@ -15,7 +15,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Instrument, debug, info_span, warn};
 
-use crate::{Handler, TaskContext, TaskError, TaskOutcome};
+use crate::{Handler, TaskContext, TaskError, TaskOutcome, traced::Traced};
 
 /// Why an attempt is to stop before its end.
 #[derive(Debug)]
@@ -38,6 +38,7 @@ pub(crate) struct Attempt {
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) stop: oneshot::Receiver<Stop>,
     pub(crate) results: mpsc::Sender<v1::TaskResult>,
+    pub(crate) traced: Option<Traced>,
 }
 
 type Running = AbortOnDropHandle<Result<TaskOutcome, TaskError>>;
@@ -78,6 +79,9 @@ impl Attempt {
         };
         let result = v1::TaskResult { task_id: self.task_id, job_id: self.job_id, ..result };
         span.in_scope(|| log(&result));
+        if let Some(traced) = self.traced {
+            traced.end(&self.context, &result);
+        }
         // Without a receiver the worker is gone, and with it everybody who could use the result.
         let _ = self.results.send(result).await;
     }

@@ -4,6 +4,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     limits, names,
+    spans::Spans,
     v1::{RegisterWorkerRequest, SupportedTask, WorkerState},
 };
 use serde::de::DeserializeOwned;
@@ -35,6 +36,7 @@ pub struct Worker {
     handlers: Arc<Handlers>,
     slots: u32,
     drain_timeout: Duration,
+    spans: Option<Spans>,
     status: Arc<watch::Sender<Status>>,
     state: Arc<watch::Sender<WorkerState>>,
 }
@@ -95,6 +97,7 @@ impl Worker {
             resources: HashMap::new(),
             handlers: Vec::new(),
             drain_timeout: DRAIN_TIMEOUT,
+            spans: None,
         }
     }
 
@@ -136,6 +139,7 @@ impl Worker {
             slots: self.slots,
             shutdown,
             drain_timeout: self.drain_timeout,
+            spans: self.spans,
             status: self.status,
             state: self.state,
         };
@@ -177,6 +181,7 @@ pub struct WorkerBuilder {
     resources: HashMap<String, f64>,
     handlers: Vec<(String, Arc<dyn Handler>)>,
     drain_timeout: Duration,
+    spans: Option<Spans>,
 }
 
 impl WorkerBuilder {
@@ -223,6 +228,13 @@ impl WorkerBuilder {
     /// How many tasks run at once, over all types. By default the number of CPUs.
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// Tells of each run of a task there, if the task belongs to a trace. By default nobody is told; handlers get the trace all the
+    /// same: see [`TaskContext::trace`](crate::TaskContext::trace).
+    pub fn spans(mut self, spans: Spans) -> Self {
+        self.spans = Some(spans);
         self
     }
 
@@ -298,6 +310,7 @@ impl WorkerBuilder {
             handlers: Arc::new(handlers),
             slots: self.slots,
             drain_timeout: self.drain_timeout,
+            spans: self.spans,
             status: Arc::new(watch::Sender::new(Status::Apart)),
             state: Arc::default(),
         })

@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use avtomatika_proto::v1::WorkerState;
+use avtomatika_proto::{spans::Spans, v1::WorkerState};
 use tokio::{
     runtime::Handle,
     sync::watch,
@@ -46,6 +46,7 @@ pub(crate) struct Connection {
     pub(crate) slots: u32,
     pub(crate) shutdown: CancellationToken,
     pub(crate) drain_timeout: Duration,
+    pub(crate) spans: Option<Spans>,
     pub(crate) status: Arc<watch::Sender<Status>>,
     pub(crate) state: Arc<watch::Sender<WorkerState>>,
 }
@@ -53,7 +54,8 @@ pub(crate) struct Connection {
 impl Connection {
     /// Runs until the worker is asked to stop and has, or cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), WorkerError> {
-        let mut runner = Runner::new(Arc::clone(&self.handlers), self.handlers_run_on.clone());
+        let mut runner =
+            Runner::new(Arc::clone(&self.handlers), self.handlers_run_on.clone(), self.spans.clone());
         let mut drain = Drain::new(self.shutdown.clone(), self.drain_timeout);
         let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_CAP);
         loop {

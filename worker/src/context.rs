@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use avtomatika_proto::{limits, v1};
+use avtomatika_proto::{limits, trace::TraceContext, v1};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -31,10 +31,16 @@ struct Attempt {
     deadline: Option<SystemTime>,
     /// By this process's monotonic clock; `None` when the attempt may run for ever.
     stops_at: Option<Instant>,
+    trace: Option<TraceContext>,
 }
 
 impl TaskContext {
-    pub(crate) fn new(task: &v1::Task, worker_id: Arc<str>, progress: Arc<ProgressBoard>) -> Self {
+    pub(crate) fn new(
+        task: &v1::Task,
+        worker_id: Arc<str>,
+        progress: Arc<ProgressBoard>,
+        trace: Option<TraceContext>,
+    ) -> Self {
         let attempt = Attempt {
             task_id: task.task_id.clone(),
             job_id: task.job_id.clone(),
@@ -44,6 +50,7 @@ impl TaskContext {
             priority: task.priority,
             deadline: task.deadline.and_then(|deadline| SystemTime::try_from(deadline).ok()),
             stops_at: timeout_of(task).and_then(|timeout| Instant::now().checked_add(timeout)),
+            trace,
         };
         Self { attempt: Arc::new(attempt), cancellation: CancellationToken::new(), progress }
     }
@@ -71,6 +78,12 @@ impl TaskContext {
     /// Counts from 1 within the job's state.
     pub fn attempt(&self) -> u32 {
         self.attempt.attempt
+    }
+
+    /// The trace that the job belongs to, and the span in it below which the handler's own spans go: this run's, where the worker
+    /// [tells](crate::WorkerBuilder::spans) of its spans, and the attempt's otherwise. `None` when the job has no trace.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.attempt.trace.as_ref()
     }
 
     /// The job's priority, -100 to 100.
@@ -160,7 +173,7 @@ impl ProgressBoard {
 
 #[cfg(test)]
 pub(crate) fn context_for_test(task: &v1::Task) -> TaskContext {
-    TaskContext::new(task, Arc::from("test-worker"), Arc::default())
+    TaskContext::new(task, Arc::from("test-worker"), Arc::default(), None)
 }
 
 #[cfg(test)]
@@ -171,7 +184,7 @@ mod tests {
     fn only_the_latest_progress_of_a_task_is_kept() {
         let board = Arc::new(ProgressBoard::default());
         let task = v1::Task { task_id: "t".into(), ..v1::Task::default() };
-        let context = TaskContext::new(&task, Arc::from("w"), Arc::clone(&board));
+        let context = TaskContext::new(&task, Arc::from("w"), Arc::clone(&board), None);
         context.progress(0.1, "begun");
         context.progress(7.0, "ж".repeat(limits::PROGRESS_MESSAGE_BYTES_MAX));
         let report = board.take().pop().unwrap();

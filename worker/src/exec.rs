@@ -3,7 +3,7 @@
 //! | | |
 //! |---|---|
 //! | stdin | the task's params, JSON |
-//! | environment | `AVTOMATIKA_TASK_ID`, `AVTOMATIKA_JOB_ID`, `AVTOMATIKA_TASK_TYPE`, `AVTOMATIKA_ATTEMPT`, `AVTOMATIKA_WORKER_ID`, `AVTOMATIKA_DEADLINE` (RFC 3339, absent without one); no other `AVTOMATIKA_*` variable, hence no token |
+//! | environment | `AVTOMATIKA_TASK_ID`, `AVTOMATIKA_JOB_ID`, `AVTOMATIKA_TASK_TYPE`, `AVTOMATIKA_ATTEMPT`, `AVTOMATIKA_WORKER_ID`, `AVTOMATIKA_DEADLINE` (RFC 3339, absent without one); no other `AVTOMATIKA_*` variable, hence no token; `TRACEPARENT` and `TRACESTATE` when the job belongs to a trace |
 //! | stdout | the result: a JSON object; nothing means `{}` |
 //! | stderr | logged line by line with the task's id; the last lines go into the error message |
 //! | exit code 0 | success |
@@ -176,6 +176,12 @@ fn spawn(command: &str, context: &TaskContext) -> io::Result<Child> {
     sh.env("AVTOMATIKA_TASK_TYPE", context.task_type());
     sh.env("AVTOMATIKA_ATTEMPT", context.attempt().to_string());
     sh.env("AVTOMATIKA_WORKER_ID", context.worker_id());
+    // What this process was itself started with is another trace.
+    sh.env_remove("TRACEPARENT").env_remove("TRACESTATE");
+    if let Some(trace) = context.trace() {
+        sh.env("TRACEPARENT", trace.traceparent());
+        sh.envs(trace.state.as_deref().map(|state| ("TRACESTATE", state)));
+    }
     if let Some(deadline) = context.deadline_text() {
         sh.env("AVTOMATIKA_DEADLINE", deadline);
     }

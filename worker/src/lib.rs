@@ -70,7 +70,12 @@ mod runner;
 mod session;
 mod tasks;
 pub mod tls;
+mod traced;
 
+pub use avtomatika_proto::{
+    spans::{Sampler, Spans},
+    trace::TraceContext,
+};
 pub use builder::{DRAIN_TIMEOUT, Worker, WorkerBuilder, WorkerHandle};
 pub use context::TaskContext;
 pub use error::{BuildError, TaskError, WorkerError};

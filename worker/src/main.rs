@@ -7,7 +7,10 @@ use std::{
 };
 
 use avtomatika_proto::log_queue::{LAST_LINES_WITHIN, LogQueue, gap_in_json, gap_in_text};
-use avtomatika_worker::args::{Args, LogFormat};
+use avtomatika_worker::{
+    Spans, Worker,
+    args::{Args, LogFormat},
+};
 use clap::Parser as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, warn};
@@ -47,13 +50,26 @@ fn start(args: Args) -> ExitCode {
 }
 
 async fn run(args: Args) -> ExitCode {
-    let worker = match args.into_worker() {
-        Ok(worker) => worker,
+    let spans = Spans::from_environment("avtomatika-worker", None);
+    let described = spans.and_then(|spans| {
+        let worker = args.into_worker(spans.clone()).map_err(|error| error.to_string())?;
+        Ok((worker, spans))
+    });
+    let (worker, spans) = match described {
+        Ok(described) => described,
         Err(error) => {
             eprintln!("error: {error}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    let code = work(worker).await;
+    if let Some(spans) = spans {
+        spans.shutdown().await;
+    }
+    code
+}
+
+async fn work(worker: Worker) -> ExitCode {
     let (mut terminate, mut interrupt) =
         match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
             (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),

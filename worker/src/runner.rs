@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     limits,
+    spans::Spans,
     v1::{self, ResultVerdict},
 };
 use tokio::{
@@ -19,6 +20,7 @@ use crate::{
     backoff::{Backoff, random},
     context::{ProgressBoard, timeout_of},
     tasks::{Acknowledged, HeldTasks},
+    traced::Traced,
 };
 
 /// The handlers of a worker, by task type.
@@ -39,6 +41,7 @@ pub(crate) struct Runner {
     handlers: Arc<Handlers>,
     handlers_run_on: Handle,
     worker_id: Arc<str>,
+    spans: Option<Spans>,
     results: mpsc::Sender<v1::TaskResult>,
     ended: mpsc::Receiver<v1::TaskResult>,
     retry: Backoff,
@@ -46,7 +49,7 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    pub(crate) fn new(handlers: Arc<Handlers>, handlers_run_on: Handle) -> Self {
+    pub(crate) fn new(handlers: Arc<Handlers>, handlers_run_on: Handle, spans: Option<Spans>) -> Self {
         let (results, ended) = mpsc::channel(ENDED_QUEUE);
         Self {
             held: HeldTasks::new(),
@@ -54,6 +57,7 @@ impl Runner {
             handlers,
             handlers_run_on,
             worker_id: Arc::from(""),
+            spans,
             results,
             ended,
             retry: Backoff::new(RETRY_FIRST, RETRY_CAP),
@@ -94,7 +98,9 @@ impl Runner {
             self.held.finish(attempt::refused(&task, error));
             return true;
         };
-        let context = TaskContext::new(&task, Arc::clone(&self.worker_id), Arc::clone(&self.progress));
+        let traced = Traced::of(&task, self.spans.as_ref());
+        let trace = traced.as_ref().map(|traced| traced.context.clone());
+        let context = TaskContext::new(&task, Arc::clone(&self.worker_id), Arc::clone(&self.progress), trace);
         let attempt = Attempt {
             timeout: timeout_of(&task),
             task_id: task.task_id,
@@ -103,6 +109,7 @@ impl Runner {
             context,
             handler: Arc::clone(handler),
             stop: stopped,
+            traced,
             results: self.results.clone(),
         };
         tokio::spawn(attempt.run(self.handlers_run_on.clone()));

@@ -63,6 +63,18 @@ async fn the_environment_names_the_attempt() {
 }
 
 #[tokio::test]
+async fn a_command_is_told_its_trace_or_that_there_is_none() {
+    let command = r#"printf '{"is":"%s %s"}' "${TRACEPARENT-none}" "${TRACESTATE-none}""#;
+    let mut commanded = worker_with(command).await;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = Task { traceparent: traceparent.into(), tracestate: "a=1".into(), ..task("t1") };
+    commanded.stream.send(traced).await;
+    assert_eq!(commanded.stream.result().await.data, format!(r#"{{"is":"{traceparent} a=1"}}"#));
+    commanded.stream.send(task("t2")).await;
+    assert_eq!(commanded.stream.result().await.data, r#"{"is":"none none"}"#);
+}
+
+#[tokio::test]
 async fn exit_codes_say_what_kind_of_failure_it_was_and_stderr_says_why() {
     for (command, code, message) in [
         ("echo 'no input' >&2; exit 65", "INVALID_INPUT_ERROR", "exit code 65: no input"),

@@ -20,6 +20,7 @@ mod reply;
 mod server;
 mod shown;
 pub mod submission;
+mod trace;
 
 /// The gRPC services.
 pub mod grpc {
@@ -65,6 +66,7 @@ pub use auth::{Auth, Secret, WorkerCredential};
 pub use notice::compose;
 pub use readiness::{Phase, Readiness};
 pub use server::{Api, serve};
+pub use trace::Tracing;
 
 /// What the requests need of the rest of the process. Cheap to clone.
 #[derive(Clone)]
@@ -81,4 +83,6 @@ pub struct Inside {
     pub readiness: Readiness,
     /// How the blueprints are read again.
     pub reload: Reload,
+    /// Whether, and where to, spans are told.
+    pub tracing: Tracing,
 }

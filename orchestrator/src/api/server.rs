@@ -359,6 +359,7 @@ mod tests {
             auth: Arc::new(Auth::new([("c", &token)], [])),
             metrics: metrics.clone(),
             readiness: Readiness::default(),
+            tracing: crate::api::Tracing::default(),
         };
         let grpc = routes(&inside);
         let api = Api { connections_max, ..Api::new(inside, grpc) };

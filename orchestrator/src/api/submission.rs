@@ -79,6 +79,8 @@ impl Draft<'_> {
             // Where messages may go is for the operator to say: the conductor checks it.
             webhook_url: self.webhook_url.filter(|url| !url.is_empty()),
             parent: None,
+            // It stands beside the request, and not in it.
+            trace: None,
         };
         let idempotency_key = self.idempotency_key.map(idempotency_key).transpose()?;
         let delay = delay(self.delay, self.start_at)?;

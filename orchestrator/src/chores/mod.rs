@@ -5,6 +5,7 @@
 
 pub mod pruning;
 pub mod schedules;
+pub mod traces;
 pub mod webhooks;
 
 use std::time::Duration;

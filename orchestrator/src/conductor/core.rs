@@ -15,6 +15,7 @@ use super::{
     admission::Admission,
     batch::{Afterwards, Batch},
     book::Book,
+    ended::Ended,
     families::{Families, Origin},
     gate::Gate,
     handle::{job_not_found, shutting_down},
@@ -126,6 +127,8 @@ pub(super) struct Core {
     pub load_again_at: Option<Timestamp>,
     pub last_job_key: i64,
     pub ended: BTreeMap<JobStatus, u64>,
+    /// Whoever tells of traced jobs.
+    pub ended_jobs: Ended,
     pub started_at: Timestamp,
     pub draining: Option<Reply<()>>,
 }
@@ -384,6 +387,7 @@ impl Core {
         }
         if job.status.is_terminal() {
             log_end(job);
+            self.ended_jobs.tell(job);
             self.book.close(job);
             *self.ended.entry(job.status).or_default() += 1;
             self.child_ended(job);

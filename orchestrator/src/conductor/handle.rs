@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     admission::{Admission, Admissions},
+    ended::Ended,
     mailbox::{Accepted, Act, Follow, Mailbox, Request, Submit},
     measures::Measures,
     refused::outcomes_of,
@@ -35,6 +36,7 @@ pub struct Conductor {
     pub(super) admissions: Admissions,
     pub(super) webhooks: Option<webhook::Setup>,
     pub(super) notice_news: Arc<Notify>,
+    pub(super) ended: Ended,
 }
 
 /// One page of a client's jobs.

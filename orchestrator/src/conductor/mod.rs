@@ -13,6 +13,7 @@ mod clients;
 mod commit;
 mod core;
 mod enact;
+mod ended;
 mod explain;
 mod families;
 mod gate;
@@ -125,6 +126,7 @@ pub fn start(
         admissions,
         webhooks,
         notice_news: core.mail.news(),
+        ended: core.ended_jobs.clone(),
     };
     let (loader, loads, loading) = loader::start(store.clone(), catalog)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;

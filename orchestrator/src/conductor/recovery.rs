@@ -96,6 +96,7 @@ impl Core {
             loading: false,
             load_again_at: None,
             ended: BTreeMap::new(),
+            ended_jobs: Default::default(),
             started_at: now,
             draining: None,
             store,

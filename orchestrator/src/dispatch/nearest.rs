@@ -292,6 +292,7 @@ mod tests {
             timeout: Duration::from_secs(1),
             ready_at: NOW,
             checkpoint: None,
+            trace: None,
         };
         dispatch.offer(offer, NOW);
     }

@@ -21,6 +21,7 @@ use avtomatika_proto::{
     },
     names::{CODE_PREFIX, is_name, is_outcome},
     outcome, task_error,
+    trace::{TraceContext, span_of_attempt},
     v1::{self, orchestrator_message::Message as Down, worker_message::Message as Up},
     wire_time,
 };
@@ -312,6 +313,8 @@ fn wire(message: Down) -> v1::OrchestratorMessage {
 
 fn wire_task(assignment: super::Assignment) -> v1::Task {
     let offer = assignment.offer;
+    // Of most tasks there is none, and nothing is made.
+    let trace = offer.trace.map(|trace| trace.with_span(span_of_attempt(offer.task_id)));
     v1::Task {
         task_id: offer.task_id.to_string(),
         job_id: offer.job_id.to_string(),
@@ -321,6 +324,8 @@ fn wire_task(assignment: super::Assignment) -> v1::Task {
         priority: offer.priority,
         deadline: Some(wire_time::timestamp(assignment.deadline.as_micros())),
         timeout: Some(wire_time::duration(offer.timeout)),
+        traceparent: trace.as_ref().map(TraceContext::traceparent).unwrap_or_default(),
+        tracestate: trace.and_then(|trace| trace.state).map(|state| state.to_string()).unwrap_or_default(),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
 
-use avtomatika_proto::{JobId, limits::PAYLOAD_BYTES_MAX, outcome};
+use avtomatika_proto::{JobId, limits::PAYLOAD_BYTES_MAX, outcome, trace::span_of_job};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -309,6 +309,7 @@ fn child_of(
             // Nobody waits for a child that lives on by itself: it takes its keys like anybody.
             slots: if kind == ChildKind::Detached { Vec::new() } else { job.slots_above() },
         }),
+        trace: job.submission.trace.as_ref().map(|trace| Arc::new(trace.with_span(span_of_job(job.id, 0)))),
     };
     ChildSpec {
         id,

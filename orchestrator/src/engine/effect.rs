@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use avtomatika_proto::{JobId, TaskId};
+use avtomatika_proto::{JobId, TaskId, trace::TraceContext};
 
 use super::{ChildSpec, Children};
 use crate::{json::Json, time::Timestamp};
@@ -69,4 +69,6 @@ pub struct Offer {
     pub ready_at: Timestamp,
     /// How far the attempt before it came: JSON text.
     pub checkpoint: Option<Json>,
+    /// The trace of its job.
+    pub trace: Option<Arc<TraceContext>>,
 }

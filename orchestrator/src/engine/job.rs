@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use avtomatika_proto::{JobId, TaskId};
+use avtomatika_proto::{JobId, TaskId, trace::TraceContext};
 
 use super::{Claim, Hold, KeyScope, RepairKey};
 use crate::{
@@ -103,6 +103,8 @@ pub struct Submission {
     pub webhook_url: Option<Arc<str>>,
     /// The job that made it.
     pub parent: Option<Parent>,
+    /// The trace that it belongs to, and the span in it that made it.
+    pub trace: Option<Arc<TraceContext>>,
 }
 
 impl Submission {
@@ -117,6 +119,7 @@ impl Submission {
             start_at: None,
             webhook_url: None,
             parent: None,
+            trace: None,
         }
     }
 }

@@ -315,6 +315,7 @@ fn offer(job: &Job, attempt: &Attempt, work: &TaskWork, params: Arc<str>) -> Off
         timeout: work.timeout,
         ready_at: attempt.ready_at,
         checkpoint: job.checkpoint.clone(),
+        trace: job.submission.trace.clone(),
     }
 }
 

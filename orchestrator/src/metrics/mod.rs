@@ -12,13 +12,13 @@ mod tally;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use avtomatika_proto::ErrorCode;
+use avtomatika_proto::{ErrorCode, spans::Spans};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{
@@ -152,6 +152,10 @@ pub struct Metrics {
     webhook_attempts: Family<OutcomeLabel, Counter>,
     schedule_due: Family<OutcomeLabel, Counter>,
     log_lines_dropped: Counter,
+    spans: OnceLock<Spans>,
+    jobs_untold: Counter,
+    spans_ended: Counter,
+    spans_exported: Counter,
     gauges: Gauges,
     process: Process,
 }
@@ -254,6 +258,13 @@ impl Metrics {
             ),
             log_lines_dropped: shelf
                 .counter("log_lines_dropped", "Lines of the log that nobody read fast enough"),
+            spans: OnceLock::new(),
+            jobs_untold: shelf.counter(
+                "jobs_untold",
+                "Traced jobs that ended and were not told of, because too many did at once",
+            ),
+            spans_ended: shelf.counter("spans_ended", "Spans of sampled traces that ended"),
+            spans_exported: shelf.counter("spans_exported", "Spans that the collector has taken"),
             gauges: Gauges::new(&mut shelf),
             process,
             registry: shelf.registry,
@@ -265,10 +276,10 @@ impl Metrics {
     /// What can happen is there from the start, at 0, so that its first time is a change.
     fn begin(self) -> Self {
         for reason in RESULT_REFUSALS {
-            self.results_refused.get_or_create(&ReasonLabel { reason: reason.as_str() });
+            drop(self.results_refused.get_or_create(&ReasonLabel { reason: reason.as_str() }));
         }
         for outcome in WEBHOOK_OUTCOMES {
-            self.webhook_attempts.get_or_create(&OutcomeLabel { outcome });
+            drop(self.webhook_attempts.get_or_create(&OutcomeLabel { outcome }));
         }
         self
     }
@@ -382,10 +393,21 @@ impl Metrics {
         self.requests_refused.get_or_create(&CodeLabel { code: code.as_str() }).inc();
     }
 
+    /// Shows what becomes of these spans.
+    pub fn count_spans(&self, spans: Spans) {
+        // Only of the first ones: there are no others.
+        let _ = self.spans.set(spans);
+    }
+
     /// Everything as OpenMetrics text. Gauges are as last [set](Metrics::set_present).
     pub fn render(&self) -> String {
         // The process has one log, however many orchestrators.
         self.log_lines_dropped.inner().store(crate::telemetry::dropped_lines(), Ordering::Relaxed);
+        if let Some(spans) = self.spans.get() {
+            let (ended, exported) = spans.counts();
+            self.spans_ended.inner().store(ended, Ordering::Relaxed);
+            self.spans_exported.inner().store(exported, Ordering::Relaxed);
+        }
         let mut page = String::with_capacity(32 * 1024);
         text::encode(&mut page, &self.registry).expect("writing into a String cannot fail");
         page

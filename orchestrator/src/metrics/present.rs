@@ -45,6 +45,8 @@ pub struct Present {
     pub store: Option<StoreMeasures>,
     /// Requests that wait for the conductor.
     pub mailbox: usize,
+    /// Traced jobs that ended and were not told of.
+    pub untold: u64,
     /// Whether the last commit found the disk full.
     pub storage_full: bool,
 }
@@ -181,6 +183,7 @@ impl Metrics {
 
     /// Sets what the page shows of the present.
     pub fn set_present(&self, present: &Present) {
+        self.jobs_untold.inner().store(present.untold, Ordering::Relaxed);
         let gauges = &self.gauges;
         gauges.conductor_responsive.set(present.measures.is_some().into());
         gauges.storage_full.set(present.storage_full.into());

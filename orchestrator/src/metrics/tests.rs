@@ -70,6 +70,7 @@ fn lively() -> Metrics {
         measures: Some(measures()),
         store: Some(store),
         mailbox: 9,
+        untold: 6,
         storage_full: true,
     });
     metrics
@@ -110,6 +111,8 @@ fn what_happened_is_on_the_page() {
         "avtomatika_webhooks_pending 3",
         "avtomatika_storage_full 1",
         "avtomatika_mailbox_requests 9",
+        "avtomatika_jobs_untold_total 6",
+        "avtomatika_webhook_attempts_total{outcome=\"retried\"} 0",
         "avtomatika_journal_capacity_bytes 16",
         "# EOF",
     ] {

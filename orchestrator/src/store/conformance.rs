@@ -142,6 +142,7 @@ impl Samples {
             start_at: self.made.is_multiple_of(6).then_some(created_at),
             webhook_url: self.made.is_multiple_of(5).then(|| "https://example.com/hook".into()),
             parent: self.made.is_multiple_of(7).then(|| self.parent(unix_ms)),
+            trace: None,
         };
         Job {
             id: JobId::compose(unix_ms, 0, self.entropy.next_u64()),

@@ -8,7 +8,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use avtomatika_proto::{JobId, SessionId, TaskId};
+use avtomatika_proto::{JobId, SessionId, TaskId, trace::TraceContext};
 use prost::Message;
 
 use super::{
@@ -121,6 +121,20 @@ struct StoredSubmission {
     webhook_url: Option<String>,
     #[prost(message, optional, tag = "13")]
     parent: Option<StoredParent>,
+    #[prost(message, optional, tag = "20")]
+    trace: Option<StoredTrace>,
+}
+
+#[derive(Message)]
+struct StoredTrace {
+    #[prost(bytes = "vec", tag = "1")]
+    trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    span_id: Vec<u8>,
+    #[prost(bool, tag = "3")]
+    is_sampled: bool,
+    #[prost(string, optional, tag = "4")]
+    state: Option<String>,
 }
 
 #[derive(Message)]
@@ -459,6 +473,12 @@ pub(super) fn encode_submission(job: &Job, idempotency_key: Option<&str>, buffer
             claim: parent.claim.as_deref().map(claim_to_stored),
             slots: parent.slots.iter().map(ToString::to_string).collect(),
         }),
+        trace: submission.trace.as_deref().map(|trace| StoredTrace {
+            trace_id: trace.trace_id.to_vec(),
+            span_id: trace.span_id.to_vec(),
+            is_sampled: trace.is_sampled,
+            state: trace.state.as_deref().map(str::to_owned),
+        }),
     };
     seal(Kind::Submission, job.id.as_bytes(), &message, buffer);
 }
@@ -475,6 +495,7 @@ pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Dama
         start_at: message.start_at_us.map(Timestamp::from_micros),
         webhook_url: message.webhook_url.map(Into::into),
         parent: message.parent.map(parent_from_stored).transpose()?,
+        trace: message.trace.map(trace_from_stored).transpose()?,
     };
     Ok(Origin {
         client: message.client.into(),
@@ -484,6 +505,16 @@ pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Dama
         submission: Arc::new(submission),
         idempotency_key: message.idempotency_key.map(Into::into),
     })
+}
+
+fn trace_from_stored(stored: StoredTrace) -> Result<Arc<TraceContext>, Damaged> {
+    let damaged = |_| Damaged("a trace has ids of another length".to_owned());
+    Ok(Arc::new(TraceContext {
+        trace_id: stored.trace_id.try_into().map_err(damaged)?,
+        span_id: stored.span_id.try_into().map_err(damaged)?,
+        is_sampled: stored.is_sampled,
+        state: stored.state.map(Into::into),
+    }))
 }
 
 /// The part of the job that changes.
@@ -953,7 +984,7 @@ mod tests {
 
     fn submission() -> impl Strategy<Value = Submission> {
         let asked = (labels(), any::<i32>(), option::of(span()), option::of(span()));
-        let more = (option::of(time()), option::of(text()), option::of(parent()));
+        let more = (option::of(time()), option::of(text()), option::of(parent()), option::of(trace()));
         (json(), asked, more).prop_map(|(initial_data, asked, more)| Submission {
             initial_data,
             labels: asked.0,
@@ -963,7 +994,16 @@ mod tests {
             start_at: more.0,
             webhook_url: more.1,
             parent: more.2,
+            trace: more.3,
         })
+    }
+
+    fn trace() -> impl Strategy<Value = Arc<TraceContext>> {
+        (any::<[u8; 16]>(), any::<[u8; 8]>(), any::<bool>(), option::of(text())).prop_map(
+            |(trace_id, span_id, is_sampled, state)| {
+                Arc::new(TraceContext { trace_id, span_id, is_sampled, state })
+            },
+        )
     }
 
     fn id() -> impl Strategy<Value = JobId> {

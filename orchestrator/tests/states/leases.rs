@@ -87,6 +87,7 @@ fn offer() -> Offer {
         timeout: Duration::from_secs(1),
         ready_at: NOW,
         checkpoint: None,
+        trace: None,
     }
 }
 

@@ -11,7 +11,12 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{actions, gate::ClientName};
 use crate::{
-    api::{Inside, convert, graph, shown::Shown, submission},
+    api::{
+        Inside, convert, graph,
+        shown::Shown,
+        submission,
+        trace::{Submitting, trace_headers},
+    },
     conductor::{Conductor, Watch},
     graph::Format,
 };
@@ -37,10 +42,15 @@ async fn submit(
     conductor: &Conductor,
     client: &Arc<str>,
     request: v1::SubmitJobRequest,
+    submitting: Submitting,
 ) -> Result<v1::SubmitJobResponse, ApiError> {
     let admission = conductor.admit(request.initial_data.len()).await;
-    let request = convert::submit_request(request)?;
-    conductor.submit_admitted(client, request, admission).await.map(convert::submitted)
+    let mut request = convert::submit_request(request)?;
+    request.submission.trace = submitting.context.clone();
+    let name = request.blueprint.clone();
+    let submitted = conductor.submit_admitted(client, request, admission).await;
+    submitting.end(&name, &submitted);
+    submitted.map(convert::submitted)
 }
 
 #[tonic::async_trait]
@@ -53,7 +63,8 @@ impl JobService for Jobs {
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let client = ClientName::of(&request)?;
-        Ok(Response::new(submit(&self.inside.conductor, &client, request.into_inner()).await?))
+        let submitting = self.inside.tracing.begin(request.metadata().as_ref());
+        Ok(Response::new(submit(&self.inside.conductor, &client, request.into_inner(), submitting).await?))
     }
 
     async fn submit_jobs(
@@ -62,12 +73,15 @@ impl JobService for Jobs {
     ) -> Result<Response<Self::SubmitJobsStream>, Status> {
         let client = ClientName::of(&request)?;
         let (conductor, metrics) = (self.inside.conductor.clone(), self.inside.metrics.clone());
+        let (tracing, head) = (self.inside.tracing.clone(), trace_headers(request.metadata()));
         let answer = move |(index, request): (usize, Result<v1::SubmitJobRequest, Status>)| {
             let (client, conductor, metrics) = (client.clone(), conductor.clone(), metrics.clone());
+            // The stream's head speaks for each of its requests.
+            let submitting = tracing.begin(&head);
             async move {
                 use submit_jobs_response::Result::{Error, Ok as Done};
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
-                let result = match submit(&conductor, &client, request?).await {
+                let result = match submit(&conductor, &client, request?, submitting).await {
                     Ok(done) => Done(done),
                     Err(error) => {
                         metrics.request_refused(error.code);

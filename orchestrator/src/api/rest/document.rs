@@ -356,6 +356,7 @@ mod tests {
             start_at: None,
             webhook_url: Some(Arc::from("https://example.com/hook")),
             parent: None,
+            trace: None,
         };
         let now = Timestamp::from_micros(1_700_000_000_123_456);
         let id = JobId::compose(1_700_000_000_123, 0, 0);

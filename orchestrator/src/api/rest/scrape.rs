@@ -49,7 +49,8 @@ async fn measure(inside: &Inside) {
     );
     let mailbox = inside.conductor.waiting_requests();
     let storage_full = inside.readiness.phase() == Phase::DiskFull;
-    inside.metrics.set_present(&Present { measures, store, mailbox, storage_full });
+    let untold = inside.conductor.untold_ends();
+    inside.metrics.set_present(&Present { measures, store, mailbox, untold, storage_full });
 }
 
 async fn in_time<T, E>(answer: impl Future<Output = Result<T, E>>) -> Option<T> {

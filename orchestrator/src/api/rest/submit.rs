@@ -23,6 +23,7 @@ use crate::{
         Inside, reply,
         shown::Shown,
         submission::{self, Draft, invalid, invalid_json, quote},
+        trace::Submitting,
     },
     blueprint::Blueprint,
     conductor::{Admission, Submitted},
@@ -40,6 +41,7 @@ pub(super) async fn at_endpoint(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    let submitting = inside.tracing.begin(&parts.headers);
     // Where the body has room for the start, it stands there.
     let Times { wait, delay, start_at } = match form {
         BodyForm::Raw => query::times(&parts.uri, &parts.headers)?,
@@ -64,7 +66,7 @@ pub(super) async fn at_endpoint(
             draft
         }
     };
-    create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission).await
+    create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission, submitting).await
 }
 
 /// Of the blueprint that the body names.
@@ -74,12 +76,13 @@ pub(super) async fn by_name(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
+    let submitting = inside.tracing.begin(&parts.headers);
     let wait = query::wait(&parts.uri, &parts.headers)?;
     let key = query::idempotency_key(&parts.headers)?;
     let bytes = body::read(&parts.headers, body, body::ENVELOPE_BYTES_MAX).await?;
     let admission = inside.conductor.admit(bytes.len()).await;
     let (draft, _) = envelope(&bytes, Arc::from(""))?;
-    create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission).await
+    create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission, submitting).await
 }
 
 #[derive(Serialize)]
@@ -93,9 +96,14 @@ async fn create(
     client: Arc<str>,
     draft: Draft<'_>,
     admission: Admission,
+    submitting: Submitting,
 ) -> Result<Response, ApiError> {
-    let request = draft.check()?;
-    let Submitted { job_id, job, .. } = inside.conductor.submit_admitted(&client, request, admission).await?;
+    let mut request = draft.check()?;
+    request.submission.trace = submitting.context.clone();
+    let name = request.blueprint.clone();
+    let submitted = inside.conductor.submit_admitted(&client, request, admission).await;
+    submitting.end(&name, &submitted);
+    let Submitted { job_id, job, .. } = submitted?;
     let mut response = match job.filter(|view| view.job.status.is_terminal()) {
         Some(view) => {
             reply::json(StatusCode::OK, &JobDocument { view: &view, shown: Shown::Alone, fields: None })

@@ -83,6 +83,7 @@ fn offer(number: u16, priority: i32, ready_at: i64) -> Offer {
         timeout: Duration::from_secs(1),
         ready_at: Timestamp::from_micros(ready_at),
         checkpoint: None,
+        trace: None,
     }
 }
 
