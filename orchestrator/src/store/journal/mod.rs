@@ -13,6 +13,7 @@ mod applier;
 mod frame;
 mod pending;
 mod ring;
+mod seen;
 #[doc(hidden)]
 pub mod torn;
 
@@ -31,6 +32,7 @@ use self::{
     frame::Encoder,
     pending::{News, Pending},
     ring::{Appended, Found, Ring},
+    seen::Seen,
 };
 use super::{
     Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
@@ -98,6 +100,8 @@ struct State {
     gathering: Pending,
     /// On its way to the store behind.
     applying: Option<Arc<Pending>>,
+    /// What readers found in the store behind, and no commit has touched since.
+    seen: Seen,
     /// The last frame that has been applied: the journal is free up to its end.
     applied: Option<Appended>,
     /// Somebody waits for everything to be applied.
@@ -202,7 +206,9 @@ impl<S: Store> JournaledStore<S> {
     /// For what is rare, large or doubtful: everything before it is applied, and then the store behind judges the batch.
     fn commit_directly(&self, batch: &Batch) -> Result<(), StoreError> {
         self.shared.flush()?;
-        self.shared.behind.commit(batch)
+        self.shared.behind.commit(batch)?;
+        self.shared.state().seen.touch(batch);
+        Ok(())
     }
 
     /// Whether the store behind is sure to take this batch: once it is in the journal, it is acknowledged.
@@ -233,7 +239,7 @@ impl<S: Store> JournaledStore<S> {
                 Write::UpdateJob { job, entries } => {
                     let before = match lens.get(&job.id) {
                         Some(len) => Some(*len),
-                        None => self.standing(job.id)?.map(|standing| standing.history_len),
+                        None => self.known_standing(job.id)?.map(|standing| standing.history_len),
                     };
                     (job, entries, before)
                 }
@@ -257,6 +263,40 @@ impl<S: Store> JournaledStore<S> {
             lens.insert(job.id, entries.last().map_or(before, |entry| entry.sequence + 1));
         }
         Ok(true)
+    }
+
+    /// Calls `each` for these jobs, which have this news or none, and notes how far those had come that have none.
+    fn load_each(
+        &self,
+        news: &[(JobId, Option<Option<Arc<Job>>>)],
+        found: &mut Vec<(JobId, Standing)>,
+        each: EachLoaded<'_>,
+    ) -> Result<(), StoreError> {
+        // In their order: those with news one by one, those between them in one go.
+        for run in news.chunk_by(|(_, one), (_, next)| one.is_none() && next.is_none()) {
+            let mut flow = ControlFlow::Continue(());
+            match run {
+                [(id, Some(job))] => flow = each(*id, job.clone().map(Arc::unwrap_or_clone)),
+                _ => {
+                    let ids: Vec<JobId> = run.iter().map(|(id, _)| *id).collect();
+                    self.shared.behind.load_many(&ids, &mut |id, job| {
+                        found.extend(job.as_ref().map(|job| (id, standing_of(job))));
+                        flow = each(id, job);
+                        flow
+                    })?;
+                }
+            }
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Store::standing`], from memory if somebody has read the job since it was last touched.
+    fn known_standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
+        let seen = self.shared.state().seen.standing(id);
+        if seen.is_some() { Ok(seen) } else { self.standing(id) }
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -314,6 +354,7 @@ impl<S> Shared<S> {
         let mut state = self.state();
         let before = state.gathering.bytes;
         state.gathering.add(batch, appended, bytes);
+        state.seen.touch(batch);
         // The applier sleeps until there is something, and then until it is enough.
         if before == 0 || (before < self.pace.bytes && before + bytes >= self.pace.bytes) {
             self.changed.notify_all();
@@ -391,28 +432,15 @@ impl<S: Store> Store for JournaledStore<S> {
 
     fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
         let news: Vec<(JobId, Option<Option<Arc<Job>>>)> = {
-            let state = self.shared.state();
+            let mut state = self.shared.state();
+            state.seen.begin_reading();
             let newest = |id| state.newest(|pending| pending.job(id).map(|news| news.job().cloned()));
             ids.iter().map(|&id| (id, newest(id))).collect()
         };
-        // In their order: those with news one by one, those between them in one go.
-        for run in news.chunk_by(|(_, one), (_, next)| one.is_none() && next.is_none()) {
-            let mut flow = ControlFlow::Continue(());
-            match run {
-                [(id, Some(job))] => flow = each(*id, job.clone().map(Arc::unwrap_or_clone)),
-                _ => {
-                    let ids: Vec<JobId> = run.iter().map(|(id, _)| *id).collect();
-                    self.shared.behind.load_many(&ids, &mut |id, job| {
-                        flow = each(id, job);
-                        flow
-                    })?;
-                }
-            }
-            if flow.is_break() {
-                break;
-            }
-        }
-        Ok(())
+        let mut found = Vec::with_capacity(ids.len());
+        let outcome = self.load_each(&news, &mut found, each);
+        self.shared.state().seen.end_reading(found);
+        outcome
     }
 
     fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
@@ -487,8 +515,8 @@ impl<S: Store> Store for JournaledStore<S> {
     }
 
     fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
-        let standing = |job: &Arc<Job>| Standing { status: job.status, history_len: job.history_len };
-        match self.shared.newest(|pending| pending.job(id).map(|news| news.job().map(standing))) {
+        let standing = |news: News<'_>| news.job().map(|job| standing_of(job));
+        match self.shared.newest(|pending| pending.job(id).map(standing)) {
             Some(standing) => Ok(standing),
             None => self.shared.behind.standing(id),
         }
@@ -602,6 +630,10 @@ impl<S: Store> Drop for JournaledStore<S> {
             let _ = applier.join();
         }
     }
+}
+
+fn standing_of(job: &Job) -> Standing {
+    Standing { status: job.status, history_len: job.history_len }
 }
 
 fn inserted_key(write: &Write) -> Option<i64> {
