@@ -11,6 +11,8 @@
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+#[path = "crash/explained.rs"]
+mod explained;
 #[path = "crash/keys.rs"]
 mod keys;
 #[path = "crash/waits.rs"]

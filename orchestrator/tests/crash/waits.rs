@@ -24,11 +24,15 @@ states:
   ask: { approval: { message: \"go on with ${initial_data.number}?\" }, on: { approved: child, rejected: refused } }
   child:
     run: { blueprint: leaf, input: { number: \"${initial_data.number}\" } }
-    on: { success: fan, failure: refused }
+    on: { success: sort, failure: refused }
+  sort:
+    choice: [ { when: \"size(initial_data.items) > 1 && job.priority == 0\", next: stamp } ]
+    else: refused
+  stamp: { pass: { stamped: \"${initial_data.number}\" }, next: fan }
   fan:
     map: { over: \"initial_data.items\", max_parallel: 2, task: { type: note, params: { number: \"${item}\" }, timeout: 60s } }
     on: { success: done, failure: refused }
-  done: { end: finished, result: { branches: \"${results.size()}\" } }
+  done: { end: finished, result: { branches: \"${results.size()}\", stamped: \"${state_history.stamped}\" } }
   refused: { end: failed }
 ";
 
@@ -53,7 +57,7 @@ async fn what_stands_still_in_the_store_alone_goes_on_once_too() {
 }
 
 /// An orchestrator that is killed and started again at one address.
-struct Mortal {
+pub struct Mortal {
     dir: tempfile::TempDir,
     port: u16,
     run: Run,
@@ -61,27 +65,29 @@ struct Mortal {
 }
 
 impl Mortal {
-    fn start(run: Run) -> Self {
+    /// With these blueprints, by the names of their files.
+    pub fn serving(blueprints: &[(&str, String)], run: Run) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let blueprints = dir.path().join("blueprints");
-        std::fs::create_dir_all(&blueprints).unwrap();
-        std::fs::write(blueprints.join("long_way.yaml"), LONG_WAY).unwrap();
-        std::fs::write(blueprints.join("leaf.yaml"), LEAF).unwrap();
+        let directory = dir.path().join("blueprints");
+        std::fs::create_dir_all(&directory).unwrap();
+        for (name, text) in blueprints {
+            std::fs::write(directory.join(format!("{name}.yaml")), text).unwrap();
+        }
         let port = free_port();
         let process = start(dir.path(), port, run);
         Self { dir, port, run, process }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    fn kill_and_start(&mut self, when: &str) {
+    pub fn kill_and_start(&mut self, when: &str) {
         self.kill();
         eprintln!("killed {when}");
         self.process = start(self.dir.path(), self.port, self.run);
@@ -89,7 +95,7 @@ impl Mortal {
 }
 
 async fn stand_still_and_go_on(run: Run) {
-    let mut orchestrator = Mortal::start(run);
+    let mut orchestrator = Mortal::serving(&[("long_way", LONG_WAY.into()), ("leaf", LEAF.into())], run);
     let url = orchestrator.url();
     let journal = Journal::default();
     let stop = Arc::new(Notify::new());
@@ -269,7 +275,7 @@ async fn check_families(url: &str, ids: &[String], journal: &Journal) {
         }
     }
     assert_eq!(jobs.len(), JOBS * (2 + BRANCHES), "no child was started twice");
-    for job_id in ids {
+    for (number, job_id) in ids.iter().enumerate() {
         assert_eq!(children.get(job_id.as_str()), Some(&(1, BRANCHES)), "children of {job_id}");
         let request = GetJobHistoryRequest { job_id: job_id.clone(), ..Default::default() };
         let entries = client.get_job_history(request).await.unwrap().into_inner().entries;
@@ -290,6 +296,6 @@ async fn check_families(url: &str, ids: &[String], journal: &Journal) {
         }
         let job =
             client.get_job(GetJobRequest { job_id: job_id.clone() }).await.unwrap().into_inner().job.unwrap();
-        assert_eq!(job.result, format!("{{\"branches\":{BRANCHES}}}"));
+        assert_eq!(job.result, format!("{{\"branches\":{BRANCHES},\"stamped\":{number}}}"));
     }
 }
