@@ -119,6 +119,7 @@ impl Floor {
             resources: Default::default(),
             hostname: Arc::from("bench"),
             sdk_version: Arc::from(""),
+            ..WorkerRecord::default()
         };
         let record =
             SessionRecord { session_id, worker: Arc::new(worker), credential: [0; 32], opened_at: self.now };
@@ -139,6 +140,7 @@ impl Floor {
             job_id: JobId::from_bytes(*task_id.as_bytes()),
             client: self.clients[self.next_client].clone(),
             task_type: self.task_type.clone(),
+            needs: None,
             // Of its own, as the engine makes it.
             params: Arc::from(&*self.params),
             attempt: 1,

@@ -147,7 +147,7 @@ impl Stream {
         let registration = RegisterWorkerRequest {
             worker_id,
             worker_type: "bench".into(),
-            supported_tasks: vec![SupportedTask { r#type: NAME.into() }],
+            supported_tasks: vec![SupportedTask { r#type: NAME.into(), ..SupportedTask::default() }],
             max_concurrent_tasks: slots,
             ..Default::default()
         };

@@ -360,6 +360,7 @@ fn record(name: &str) -> WorkerRecord {
         resources: BTreeMap::new(),
         hostname: Arc::from(""),
         sdk_version: Arc::from(""),
+        ..WorkerRecord::default()
     }
 }
 

@@ -117,6 +117,7 @@ async fn work(conductor: &Conductor, count: usize) -> (Duration, Duration) {
         resources: BTreeMap::new(),
         hostname: Arc::from(""),
         sdk_version: Arc::from(""),
+        ..WorkerRecord::default()
     };
     let session_id = conductor.sessions().register(record, [1; 32]).await.unwrap().session_id;
     let (outbox, mut messages): (Outbox, mpsc::Receiver<ToWorker>) = Outbox::new();

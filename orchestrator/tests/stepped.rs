@@ -207,6 +207,7 @@ impl Stage {
             resources: Default::default(),
             hostname: Arc::from("test"),
             sdk_version: Arc::from(""),
+            ..WorkerRecord::default()
         };
         let mut registered = self.conductor.register(record, [1; 32]);
         self.settle();

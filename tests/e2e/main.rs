@@ -10,6 +10,7 @@ mod explain;
 mod jobs;
 mod monitoring;
 mod pipeline;
+mod placement;
 mod protocol;
 mod schedules;
 mod stack;

@@ -102,7 +102,7 @@ impl Stream {
 fn worker(name: &str) -> v1::RegisterWorkerRequest {
     v1::RegisterWorkerRequest {
         worker_id: name.into(),
-        supported_tasks: vec![v1::SupportedTask { r#type: "slow".into() }],
+        supported_tasks: vec![v1::SupportedTask { r#type: "slow".into(), ..Default::default() }],
         max_concurrent_tasks: 1,
         ..Default::default()
     }
@@ -172,7 +172,7 @@ async fn a_stream_begins_with_the_hello_of_its_own_session() {
 async fn what_a_worker_says_of_itself_is_checked() {
     let stack = Stack::start().await;
     let mut wire = Wire::new(&stack, WORKER_TOKEN).await;
-    let task = |name: &str| v1::SupportedTask { r#type: name.into() };
+    let task = |name: &str| v1::SupportedTask { r#type: name.into(), ..Default::default() };
     let long = "x".repeat(200);
     let cases: [(&str, v1::RegisterWorkerRequest); 10] = [
         ("no task types", v1::RegisterWorkerRequest { supported_tasks: vec![], ..worker("w") }),

@@ -309,7 +309,7 @@ async fn s_24_a_session_is_not_opened_with_the_certificate_of_another_worker() {
     let (mut own, mut thief) = (client("w1").await, client("w2").await);
     let registration = RegisterWorkerRequest {
         worker_id: "w1".into(),
-        supported_tasks: vec![SupportedTask { r#type: "x".into() }],
+        supported_tasks: vec![SupportedTask { r#type: "x".into(), ..SupportedTask::default() }],
         max_concurrent_tasks: 1,
         ..RegisterWorkerRequest::default()
     };

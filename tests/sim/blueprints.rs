@@ -184,6 +184,7 @@ fn work(task_type: &str, params: &Value) -> TaskWork {
         retry: RetryPolicy { max_retries: 2, initial_delay: second / 10, max_delay: second, multiplier: 3.0 },
         result_schema: None,
         keys: Vec::new(),
+        needs: None,
     }
 }
 

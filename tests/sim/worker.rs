@@ -115,6 +115,7 @@ impl Worker {
             resources: BTreeMap::new(),
             hostname: Arc::from("sim"),
             sdk_version: Arc::from("1"),
+            ..WorkerRecord::default()
         };
         Self {
             kind,

@@ -1,6 +1,6 @@
 //! The command line of the stock worker, and the worker it describes.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use avtomatika_proto::{span, spans::Spans};
 use clap::{Parser, ValueEnum};
@@ -89,6 +89,35 @@ pub struct Args {
     #[arg(long = "label", env = "AVTOMATIKA_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub labels: Vec<String>,
 
+    /// A quantity that tasks may require, NAME=NUMBER, such as gpu_vram_gb=24. Repeat it for more, or separate them by commas.
+    #[arg(long = "resource", env = "AVTOMATIKA_RESOURCE", value_name = "NAME=NUMBER", value_delimiter = ',')]
+    pub resources: Vec<String>,
+
+    /// A program that tasks may require, NAME or NAME=VERSION. Repeat it for more, or separate them by commas.
+    #[arg(
+        long = "software",
+        env = "AVTOMATIKA_SOFTWARE",
+        value_name = "NAME=VERSION",
+        value_delimiter = ','
+    )]
+    pub software: Vec<String>,
+
+    /// A model that tasks may require, NAME or NAME=VERSION. Repeat it for more, or separate them by commas.
+    #[arg(long = "model", env = "AVTOMATIKA_MODEL", value_name = "NAME=VERSION", value_delimiter = ',')]
+    pub models: Vec<String>,
+
+    /// How many tasks of one type run at once, beside the total, TYPE=COUNT. Repeat it for more, or separate them by commas.
+    #[arg(long = "limit", env = "AVTOMATIKA_LIMIT", value_name = "TYPE=COUNT", value_delimiter = ',')]
+    pub limits: Vec<String>,
+
+    /// What one task of a type costs here, TYPE=NUMBER. Repeat it for more, or separate them by commas.
+    #[arg(long = "cost", env = "AVTOMATIKA_COST", value_name = "TYPE=NUMBER", value_delimiter = ',')]
+    pub costs: Vec<String>,
+
+    /// A task type, or a model, that is warm here. Repeat it for more, or separate them by commas.
+    #[arg(long = "hot", env = "AVTOMATIKA_HOT", value_name = "NAME", value_delimiter = ',')]
+    pub hot: Vec<String>,
+
     /// How long running tasks may go on after the worker was asked to stop, such as 30s or 5m. A plain number counts seconds.
     #[arg(
         long,
@@ -154,17 +183,46 @@ impl Args {
             worker = worker.slots(slots);
         }
         for label in &self.labels {
-            let (key, value) = label
-                .split_once('=')
-                .ok_or_else(|| BuildError(format!("--label {label:?} is not KEY=VALUE")))?;
+            let (key, value) = pair("label", label, "KEY=VALUE")?;
             worker = worker.label(key, value);
         }
+        for resource in &self.resources {
+            let (name, number) = numbered("resource", resource, "NAME=NUMBER")?;
+            worker = worker.resource(name, number);
+        }
+        for software in &self.software {
+            let (name, version) = software.split_once('=').unwrap_or((software, ""));
+            worker = worker.software(name, version);
+        }
+        for model in &self.models {
+            let (name, version) = model.split_once('=').unwrap_or((model, ""));
+            worker = worker.model(name, version);
+        }
+        for limit in &self.limits {
+            let (task_type, count) = numbered("limit", limit, "TYPE=COUNT")?;
+            worker = worker.limit(task_type, count);
+        }
+        for cost in &self.costs {
+            let (task_type, cost) = numbered("cost", cost, "TYPE=NUMBER")?;
+            worker = worker.cost(task_type, cost);
+        }
+        worker = worker.hot_cache(self.hot);
         for task in &self.tasks {
             let (task_type, handler) = parse_task(task)?;
             worker = worker.handler(task_type, handler);
         }
         worker.build()
     }
+}
+
+fn pair<'t>(flag: &str, text: &'t str, form: &str) -> Result<(&'t str, &'t str), BuildError> {
+    text.split_once('=').ok_or_else(|| BuildError(format!("--{flag} {text:?} is not {form}")))
+}
+
+fn numbered<'t, N: FromStr>(flag: &str, text: &'t str, form: &str) -> Result<(&'t str, N), BuildError> {
+    let (name, number) = pair(flag, text, form)?;
+    let number = number.parse().map_err(|_| BuildError(format!("--{flag} {text:?} is not {form}")))?;
+    Ok((name, number))
 }
 
 /// `TYPE=builtin:NAME` or `TYPE=exec:COMMAND`.
@@ -216,6 +274,13 @@ mod tests {
     }
 
     #[test]
+    fn what_tasks_may_require_is_told_on_the_command_line() {
+        let line = "--token t --task a=builtin:echo --task b=builtin:echo --resource gpu_vram_gb=24,cpus=8 \
+                    --software ffmpeg=6.1 --model sdxl --limit a=2 --cost a=0.5,b=1 --hot a,sdxl";
+        assert!(parse(line).is_ok());
+    }
+
+    #[test]
     fn the_drain_timeout_is_a_span_or_a_number_of_seconds() {
         let drain_timeout = |words: &[&str]| {
             let line = ["avtomatika-worker", "--token", "t"].iter().chain(words);
@@ -240,6 +305,12 @@ mod tests {
             ("--token t --task a=builtin:echo --task a=builtin:fail", "two handlers"),
             ("--token t --task a=builtin:echo --label x", "not KEY=VALUE"),
             ("--token t --task a=builtin:echo --max-concurrent-tasks 0", "1 to 10000 slots"),
+            ("--token t --task a=builtin:echo --resource gpu=much", "not NAME=NUMBER"),
+            ("--token t --task a=builtin:echo --resource gpu=inf", "a quantity is a finite number"),
+            ("--token t --task a=builtin:echo --limit a=-1", "not TYPE=COUNT"),
+            ("--token t --task a=builtin:echo --limit a=0", "leave the handler out"),
+            ("--token t --task a=builtin:echo --limit b=1", "no handler"),
+            ("--token t --task a=builtin:echo --cost a=-1", "not negative"),
         ] {
             let text = parse(line).err().expect(line).to_string();
             assert!(text.contains(expected), "{text:?} lacks {expected:?}");

@@ -95,6 +95,11 @@ impl Worker {
                 .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(1)),
             labels: HashMap::new(),
             resources: HashMap::new(),
+            software: HashMap::new(),
+            models: HashMap::new(),
+            limits: Vec::new(),
+            costs: Vec::new(),
+            hot_cache: Vec::new(),
             handlers: Vec::new(),
             drain_timeout: DRAIN_TIMEOUT,
             spans: None,
@@ -179,6 +184,11 @@ pub struct WorkerBuilder {
     slots: u32,
     labels: HashMap<String, String>,
     resources: HashMap<String, f64>,
+    software: HashMap<String, String>,
+    models: HashMap<String, String>,
+    limits: Vec<(String, u32)>,
+    costs: Vec<(String, f64)>,
+    hot_cache: Vec<String>,
     handlers: Vec<(String, Arc<dyn Handler>)>,
     drain_timeout: Duration,
     spans: Option<Spans>,
@@ -250,6 +260,37 @@ impl WorkerBuilder {
         self
     }
 
+    /// A program that tasks may require, with its version; empty when there is none to speak of.
+    pub fn software(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
+        self.software.insert(name.into(), version.into());
+        self
+    }
+
+    /// A model that tasks may require, with its version; empty when there is none to speak of.
+    pub fn model(mut self, name: impl Into<String>, version: impl Into<String>) -> Self {
+        self.models.insert(name.into(), version.into());
+        self
+    }
+
+    /// How many tasks of this type run at once, beside the slots over all types.
+    pub fn limit(mut self, task_type: impl Into<String>, tasks: u32) -> Self {
+        self.limits.push((task_type.into(), tasks));
+        self
+    }
+
+    /// What one task of this type costs here, in whatever unit the workers of an installation agree on. A worker without a cost
+    /// gets no tasks that have a `max_cost`.
+    pub fn cost(mut self, task_type: impl Into<String>, cost: f64) -> Self {
+        self.costs.push((task_type.into(), cost));
+        self
+    }
+
+    /// What is warm from the start: see [`WorkerHandle::set_hot_cache`].
+    pub fn hot_cache<T: Into<String>>(mut self, task_types: impl IntoIterator<Item = T>) -> Self {
+        self.hot_cache = task_types.into_iter().take(HOT_CACHE_MAX).map(Into::into).collect();
+        self
+    }
+
     /// Serves a task type with a function. Params that do not deserialise into `P` are the job's fault
     /// (`INVALID_INPUT_ERROR`); the result is anything that serialises to a JSON object, or a
     /// [`TaskOutcome`](crate::TaskOutcome).
@@ -294,16 +335,22 @@ impl WorkerBuilder {
             return Err(BuildError(format!("a worker has 1 to {max} slots, not {}", self.slots)));
         }
         let handlers = check_handlers(self.handlers)?;
-        check_labels(&self.labels)?;
+        for (what, texts) in [("label", &self.labels), ("program", &self.software), ("model", &self.models)] {
+            check_texts(what, texts)?;
+        }
+        check_resources(&self.resources)?;
+        let supported_tasks = terms(&handlers, &self.limits, &self.costs)?;
         let request = RegisterWorkerRequest {
             worker_id,
             worker_type: self.worker_type,
-            supported_tasks: handlers.keys().map(|name| SupportedTask { r#type: name.clone() }).collect(),
+            supported_tasks,
             max_concurrent_tasks: self.slots,
             labels: self.labels,
             resources: self.resources,
             hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             sdk_version: SDK_VERSION.to_owned(),
+            installed_software: self.software,
+            installed_models: self.models,
         };
         Ok(Worker {
             dialer: Dialer::new(self.url, endpoint, route, authorization, request),
@@ -312,7 +359,7 @@ impl WorkerBuilder {
             drain_timeout: self.drain_timeout,
             spans: self.spans,
             status: Arc::new(watch::Sender::new(Status::Apart)),
-            state: Arc::default(),
+            state: Arc::new(watch::Sender::new(WorkerState { hot_cache: self.hot_cache, load: 0.0 })),
         })
     }
 }
@@ -372,20 +419,55 @@ fn check_handlers(list: Vec<(String, Arc<dyn Handler>)>) -> Result<Handlers, Bui
     Ok(handlers)
 }
 
-fn check_labels(labels: &HashMap<String, String>) -> Result<(), BuildError> {
-    if labels.len() > limits::LABELS_MAX {
+fn check_texts(what: &str, texts: &HashMap<String, String>) -> Result<(), BuildError> {
+    if texts.len() > limits::LABELS_MAX {
         let max = limits::LABELS_MAX;
-        return Err(BuildError(format!("the worker has {} labels and the limit is {max}", labels.len())));
+        return Err(BuildError(format!("the worker has {} {what}s and the limit is {max}", texts.len())));
     }
-    for (key, value) in labels {
+    for (key, value) in texts {
         let (key_max, value_max) = (limits::LABEL_KEY_BYTES_MAX, limits::LABEL_VALUE_BYTES_MAX);
         if key.is_empty() || key.len() > key_max || value.len() > value_max {
             return Err(BuildError(format!(
-                "the label {key:?} is not usable: a key has 1 to {key_max} bytes, a value at most {value_max}"
+                "the {what} {key:?} is not usable: a key has 1 to {key_max} bytes, a value at most {value_max}"
             )));
         }
     }
     Ok(())
+}
+
+fn check_resources(resources: &HashMap<String, f64>) -> Result<(), BuildError> {
+    let max = limits::LABEL_KEY_BYTES_MAX;
+    let usable = |(name, quantity): (&String, &f64)| (1..=max).contains(&name.len()) && quantity.is_finite();
+    match resources.iter().find(|resource| !usable(*resource)) {
+        Some((name, quantity)) => Err(BuildError(format!(
+            "the resource {name:?} cannot be {quantity}: a name has 1 to {max} bytes, a quantity is a finite number"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The types that are served, on these terms.
+fn terms(
+    handlers: &Handlers,
+    own_limits: &[(String, u32)],
+    costs: &[(String, f64)],
+) -> Result<Vec<SupportedTask>, BuildError> {
+    let named = own_limits.iter().map(|(name, _)| name).chain(costs.iter().map(|(name, _)| name));
+    if let Some(unknown) = named.into_iter().find(|name| !handlers.contains_key(*name)) {
+        return Err(BuildError(format!("{unknown:?} has a limit or a cost and no handler; is it misspelt?")));
+    }
+    if let Some((name, _)) = own_limits.iter().find(|(_, limit)| *limit == 0) {
+        return Err(BuildError(format!("the limit of {name:?} is 0; leave the handler out instead")));
+    }
+    if let Some((name, cost)) = costs.iter().find(|(_, cost)| !cost.is_finite() || *cost < 0.0) {
+        return Err(BuildError(format!("{name:?} cannot cost {cost}; give a number that is not negative")));
+    }
+    let task = |name: &String| SupportedTask {
+        r#type: name.clone(),
+        max_concurrent_tasks: own_limits.iter().find(|(of, _)| of == name).map_or(0, |(_, limit)| *limit),
+        cost: costs.iter().find(|(of, _)| of == name).map(|(_, cost)| *cost),
+    };
+    Ok(handlers.keys().map(task).collect())
 }
 
 #[cfg(test)]

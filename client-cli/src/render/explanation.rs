@@ -98,6 +98,7 @@ fn queue_facts(queue: &QueueDetail) -> [(&'static str, Cell); 4] {
         share(queue.full_workers, "full"),
         share(queue.paused_workers, "paused"),
         share(queue.draining_workers, "draining"),
+        share(queue.unsuited_workers, "unsuitable"),
     ]
     .into_iter()
     .flatten()
@@ -120,6 +121,11 @@ fn queue_facts(queue: &QueueDetail) -> [(&'static str, Cell); 4] {
 fn nearest_line(nearest: &NearestWorker) -> String {
     let lacks = match nearest.lacks.as_str() {
         "free_slot" => format!("no free slot: holds {} of {}", nearest.held_tasks, nearest.slots),
+        "type_slot" => format!("holds {} of {} of this type", nearest.held_tasks, nearest.slots),
+        kind @ ("label" | "resource" | "software" | "model" | "cost") => {
+            let has = if nearest.has.is_empty() { "nothing" } else { &nearest.has };
+            format!("requires {kind} {}, and it has {has}", nearest.requires)
+        }
         "credits" => "takes no tasks at the moment".to_owned(),
         "permanence" => "is about to leave".to_owned(),
         "task_type" => format!("does not serve it; serves {}", nearest.supported_tasks.join(" ")),
@@ -293,6 +299,7 @@ struct QueueForm<'a> {
     full_workers: u32,
     paused_workers: u32,
     draining_workers: u32,
+    unsuited_workers: u32,
     expected_workers: u32,
     workers_at_least: bool,
     nearest: Option<NearestForm<'a>>,
@@ -312,6 +319,7 @@ impl<'a> QueueForm<'a> {
             full_workers: queue.full_workers,
             paused_workers: queue.paused_workers,
             draining_workers: queue.draining_workers,
+            unsuited_workers: queue.unsuited_workers,
             expected_workers: queue.expected_workers,
             workers_at_least: queue.workers_at_least,
             nearest: queue.nearest.as_ref().map(NearestForm::of),
@@ -367,12 +375,14 @@ struct NearestForm<'a> {
     slots: Option<u32>,
     supported_tasks: &'a [String],
     similar_task_type: Option<&'a str>,
+    requires: Option<&'a str>,
+    has: Option<&'a str>,
 }
 
 impl<'a> NearestForm<'a> {
     fn of(nearest: &'a NearestWorker) -> Self {
         // Numbers are about slots, and only then about anything.
-        let of_slots = nearest.lacks == "free_slot";
+        let of_slots = ["free_slot", "type_slot"].contains(&nearest.lacks.as_str());
         Self {
             worker_id: &nearest.worker_id,
             lacks: &nearest.lacks,
@@ -380,6 +390,8 @@ impl<'a> NearestForm<'a> {
             slots: of_slots.then_some(nearest.slots),
             supported_tasks: &nearest.supported_tasks,
             similar_task_type: text_or_null(&nearest.similar_task_type),
+            requires: text_or_null(&nearest.requires),
+            has: text_or_null(&nearest.has),
         }
     }
 }

@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 
 use crate::time::Timestamp;
 
+mod asking;
 pub mod builder;
 mod catalog;
 mod check;
@@ -20,6 +21,7 @@ mod finding;
 mod graph;
 mod keys;
 mod load;
+mod needs;
 mod pauses;
 mod put;
 mod reader;
@@ -40,6 +42,7 @@ pub use load::{
     BRANCHES_MAX, Definition, FILE_BYTES_MAX, Loaded, MAX_RETRIES_MAX, MAX_TRANSITIONS_MAX, MULTIPLIER_MAX,
     STATES_MAX, load,
 };
+pub use needs::{About, Comparison, Condition, Needs, Preference, Strategy, Test};
 pub use registry::{Change, Enactment, Registry};
 pub use schema::{Schema, SchemaError};
 
@@ -148,6 +151,8 @@ pub struct TaskWork {
     pub result_schema: Option<Schema>,
     /// The keys that an attempt takes before it is offered to workers.
     pub keys: Vec<KeyRule>,
+    /// What is asked of the worker beside the type, if anything is.
+    pub needs: Option<Needs>,
 }
 
 /// How failed attempts are repeated.

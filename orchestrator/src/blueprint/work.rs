@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Branch, MapState, Over, RetryPolicy, RunState, RunWork, TaskState, TaskWork, Template, Tolerance,
     Transitions,
+    asking::ASKING_KEYS,
     expr::Place,
     finding::shown,
     load::{BRANCHES_MAX, MAX_RETRIES_MAX, MULTIPLIER_MAX},
@@ -86,8 +87,15 @@ impl Reader {
             return Some(Members { at: node.at, what, entries: &[] });
         }
         let name = if key == "code" { "function" } else { "type" };
-        let keys = [name, "params", "timeout", "retry", "result_schema", "concurrency", "rate", "output"];
-        self.members(node, &what, if has_output { &keys } else { &keys[..7] })
+        let mut keys = vec![name, "params", "timeout", "retry", "result_schema", "concurrency", "rate"];
+        if has_output {
+            keys.push("output");
+        }
+        if key == "task" {
+            // A function is where it is.
+            keys.extend(ASKING_KEYS);
+        }
+        self.members(node, &what, &keys)
     }
 
     fn task_type(&mut self, task: &Members<'_>) -> Option<Arc<str>> {
@@ -146,7 +154,9 @@ impl Reader {
             None => Some(None),
         };
         let keys = self.key_rules(task, place);
+        let needs = self.needs(task);
         let (keys, keys_form) = keys?;
+        let (needs, asking) = needs?.unzip();
         let work = TaskWork {
             task_type: task_type?,
             params: params?,
@@ -154,6 +164,7 @@ impl Reader {
             retry: retry?,
             result_schema: result_schema?,
             keys,
+            needs,
         };
         let mut form = Map::new();
         match work.function() {
@@ -167,6 +178,7 @@ impl Reader {
             form.insert("result_schema".to_owned(), node.to_json());
         }
         form.extend(keys_form);
+        form.extend(asking.into_iter().flatten());
         Some((work, form))
     }
 

@@ -177,6 +177,8 @@ reasons! {
     Quarantined = 21 "quarantined";
     /// A key has no room for it.
     Key = 22 "key";
+    /// Nobody who serves its task meets what it requires.
+    NoSuitableWorker = 23 "no_suitable_worker";
 }
 
 impl Explanation {
@@ -192,6 +194,7 @@ impl Explanation {
                 Obstacle::WorkersDraining => Reason::WorkersDraining,
                 Obstacle::WorkersPaused => Reason::WorkersPaused,
                 Obstacle::WorkersFull => Reason::WorkersFull,
+                Obstacle::NoneSuits => Reason::NoSuitableWorker,
                 Obstacle::Turn => Reason::Dispatching,
             },
             Situation::Running => Reason::Running,

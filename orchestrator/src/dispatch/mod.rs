@@ -16,6 +16,7 @@ mod placement;
 mod ready_queue;
 mod roster;
 pub mod session;
+mod suit;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -31,6 +32,7 @@ pub use nearest::{Lack, Nearest, Obstacle, Standing, Whereabouts, Workers};
 pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
 pub use ready_queue::{Place, Position, RUN_MIN};
 pub use roster::{Roster, Session};
+pub use suit::Unmet;
 
 use self::{
     classes::{Class, Classes},
@@ -58,6 +60,8 @@ pub struct Lease {
     pub worker_id: Arc<str>,
     /// The job that waits for it.
     pub job_id: JobId,
+    /// Its type.
+    pub task_type: Arc<str>,
     /// When it was handed over.
     pub dispatched_at: Timestamp,
     /// When its time is over.
@@ -154,7 +158,7 @@ impl Dispatch {
             offer.task_type,
             offer.attempt
         );
-        let class = self.class_of(&offer.task_type);
+        let class = self.class_of(&offer.task_type, offer.needs.as_ref());
         // Nobody before it, and somebody free: it need not stand in line.
         if self.ready.len(class) == 0 && self.may_hand_out(class) {
             return self.hand_over(class, offer, now);
@@ -253,7 +257,7 @@ impl Dispatch {
 
     /// Takes a task from before a restart, aside.
     pub fn restore(&mut self, task: &StubTask, job_key: i64) {
-        let class = self.class_of(&task.task_type);
+        let class = self.class_of(&task.task_type, task.needs.as_ref());
         self.ready.push_aside(class, task, job_key);
     }
 
@@ -303,7 +307,7 @@ impl Dispatch {
         if self.paused || !self.ready.has_aside() {
             return Vec::new();
         }
-        let served = self.classes.iter().filter(|(_, class)| self.roster.is_served(&class.task_type));
+        let served = self.classes.iter().filter(|(class, _)| self.placement.is_served(*class));
         let short = served.map(|(class, _)| class).filter(|&class| self.ready.runs_short(class, in_need));
         let short: Vec<ClassId> = short.collect();
         let share = (limit / short.len().max(1)).max(1);
@@ -343,7 +347,11 @@ impl Dispatch {
         let missing = before.into_iter().filter(|task_id| !held.contains(task_id));
         reconciled.orphans = missing.filter_map(|task_id| self.orphan(session_id, task_id)).collect();
         if let Some(session) = self.roster.get_mut(session_id) {
-            session.occupy_only(&reconciled.adopted);
+            session.vacate();
+            for task_id in &reconciled.adopted {
+                let task_type = self.leases.get(task_id).map(|lease| &*lease.task_type);
+                session.occupy(*task_id, task_type.unwrap_or_default());
+            }
             session.outbox.send(ToWorker::Welcome {
                 adopted: reconciled.adopted.clone(),
                 dropped: reconciled.dropped.clone(),
@@ -487,7 +495,7 @@ impl Dispatch {
     /// Since when the oldest ready task of each type has been ready. Costs a look at one task of each client and priority.
     pub fn oldest(&self) -> Vec<(Arc<str>, Timestamp)> {
         let mut oldest: BTreeMap<Arc<str>, Timestamp> = BTreeMap::new();
-        for (class, Class { task_type }) in self.classes.iter() {
+        for (class, Class { task_type, .. }) in self.classes.iter() {
             if let Some(since) = self.ready.oldest(class) {
                 oldest
                     .entry(task_type.clone())
@@ -506,8 +514,8 @@ impl Dispatch {
     // ---- Inside ----
 
     /// The class of these tasks. A new one gets its order of workers.
-    fn class_of(&mut self, task_type: &Arc<str>) -> ClassId {
-        let (class, is_new) = self.classes.of(task_type);
+    fn class_of(&mut self, task_type: &Arc<str>, needs: Option<&Arc<str>>) -> ClassId {
+        let (class, is_new) = self.classes.of(task_type, needs);
         if is_new {
             for session in self.roster.serving(task_type) {
                 self.placement.place(session, &self.classes);
@@ -549,12 +557,12 @@ impl Dispatch {
         let free = self.placement.free_count(class);
         tracing::info!(job = %offer.job_id, task = %offer.task_id, "Found {free} available workers");
         match self.placement.choose(class) {
-            Some(session_id) => self.assign(session_id, offer, now),
+            Some(session_id) => self.assign(class, session_id, offer, now),
             None => self.ready.push(class, offer),
         }
     }
 
-    fn assign(&mut self, session_id: SessionId, offer: Offer, now: Timestamp) {
+    fn assign(&mut self, class: ClassId, session_id: SessionId, offer: Offer, now: Timestamp) {
         self.put_lease(session_id, &offer, now);
         if let Some(session) = self.roster.get_mut(session_id) {
             let worker_id = &session.record.worker.worker_id;
@@ -562,10 +570,11 @@ impl Dispatch {
                 job = %offer.job_id,
                 task = %offer.task_id,
                 worker = %worker_id,
-                "Dispatching task '{}' to worker {worker_id} (strategy: default)",
+                "Dispatching task '{}' to worker {worker_id} (strategy: {})",
                 offer.task_type,
+                self.classes.get(class).strategy().as_str(),
             );
-            session.occupy(offer.task_id);
+            session.occupy(offer.task_id, &offer.task_type);
             self.handed.push(Handed::of(&offer, false, now));
             let deadline = now + offer.timeout;
             session.outbox.send(ToWorker::Task(Box::new(Assignment { offer, deadline })));
@@ -579,6 +588,7 @@ impl Dispatch {
             session_id,
             worker_id: session.record.worker.worker_id.clone(),
             job_id: offer.job_id,
+            task_type: offer.task_type.clone(),
             dispatched_at: now,
             deadline: now + offer.timeout,
             progress: None,
@@ -612,3 +622,6 @@ impl Dispatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use avtomatika_proto::TaskId;
 
-use super::{ClassId, Dispatch, Position, Session};
+use super::{ClassId, Dispatch, Position, Session, Unmet, suit};
 use crate::{conductor::LeaseView, spelling, time::Timestamp};
 
 /// Workers that are looked at for one answer: a fraction of a millisecond.
@@ -60,11 +60,13 @@ pub enum Obstacle {
     WorkersPaused,
     /// Nobody who serves it has a free slot.
     WorkersFull,
+    /// Nobody who serves it meets what the task requires.
+    NoneSuits,
     /// Nothing: its turn comes as soon as those before it are gone.
     Turn,
 }
 
-/// The workers there are for a task. Those that serve its type are free, full, paused or draining.
+/// The workers there are for a task. Those that serve its type are free, full, paused, draining or unsuited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Workers {
     /// With an open stream.
@@ -79,14 +81,17 @@ pub struct Workers {
     pub paused: usize,
     /// About to leave.
     pub draining: usize,
+    /// Without something that the task requires.
+    pub unsuited: usize,
     /// Expected back after a restart.
     pub expected: usize,
-    /// There are more that serve it than were looked at: full, paused and draining are counts of some of them.
+    /// There are more that serve it than were looked at: full, paused, draining and unsuited are counts of some of
+    /// them.
     pub at_least: bool,
 }
 
 /// A worker that would take the task but for one thing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Nearest {
     /// Its name.
     pub worker_id: Arc<str>,
@@ -95,7 +100,7 @@ pub struct Nearest {
 }
 
 /// What a worker lacks to take a task.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Lack {
     /// All its slots are taken.
     FreeSlot {
@@ -104,10 +109,19 @@ pub enum Lack {
         /// Tasks that it takes at once.
         slots: u32,
     },
+    /// It holds as many tasks of the type as it may.
+    TypeSlot {
+        /// Tasks of the type that it holds.
+        held: u32,
+        /// Tasks of the type that it takes at once.
+        limit: u32,
+    },
     /// It takes no tasks at the moment.
     Credits,
     /// It is about to leave.
     Permanence,
+    /// It does not have something that the task requires.
+    Needs(Unmet),
     /// It does not serve the type.
     TaskType {
         /// Some of the types that it serves.
@@ -122,8 +136,10 @@ impl Lack {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::FreeSlot { .. } => "free_slot",
+            Self::TypeSlot { .. } => "type_slot",
             Self::Credits => "credits",
             Self::Permanence => "permanence",
+            Self::Needs(unmet) => unmet.about,
             Self::TaskType { .. } => "task_type",
         }
     }
@@ -154,28 +170,34 @@ impl Dispatch {
             None if workers.serving == 0 => Obstacle::NoWorker,
             None if workers.full > 0 => Obstacle::WorkersFull,
             None if workers.paused > 0 => Obstacle::WorkersPaused,
-            None => Obstacle::WorkersDraining,
+            None if workers.draining > 0 => Obstacle::WorkersDraining,
+            None => Obstacle::NoneSuits,
         }
     }
 
     fn look_around(&self, class: ClassId, task_type: &str) -> (Workers, Option<Nearest>) {
+        let (free, class) = (self.placement.free_count(class), self.classes.get(class));
         let mut workers = Workers {
             connected: self.roster.len(),
             serving: self.roster.serving_count(task_type),
-            free: self.placement.free_count(class),
+            free,
             expected: self.adoption.awaited(task_type),
             ..Workers::default()
         };
         workers.at_least = workers.serving > WORKERS_LOOKED_AT_MAX;
         let mut nearest: Option<(Distance<'_>, Lack)> = None;
         for session in self.roster.serving(task_type).take(WORKERS_LOOKED_AT_MAX) {
-            let Some(lack) = lack_of(session) else { continue };
+            let unmet = suit::unmet(class, &session.record.worker);
+            let missing = unmet.len();
+            let lack = unmet.into_iter().next().map(Lack::Needs);
+            let Some(lack) = lack.or_else(|| lack_of(session, task_type)) else { continue };
             match lack {
-                Lack::FreeSlot { .. } => workers.full += 1,
+                Lack::FreeSlot { .. } | Lack::TypeSlot { .. } => workers.full += 1,
                 Lack::Credits => workers.paused += 1,
                 Lack::Permanence | Lack::TaskType { .. } => workers.draining += 1,
+                Lack::Needs(_) => workers.unsuited += 1,
             }
-            let distance = distance(session, &lack);
+            let distance = distance(session, &lack, missing);
             if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
                 nearest = Some((distance, lack));
             }
@@ -207,18 +229,25 @@ impl Dispatch {
 /// How far a worker is from taking a task: what it lacks, then how much of it, then its name.
 type Distance<'s> = (u8, Reverse<i64>, &'s str);
 
-fn distance<'s>(session: &'s Session, lack: &Lack) -> Distance<'s> {
+/// `missing` is how much of what is required it does not have.
+fn distance<'s>(session: &'s Session, lack: &Lack, missing: usize) -> Distance<'s> {
     let (kind, free) = match lack {
         Lack::FreeSlot { held, slots } => (0, i64::from(*slots) - i64::from(*held)),
+        Lack::TypeSlot { held, limit } => (0, i64::from(*limit) - i64::from(*held)),
         Lack::Credits => (1, 0),
         Lack::Permanence => (2, 0),
-        Lack::TaskType { .. } => (3, 0),
+        Lack::Needs(unmet) => {
+            // One thing less counts for more than any quantity; of one quantity, whoever has most of it comes nearest.
+            let has = unmet.has.as_deref().and_then(|has| has.parse::<f64>().ok()).unwrap_or(0.0);
+            (3, has.clamp(0.0, 1e12) as i64 - (missing as i64) * 2_000_000_000_000)
+        }
+        Lack::TaskType { .. } => (4, 0),
     };
     (kind, Reverse(free), &session.record.worker.worker_id)
 }
 
 /// What a worker lacks that serves the type; nothing when it could take the task.
-fn lack_of(session: &Session) -> Option<Lack> {
+fn lack_of(session: &Session, task_type: &str) -> Option<Lack> {
     if session.draining {
         return Some(Lack::Permanence);
     }
@@ -226,7 +255,11 @@ fn lack_of(session: &Session) -> Option<Lack> {
         return Some(Lack::Credits);
     }
     let (held, slots) = (session.held(), session.slots);
-    (session.free() == 0).then_some(Lack::FreeSlot { held, slots })
+    if session.free() == 0 {
+        return Some(Lack::FreeSlot { held, slots });
+    }
+    let of_type = session.of_type(task_type).filter(|(held, limit)| held >= limit);
+    of_type.map(|(held, limit)| Lack::TypeSlot { held, limit })
 }
 
 #[cfg(test)]
@@ -256,6 +289,7 @@ mod tests {
             resources: Default::default(),
             hostname: Arc::from("test"),
             sdk_version: Arc::from(""),
+            ..WorkerRecord::default()
         };
         SessionRecord {
             session_id: session(name),
@@ -286,6 +320,7 @@ mod tests {
             job_id: JobId::from_bytes([number; 16]),
             client: Arc::from("client"),
             task_type: Arc::from("resize"),
+            needs: None,
             params: Arc::from("{}"),
             attempt: 1,
             priority: 0,
@@ -358,8 +393,9 @@ mod tests {
         assert_eq!(found.obstacle, Obstacle::WorkersFull);
         assert_eq!(nearest(&found), ("full", &Lack::FreeSlot { held: 1, slots: 1 }));
         assert_eq!(found.position, Position { ahead: 1, at_least: false, length: 2 });
-        let Workers { connected, serving, free, full, paused, draining, expected, at_least } = found.workers;
-        assert_eq!((connected, serving, free, full, paused, draining), (3, 3, 0, 1, 1, 1));
+        let Workers { connected, serving, free, full, paused, draining, unsuited, expected, at_least } =
+            found.workers;
+        assert_eq!((connected, serving, free, full, paused, draining, unsuited), (3, 3, 0, 1, 1, 1, 0));
         assert_eq!((expected, at_least), (0, false));
     }
 

@@ -1,7 +1,9 @@
-//! Which worker a task goes to: filter, then score, kept as an order so that choosing costs one look at a tree.
+//! Which worker a task goes to: filter, then score, kept as an order for each class so that choosing costs one look at a tree.
 //!
-//! Strategy `default`: among workers that serve the type and have a free slot, those that have it warm; among those, the one
-//! with most free slots; among equals, the one that has waited longest.
+//! The filter is whether the worker suits the class ([`suit`](super::suit)) and has a free slot for its type. The score is what
+//! the class prefers, then its strategy, then who has waited longest. An index, and not a sample: the best of all workers is
+//! found, the order follows from the events alone, and a task costs the logarithm of the number of workers, for each class that
+//! its worker suits.
 
 use std::{
     cmp::Reverse,
@@ -10,10 +12,15 @@ use std::{
 
 use avtomatika_proto::SessionId;
 
-use super::{ClassId, Session, classes::Classes};
+use super::{
+    ClassId, Session,
+    classes::{Class, Classes},
+    suit,
+};
+use crate::blueprint::{About, Strategy};
 
-/// A place in the order of one class: warm first, most free slots first, longest unchosen first.
-type Spot = (Reverse<bool>, Reverse<u32>, u64, SessionId);
+/// A place in the order of one class: most preferred first, then by the strategy, then longest unchosen first.
+type Spot = (Reverse<u32>, u64, u64, u64, SessionId);
 
 /// Where the sessions with free slots stand, for each class.
 #[derive(Debug, Default)]
@@ -21,6 +28,8 @@ pub struct Placement {
     /// By class.
     orders: Vec<BTreeSet<Spot>>,
     placed: HashMap<SessionId, Placed>,
+    /// How many sessions suit each class.
+    suiting: Vec<usize>,
     turns: u64,
 }
 
@@ -37,6 +46,10 @@ struct Placed {
 #[derive(Debug)]
 struct Stand {
     class: ClassId,
+    /// What the class's preferences that it meets are worth.
+    preference: u32,
+    /// What a task of the class costs there.
+    cost: f64,
     spot: Option<Spot>,
 }
 
@@ -53,17 +66,18 @@ impl Placement {
         };
         if placed.known < classes.len() {
             self.orders.resize_with(classes.len(), BTreeSet::new);
-            placed.learn(session, classes);
+            self.suiting.resize(classes.len(), 0);
+            for class in placed.learn(session, classes) {
+                self.suiting[class.index()] += 1;
+            }
         }
-        let free = session.free();
-        for Stand { class, spot } in &mut placed.stands {
-            let warm = session.hot_cache.contains(&classes.get(*class).task_type);
-            let belongs = (free > 0).then_some((Reverse(warm), Reverse(free), placed.turn, session_id));
-            if *spot == belongs {
+        for stand in &mut placed.stands {
+            let belongs = stand.belongs(session, classes.get(stand.class), placed.turn);
+            if stand.spot == belongs {
                 continue;
             }
-            let order = &mut self.orders[class.index()];
-            if let Some(before) = std::mem::replace(spot, belongs) {
+            let order = &mut self.orders[stand.class.index()];
+            if let Some(before) = std::mem::replace(&mut stand.spot, belongs) {
                 order.remove(&before);
             }
             order.extend(belongs);
@@ -72,9 +86,10 @@ impl Placement {
 
     /// Takes the session out.
     pub fn remove(&mut self, session_id: SessionId) {
-        for Stand { class, spot } in
+        for Stand { class, spot, .. } in
             self.placed.remove(&session_id).into_iter().flat_map(|placed| placed.stands)
         {
+            self.suiting[class.index()] -= 1;
             if let Some(spot) = spot {
                 self.orders[class.index()].remove(&spot);
             }
@@ -91,6 +106,11 @@ impl Placement {
         self.free_count(class) > 0
     }
 
+    /// Whether anybody who is connected suits this class, with a free slot or without.
+    pub fn is_served(&self, class: ClassId) -> bool {
+        self.suiting.get(class.index()).is_some_and(|&suiting| suiting > 0)
+    }
+
     /// How many could.
     pub fn free_count(&self, class: ClassId) -> usize {
         self.orders.get(class.index()).map_or(0, BTreeSet::len)
@@ -98,7 +118,7 @@ impl Placement {
 
     /// The best session for a task of this class. It goes to the end of the line of its equals.
     pub fn choose(&mut self, class: ClassId) -> Option<SessionId> {
-        let &(_, _, _, session_id) = self.orders.get(class.index())?.first()?;
+        let &(.., session_id) = self.orders.get(class.index())?.first()?;
         self.turns += 1;
         if let Some(placed) = self.placed.get_mut(&session_id) {
             placed.turn = self.turns;
@@ -108,15 +128,51 @@ impl Placement {
 }
 
 impl Placed {
-    /// Finds out of which of the classes that are new to it the session may take tasks.
-    fn learn(&mut self, session: &Session, classes: &Classes) {
-        let known = self.known;
-        let types = &session.record.worker.task_types;
-        let of_types = types.iter().flat_map(|task_type| classes.of_type(task_type).iter().copied());
-        let new = of_types.filter(|class| class.index() >= known);
-        self.stands.extend(new.map(|class| Stand { class, spot: None }));
+    /// Finds out which of the classes that are new to it the session suits, and returns those.
+    fn learn(&mut self, session: &Session, classes: &Classes) -> Vec<ClassId> {
+        let (known, worker) = (self.known, &session.record.worker);
+        let of_types = worker.task_types.iter().flat_map(|task_type| classes.of_type(task_type));
+        let new = of_types.copied().filter(|class| class.index() >= known);
+        let suiting: Vec<ClassId> = new.filter(|&class| suit::suits(classes.get(class), worker)).collect();
+        self.stands.extend(suiting.iter().map(|&id| {
+            let class = classes.get(id);
+            let (preference, cost) = (suit::preference(class, worker), suit::cost(class, worker));
+            Stand { class: id, preference, cost, spot: None }
+        }));
         self.known = classes.len();
+        suiting
     }
+}
+
+impl Stand {
+    /// Where the session belongs now. The less, the sooner it is chosen.
+    fn belongs(&self, session: &Session, class: &Class, turn: u64) -> Option<Spot> {
+        let free = session.free_for(&class.task_type);
+        if free == 0 {
+            return None;
+        }
+        let least_free_last = u64::from(u32::MAX - free);
+        let (first, second) = match class.strategy() {
+            Strategy::Default => (u64::from(!is_warm(session, class)), least_free_last),
+            Strategy::RoundRobin => (0, 0),
+            Strategy::LeastConnections => (u64::from(session.held()), 0),
+            // What is not negative is in the order of its bits.
+            Strategy::Cheapest => (self.cost.to_bits(), least_free_last),
+            Strategy::BestValue => ((self.cost / session.reputation()).to_bits(), least_free_last),
+        };
+        Some((Reverse(self.preference), first, second, turn, session.record.session_id))
+    }
+}
+
+/// Whether the worker has at hand what the class works with: it calls the type warm, or every model that the class requires.
+fn is_warm(session: &Session, class: &Class) -> bool {
+    let hot = |name: &str| session.hot_cache.iter().any(|hot| **hot == *name);
+    if session.hot_cache.is_empty() {
+        return false;
+    }
+    let requires = class.needs.iter().flat_map(|needs| &needs.requires);
+    let mut models = requires.filter(|condition| condition.about == About::Model).peekable();
+    hot(&class.task_type) || models.peek().is_some() && models.all(|model| hot(&model.name))
 }
 
 #[cfg(test)]
@@ -149,7 +205,7 @@ mod tests {
                 placement: Placement::default(),
             };
             for task_type in ["a", "b"] {
-                floor.classes.of(&Arc::from(task_type));
+                floor.classes.of(&Arc::from(task_type), None);
             }
             for &(number, task_types, slots) in workers {
                 let worker = WorkerRecord {
@@ -161,6 +217,7 @@ mod tests {
                     resources: Default::default(),
                     hostname: Arc::from("test"),
                     sdk_version: Arc::from(""),
+                    ..WorkerRecord::default()
                 };
                 let now = Timestamp::default();
                 let record = SessionRecord {
@@ -189,7 +246,7 @@ mod tests {
                 let number = session_id.as_bytes()[0];
                 chosen.push(number);
                 let task_id = TaskId::from_random(chosen.len() as u128);
-                self.change(number, |session| session.occupy(task_id));
+                self.change(number, |session| session.occupy(task_id, task_type));
             }
             assert!(!self.placement.has_free(class));
             chosen
@@ -222,8 +279,8 @@ mod tests {
     fn whoever_gets_a_slot_back_is_chosen_again_and_whoever_is_gone_is_not() {
         let mut floor = Floor::new(&[(1, &["a"], 1), (2, &["a"], 1)]);
         assert_eq!(floor.assign_all("a"), [1, 2]);
-        floor.change(1, |session| session.occupy_only(&[]));
-        floor.change(2, |session| session.occupy_only(&[]));
+        floor.change(1, |session| session.vacate());
+        floor.change(2, |session| session.vacate());
         floor.placement.remove(id(1));
         assert_eq!(floor.assign_all("a"), [2]);
         floor.placement.remove(id(2));

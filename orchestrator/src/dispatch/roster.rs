@@ -1,7 +1,7 @@
 //! Who is connected: one entry per open task stream, with its slots and what it says of itself.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use avtomatika_proto::{SessionId, TaskId};
 use super::{Farewell, Outbox, ToWorker};
 use crate::{
     conductor::{WorkerStatus, WorkerView},
-    store::SessionRecord,
+    store::{SessionRecord, WorkerRecord},
     time::Timestamp,
 };
 
@@ -33,8 +33,19 @@ pub struct Session {
     pub load: Option<f64>,
     /// When its stream was opened.
     pub connected_at: Timestamp,
-    /// Tasks that fill its slots: those it holds, and those withdrawn that it has not let go of yet.
-    occupied: HashSet<TaskId>,
+    /// Tasks that fill its slots: those it holds, and those withdrawn that it has not let go of yet. With the own limit that
+    /// each counts against.
+    occupied: HashMap<TaskId, Option<usize>>,
+    /// Its own limits.
+    limits: Vec<OwnLimit>,
+}
+
+/// How many tasks of one type a worker holds at once, beside its slots.
+#[derive(Debug)]
+struct OwnLimit {
+    task_type: Arc<str>,
+    limit: u32,
+    held: u32,
 }
 
 impl Session {
@@ -46,14 +57,41 @@ impl Session {
         self.slots.saturating_sub(self.held())
     }
 
-    /// A task fills one of its slots.
-    pub fn occupy(&mut self, task_id: TaskId) {
-        self.occupied.insert(task_id);
+    /// Tasks of this type that it could take now.
+    pub fn free_for(&self, task_type: &str) -> u32 {
+        let free = self.free();
+        match self.of_type(task_type) {
+            Some((held, limit)) => free.min(limit.saturating_sub(held)),
+            None => free,
+        }
+    }
+
+    /// How many tasks of this type it holds and how many it may, if it has a limit of its own for them.
+    pub fn of_type(&self, task_type: &str) -> Option<(u32, u32)> {
+        let own = self.limits.iter().find(|own| *own.task_type == *task_type)?;
+        Some((own.held, own.limit))
+    }
+
+    /// A task of this type fills one of its slots.
+    pub fn occupy(&mut self, task_id: TaskId, task_type: &str) {
+        self.release(task_id);
+        let own = self.limits.iter().position(|own| *own.task_type == *task_type);
+        if let Some(own) = own {
+            self.limits[own].held += 1;
+        }
+        self.occupied.insert(task_id, own);
     }
 
     /// A task has left its slot.
     pub fn release(&mut self, task_id: TaskId) {
-        self.occupied.remove(&task_id);
+        if let Some(Some(own)) = self.occupied.remove(&task_id) {
+            self.limits[own].held -= 1;
+        }
+    }
+
+    /// How well its tasks end, from a little over 0 to 1.
+    pub fn reputation(&self) -> f64 {
+        1.0
     }
 
     /// How many tasks fill its slots.
@@ -63,15 +101,16 @@ impl Session {
 
     /// The tasks that fill its slots.
     pub fn occupied(&self) -> Vec<TaskId> {
-        let mut occupied: Vec<TaskId> = self.occupied.iter().copied().collect();
+        let mut occupied: Vec<TaskId> = self.occupied.keys().copied().collect();
         // In an order of its own: what follows from the same events is the same.
         occupied.sort_unstable();
         occupied
     }
 
-    /// Exactly these tasks fill its slots.
-    pub fn occupy_only(&mut self, tasks: &[TaskId]) {
-        self.occupied = tasks.iter().copied().collect();
+    /// Nothing fills its slots.
+    pub fn vacate(&mut self) {
+        self.occupied.clear();
+        self.limits.iter_mut().for_each(|own| own.held = 0);
     }
 
     /// What it is doing.
@@ -98,6 +137,11 @@ impl Session {
     }
 }
 
+fn own_limits(worker: &WorkerRecord) -> Vec<OwnLimit> {
+    let limits = worker.terms.iter().filter_map(|(task_type, terms)| Some((task_type, terms.limit?)));
+    limits.map(|(task_type, limit)| OwnLimit { task_type: task_type.clone(), limit, held: 0 }).collect()
+}
+
 /// The connected workers.
 #[derive(Debug, Default)]
 pub struct Roster {
@@ -121,7 +165,8 @@ impl Roster {
             hot_cache: Vec::new(),
             load: None,
             connected_at: now,
-            occupied: HashSet::new(),
+            occupied: HashMap::new(),
+            limits: own_limits(&record.worker),
         };
         self.by_worker.insert(record.worker.worker_id.clone(), record.session_id);
         if let Some(before) = self.sessions.insert(record.session_id, session) {

@@ -36,7 +36,7 @@ use crate::{
     engine::JobError,
     functions,
     json::Json,
-    store::WorkerRecord,
+    store::{Terms, WorkerRecord},
     tls::Peer,
 };
 
@@ -377,6 +377,7 @@ fn worker_record(request: v1::RegisterWorkerRequest) -> Result<WorkerRecord, Api
         return Err(invalid(format!("max_concurrent_tasks must be 1 to {WORKER_SLOTS_MAX}")));
     }
     check_marks(&request)?;
+    let terms = terms(&request.supported_tasks)?;
     let mut task_types: Vec<Arc<str>> =
         request.supported_tasks.iter().map(|task| Arc::from(task.r#type.as_str())).collect();
     task_types.sort();
@@ -390,6 +391,9 @@ fn worker_record(request: v1::RegisterWorkerRequest) -> Result<WorkerRecord, Api
         resources: request.resources.into_iter().collect::<BTreeMap<_, _>>(),
         hostname: Arc::from(cut(&request.hostname, LABEL_VALUE_BYTES_MAX)),
         sdk_version: Arc::from(cut(&request.sdk_version, LABEL_VALUE_BYTES_MAX)),
+        software: request.installed_software.into_iter().collect(),
+        models: request.installed_models.into_iter().collect(),
+        terms,
     })
 }
 
@@ -411,18 +415,40 @@ fn check_reserved(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
     }
 }
 
-fn check_marks(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
-    if request.labels.len() > LABELS_MAX || request.resources.len() > LABELS_MAX {
-        return Err(invalid(format!("labels and resources may have {LABELS_MAX} entries each")));
+/// On what terms the types are served that say something of it.
+fn terms(tasks: &[v1::SupportedTask]) -> Result<BTreeMap<Arc<str>, Terms>, ApiError> {
+    let mut terms = BTreeMap::new();
+    for task in tasks {
+        if task.cost.is_some_and(|cost| !cost.is_finite() || cost < 0.0) {
+            return Err(invalid("supported_tasks.cost must be a finite number and not negative".to_owned()));
+        }
+        let limit = (task.max_concurrent_tasks > 0).then_some(task.max_concurrent_tasks);
+        if limit.is_some() || task.cost.is_some() {
+            // Of a negative zero, the sign.
+            let cost = task.cost.map(f64::abs);
+            terms.insert(Arc::from(task.r#type.as_str()), Terms { limit, cost });
+        }
     }
-    let keys = request.labels.keys().chain(request.resources.keys());
+    Ok(terms)
+}
+
+fn check_marks(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
+    let v1::RegisterWorkerRequest { labels, resources, installed_software, installed_models, .. } = request;
+    let counts = [labels.len(), resources.len(), installed_software.len(), installed_models.len()];
+    if counts.into_iter().any(|count| count > LABELS_MAX) {
+        return Err(invalid(format!(
+            "labels, resources, installed_software and installed_models may have {LABELS_MAX} entries each"
+        )));
+    }
+    let texts = || [labels, installed_software, installed_models].into_iter();
+    let keys = resources.keys().chain(texts().flat_map(|texts| texts.keys()));
     let sound = keys.into_iter().all(|key| !key.is_empty() && key.len() <= LABEL_KEY_BYTES_MAX)
-        && request.labels.values().all(|value| value.len() <= LABEL_VALUE_BYTES_MAX)
-        && request.resources.values().all(|value| value.is_finite());
+        && texts().flat_map(|texts| texts.values()).all(|value| value.len() <= LABEL_VALUE_BYTES_MAX)
+        && resources.values().all(|value| value.is_finite());
     match sound {
         true => Ok(()),
         false => Err(invalid(format!(
-            "label and resource keys must be 1 to {LABEL_KEY_BYTES_MAX} bytes, label values at most {LABEL_VALUE_BYTES_MAX}, resources finite numbers"
+            "keys of labels, resources, software and models must be 1 to {LABEL_KEY_BYTES_MAX} bytes, values and versions at most {LABEL_VALUE_BYTES_MAX}, resources finite numbers"
         ))),
     }
 }

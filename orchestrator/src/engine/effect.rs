@@ -57,6 +57,8 @@ pub struct Offer {
     pub client: Arc<str>,
     /// What a worker must serve.
     pub task_type: Arc<str>,
+    /// What else is asked of it: the canonical text of [`Needs`](crate::blueprint::Needs).
+    pub needs: Option<Arc<str>>,
     /// What the handler is given: JSON text.
     pub params: Arc<str>,
     /// Its number, from 1.

@@ -247,6 +247,8 @@ pub struct Attempt {
     pub task_id: TaskId,
     /// What a worker must serve.
     pub task_type: Arc<str>,
+    /// What else is asked of it: the canonical text of [`Needs`](crate::blueprint::Needs).
+    pub needs: Option<Arc<str>>,
     /// From 1 within the state. A lost worker does not use one up.
     pub number: u32,
     /// When it became ready for a worker.

@@ -247,6 +247,7 @@ impl<'b> Draft<'_, 'b> {
         let attempt = Attempt {
             task_id: TaskId::from_random(self.context.entropy.next_u128()),
             task_type: work.task_type.clone(),
+            needs: work.needs.as_ref().map(|needs| needs.text.clone()),
             number,
             ready_at,
         };
@@ -309,6 +310,7 @@ fn offer(job: &Job, attempt: &Attempt, work: &TaskWork, params: Arc<str>) -> Off
         job_id: job.id,
         client: job.client.clone(),
         task_type: attempt.task_type.clone(),
+        needs: attempt.needs.clone(),
         params,
         attempt: attempt.number,
         priority: job.submission.priority,

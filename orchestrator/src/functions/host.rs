@@ -124,6 +124,7 @@ async fn connect(
         resources: BTreeMap::new(),
         hostname: Arc::from(""),
         sdk_version: Arc::from(env!("CARGO_PKG_VERSION")),
+        ..WorkerRecord::default()
     };
     let registered = sessions.register(worker, credential).await?;
     let (outbox, messages) = Outbox::new();

@@ -189,6 +189,7 @@ fn a_decision_adds_what_its_entries_say() {
     job.attempt = Some(Attempt {
         task_id: avtomatika_proto::TaskId::from_random(1),
         task_type: name("resize"),
+        needs: None,
         number: 1,
         ready_at: Timestamp::default(),
     });

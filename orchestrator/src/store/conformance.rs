@@ -173,6 +173,7 @@ impl Samples {
             attempt: Some(Attempt {
                 task_id: self.task_id(),
                 task_type: "process_data".into(),
+                needs: None,
                 number: 1,
                 ready_at: created_at,
             }),
@@ -300,6 +301,7 @@ impl Samples {
             resources: BTreeMap::from([("vram_gb".to_owned(), 23.5)]),
             hostname: "host".into(),
             sdk_version: "0.1.0".into(),
+            ..WorkerRecord::default()
         };
         SessionRecord {
             session_id: SessionId::from_random(self.entropy.next_u128()),
@@ -531,6 +533,7 @@ fn stubs_say_what_was_last_committed(open: Open<'_>) {
     let again = Attempt {
         task_id: samples.task_id(),
         task_type: "again".into(),
+        needs: Some(r#"{"strategy":"cheapest"}"#.into()),
         number: 2,
         ready_at: jobs[0].updated_at,
     };

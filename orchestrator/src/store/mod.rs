@@ -113,7 +113,7 @@ pub struct SessionRecord {
 }
 
 /// What a worker says of itself when it registers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkerRecord {
     /// Its name.
     pub worker_id: Arc<str>,
@@ -131,6 +131,21 @@ pub struct WorkerRecord {
     pub hostname: Arc<str>,
     /// What it runs.
     pub sdk_version: Arc<str>,
+    /// Programs that it has, with their versions.
+    pub software: BTreeMap<String, String>,
+    /// Models that it has, with their versions.
+    pub models: BTreeMap<String, String>,
+    /// On what terms it serves its types, where there are any.
+    pub terms: BTreeMap<Arc<str>, Terms>,
+}
+
+/// On what terms a worker serves a task type.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Terms {
+    /// Tasks of the type that it holds at once, beside its slots.
+    pub limit: Option<u32>,
+    /// What one task costs there, in whatever unit the workers of an installation agree on. Not negative.
+    pub cost: Option<f64>,
 }
 
 /// One version of a blueprint.

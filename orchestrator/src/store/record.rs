@@ -12,7 +12,7 @@ use avtomatika_proto::{JobId, SessionId, TaskId, trace::TraceContext};
 use prost::Message;
 
 use super::{
-    BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubKeys, StubTask, WorkerRecord,
+    BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubKeys, StubTask, Terms, WorkerRecord,
     checksum::Crc32,
     claim::{StoredHold, claim_to_stored, hold_from_stored, hold_to_stored, scope_from_stored},
 };
@@ -294,6 +294,8 @@ struct StoredAttempt {
     number: u32,
     #[prost(int64, tag = "4")]
     ready_at_us: i64,
+    #[prost(string, optional, tag = "5")]
+    needs: Option<String>,
 }
 
 /// The entries that one commit added to one job's history.
@@ -379,6 +381,8 @@ struct StoredStubTask {
     ready_at_us: i64,
     #[prost(string, tag = "5")]
     client: String,
+    #[prost(string, optional, tag = "6")]
+    needs: Option<String>,
 }
 
 #[derive(Message)]
@@ -403,6 +407,22 @@ struct StoredSession {
     sdk_version: String,
     #[prost(bytes = "vec", tag = "10")]
     credential: Vec<u8>,
+    #[prost(btree_map = "string, string", tag = "11")]
+    software: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "12")]
+    models: BTreeMap<String, String>,
+    #[prost(message, repeated, tag = "13")]
+    terms: Vec<StoredTerms>,
+}
+
+#[derive(Message)]
+struct StoredTerms {
+    #[prost(string, tag = "1")]
+    task_type: String,
+    #[prost(uint32, optional, tag = "2")]
+    limit: Option<u32>,
+    #[prost(double, optional, tag = "3")]
+    cost: Option<f64>,
 }
 
 #[derive(Message)]
@@ -615,6 +635,7 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
             priority: task.priority,
             ready_at_us: task.ready_at.as_micros(),
             client: task.client.to_string(),
+            needs: task.needs.as_deref().map(str::to_owned),
         }),
         children: stub.children.as_ref().map(children_to_stored),
         parent: stub.parent.map(|parent| parent.as_bytes().to_vec()),
@@ -628,7 +649,7 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
     seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
 }
 
-/// The stub of the open job with this key. `shared` gives one text for each client and task type, however many stubs name it.
+/// The stub of the open job with this key. `shared` gives one text for each client, task type and need, however many stubs name it.
 pub(super) fn decode_stub(
     key: i64,
     record: &[u8],
@@ -639,6 +660,7 @@ pub(super) fn decode_stub(
         Ok(StubTask {
             task_id: task_id(&task.task_id)?,
             client: shared(&task.client),
+            needs: task.needs.as_deref().map(&mut *shared),
             task_type: shared(&task.task_type),
             priority: task.priority,
             ready_at: Timestamp::from_micros(task.ready_at_us),
@@ -694,8 +716,19 @@ pub(super) fn encode_session(session: &SessionRecord, buffer: &mut Vec<u8>) {
         hostname: worker.hostname.to_string(),
         sdk_version: worker.sdk_version.to_string(),
         credential: session.credential.to_vec(),
+        software: worker.software.clone(),
+        models: worker.models.clone(),
+        terms: worker.terms.iter().map(terms_to_stored).collect(),
     };
     seal(Kind::Session, session.session_id.as_bytes(), &message, buffer);
+}
+
+fn terms_to_stored((task_type, terms): (&Arc<str>, &Terms)) -> StoredTerms {
+    StoredTerms { task_type: task_type.to_string(), limit: terms.limit, cost: terms.cost }
+}
+
+fn terms_from_stored(StoredTerms { task_type, limit, cost }: StoredTerms) -> (Arc<str>, Terms) {
+    (task_type.into(), Terms { limit, cost })
 }
 
 /// A session.
@@ -710,6 +743,9 @@ pub(super) fn decode_session(id: SessionId, record: &[u8]) -> Result<SessionReco
         resources: message.resources,
         hostname: message.hostname.into(),
         sdk_version: message.sdk_version.into(),
+        software: message.software,
+        models: message.models,
+        terms: message.terms.into_iter().map(terms_from_stored).collect(),
     };
     Ok(SessionRecord {
         session_id: id,
@@ -813,6 +849,7 @@ fn attempt_to_stored(attempt: &Attempt) -> StoredAttempt {
         task_type: attempt.task_type.to_string(),
         number: attempt.number,
         ready_at_us: attempt.ready_at.as_micros(),
+        needs: attempt.needs.as_deref().map(str::to_owned),
     }
 }
 
@@ -820,6 +857,7 @@ fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
     Ok(Attempt {
         task_id: task_id(&stored.task_id)?,
         task_type: stored.task_type.into(),
+        needs: stored.needs.map(Into::into),
         number: stored.number,
         ready_at: Timestamp::from_micros(stored.ready_at_us),
     })
@@ -1061,12 +1099,15 @@ mod tests {
     }
 
     fn attempt() -> impl Strategy<Value = Attempt> {
-        (task(), text(), any::<u32>(), time()).prop_map(|(task_id, task_type, number, ready_at)| Attempt {
-            task_id,
-            task_type,
-            number,
-            ready_at,
-        })
+        (task(), text(), option::of(text()), any::<u32>(), time()).prop_map(
+            |(task_id, task_type, needs, number, ready_at)| Attempt {
+                task_id,
+                task_type,
+                needs,
+                number,
+                ready_at,
+            },
+        )
     }
 
     fn job() -> impl Strategy<Value = Job> {
@@ -1152,6 +1193,9 @@ mod tests {
                     worker_type: words.1,
                     hostname: words.2,
                     sdk_version: words.3,
+                    software: BTreeMap::from([("ffmpeg".to_owned(), "6.1".to_owned())]),
+                    models: BTreeMap::from([("sdxl".to_owned(), String::new())]),
+                    terms: BTreeMap::from([("a".into(), Terms { limit: Some(3), cost: Some(0.5) })]),
                     task_types,
                     slots,
                     labels,
@@ -1306,7 +1350,7 @@ mod tests {
         let mut samples = Samples::new(1);
         let job = samples.job("acme");
         let full = Job {
-            attempt: job.attempt.clone(),
+            attempt: job.attempt.clone().map(|attempt| Attempt { needs: None, ..attempt }),
             finished_at: Some(job.updated_at),
             submission: Arc::new(Submission {
                 dispatch_timeout: Some(Duration::from_nanos(1)),

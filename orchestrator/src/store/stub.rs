@@ -69,6 +69,8 @@ pub struct StubTask {
     pub client: Arc<str>,
     /// What a worker must serve.
     pub task_type: Arc<str>,
+    /// What else is asked of it.
+    pub needs: Option<Arc<str>>,
     /// Higher goes first.
     pub priority: i32,
     /// Since when it has been ready.
@@ -85,6 +87,7 @@ impl Stub {
             task_id: attempt.task_id,
             client: job.client.clone(),
             task_type: attempt.task_type.clone(),
+            needs: attempt.needs.clone(),
             priority: job.submission.priority,
             ready_at: attempt.ready_at,
         });

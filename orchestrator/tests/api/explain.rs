@@ -107,8 +107,13 @@ fn samples() -> Vec<Sample> {
     let task = |job: &mut Job| {
         let (task_type, number) = (Arc::from("process_data"), 2);
         let ready_at = job.created_at;
-        job.attempt =
-            Some(Attempt { task_id: TaskId::from_random(job.id.key() as u128), task_type, number, ready_at });
+        job.attempt = Some(Attempt {
+            task_id: TaskId::from_random(job.id.key() as u128),
+            task_type,
+            needs: None,
+            number,
+            ready_at,
+        });
     };
     add(Pending, "accepted", "Accepted: it takes its first step.", &|_| {});
     add(WaitingForWorker, "no_worker", "Waits for a worker that serves \"process_data\", for 1m", &task);

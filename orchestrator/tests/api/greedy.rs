@@ -78,7 +78,7 @@ async fn register(server: &Server) -> String {
     let mut client = WorkerServiceClient::connect(server.url("")).await.unwrap();
     let mut request = Request::new(RegisterWorkerRequest {
         worker_id: "bomber".into(),
-        supported_tasks: vec![SupportedTask { r#type: "process_data".into() }],
+        supported_tasks: vec![SupportedTask { r#type: "process_data".into(), ..Default::default() }],
         max_concurrent_tasks: 1,
         ..RegisterWorkerRequest::default()
     });

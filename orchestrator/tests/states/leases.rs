@@ -33,6 +33,7 @@ impl Floor {
             resources: Default::default(),
             hostname: Arc::from(""),
             sdk_version: Arc::from(""),
+            ..WorkerRecord::default()
         };
         let session = SessionRecord {
             session_id: SessionId::from_bytes([1; 16]),
@@ -81,6 +82,7 @@ fn offer() -> Offer {
         job_id: JobId::compose(0, 0, 1),
         client: Arc::from("client"),
         task_type: Arc::from("work"),
+        needs: None,
         params: Arc::from("{}"),
         attempt: 1,
         priority: 0,

@@ -102,6 +102,7 @@ fn queue(job: &Job, standing: &Standing) -> v1::QueueDetail {
         full_workers: number(workers.full),
         paused_workers: number(workers.paused),
         draining_workers: number(workers.draining),
+        unsuited_workers: number(workers.unsuited),
         expected_workers: number(workers.expected),
         workers_at_least: workers.at_least,
         nearest: standing.nearest.as_ref().map(nearest),
@@ -116,7 +117,13 @@ fn nearest(nearest: &Nearest) -> v1::NearestWorker {
     };
     match &nearest.lacks {
         Lack::FreeSlot { held, slots } => v1::NearestWorker { held_tasks: *held, slots: *slots, ..wire },
+        Lack::TypeSlot { held, limit } => v1::NearestWorker { held_tasks: *held, slots: *limit, ..wire },
         Lack::Credits | Lack::Permanence => wire,
+        Lack::Needs(unmet) => v1::NearestWorker {
+            requires: unmet.needs.clone(),
+            has: unmet.has.clone().unwrap_or_default(),
+            ..wire
+        },
         Lack::TaskType { serves, similar } => v1::NearestWorker {
             supported_tasks: serves.iter().map(|name| name.to_string()).collect(),
             similar_task_type: similar.as_deref().unwrap_or_default().to_owned(),

@@ -9,7 +9,7 @@ use crate::{
     conductor::{
         AwaitedKey, ChildCounts, Explanation, Failing, JobView, LeaseView, Progress, Reason, Situation,
     },
-    dispatch::{Lack, Nearest, Obstacle, Position, Standing, Workers},
+    dispatch::{Lack, Nearest, Obstacle, Position, Standing, Unmet, Workers},
     engine::{Attempt, Children, Job, JobError, JobStatus, KeyScope, Plan, Signal, Submission, Wait},
     json::Json,
     time::Timestamp,
@@ -36,8 +36,13 @@ fn job(state: &str, status: JobStatus) -> Job {
     job.status = status;
     if status == JobStatus::WaitingForWorker {
         let (task_id, task_type) = (TaskId::from_random(7), Arc::from("resize"));
-        job.attempt =
-            Some(Attempt { task_id, task_type, number: 2, ready_at: ACCEPTED + Duration::from_secs(9) });
+        job.attempt = Some(Attempt {
+            task_id,
+            task_type,
+            needs: None,
+            number: 2,
+            ready_at: ACCEPTED + Duration::from_secs(9),
+        });
     }
     job
 }
@@ -121,6 +126,11 @@ pub(super) fn sample(reason: Reason) -> Explanation {
             let lack =
                 Lack::TaskType { serves: vec![Arc::from("reszie")], similar: Some(Arc::from("reszie")) };
             queued(Obstacle::NoWorker, of(0, 0, 0, 0), Some(lack))
+        }
+        Reason::NoSuitableWorker => {
+            let (needs, has) = ("gpu_vram_gb >= 16".to_owned(), Some("12".to_owned()));
+            let workers = Workers { unsuited: 2, ..of(2, 0, 0, 0) };
+            queued(Obstacle::NoneSuits, workers, Some(Lack::Needs(Unmet { about: "resource", needs, has })))
         }
         Reason::WorkersFull => queued(Obstacle::WorkersFull, of(3, 2, 0, 1), Some(slot)),
         Reason::WorkersPaused => queued(Obstacle::WorkersPaused, of(1, 0, 1, 0), Some(Lack::Credits)),

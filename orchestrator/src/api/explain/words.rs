@@ -80,6 +80,10 @@ fn waiting_for_worker(explanation: &Explanation, standing: &Standing) -> String 
             1 => "the only connected worker does not serve it".to_owned(),
             connected => format!("none of the {connected} connected workers serves it"),
         },
+        Obstacle::NoneSuits => match workers.serving {
+            1 => "the one worker that serves it does not meet what the task requires".to_owned(),
+            serving => format!("none of the {serving} workers that serve it meets what the task requires"),
+        },
         Obstacle::WorkersDraining => serving("will leave soon", "will leave soon"),
         Obstacle::WorkersPaused => serving("takes no tasks at the moment", "take no tasks at the moment"),
         Obstacle::WorkersFull if workers.full == workers.serving => {
@@ -112,7 +116,12 @@ fn waiting_for_worker(explanation: &Explanation, standing: &Standing) -> String 
 fn shares(standing: &Standing) -> String {
     let workers = &standing.workers;
     let least = if workers.at_least { "at least " } else { "" };
-    let shares = [(workers.full, "full"), (workers.paused, "paused"), (workers.draining, "draining")];
+    let shares = [
+        (workers.full, "full"),
+        (workers.paused, "paused"),
+        (workers.draining, "draining"),
+        (workers.unsuited, "unsuitable"),
+    ];
     let shares =
         shares.iter().filter(|(share, _)| *share > 0).map(|(share, what)| format!("{least}{share} {what}"));
     shares.collect::<Vec<_>>().join(", ")
@@ -122,6 +131,12 @@ fn in_brackets(nearest: &Nearest) -> String {
     let name = quoted(&nearest.worker_id);
     match &nearest.lacks {
         Lack::FreeSlot { held, slots } => format!(" ({name} holds {held} of {slots})"),
+        Lack::TypeSlot { held, limit } => format!(" ({name} holds {held} of {limit} of this type)"),
+        Lack::Needs(unmet) => {
+            let has = unmet.has.as_deref().map_or_else(|| "nothing".to_owned(), |has| quoted(has));
+            let needs = cut(&unmet.needs);
+            format!(" ({name} comes nearest: the task requires {} {needs}, and it has {has})", unmet.about)
+        }
         Lack::Credits | Lack::Permanence => format!(" ({name} comes nearest)"),
         Lack::TaskType { similar: Some(similar), .. } => {
             format!(" ({name} serves {similar:?}: is one of the two misspelt?)")

@@ -364,6 +364,7 @@ mod tests {
         job.attempt = Some(Attempt {
             task_id: TaskId::from_random(7),
             task_type: Arc::from("process_data"),
+            needs: None,
             number: 1,
             ready_at: now,
         });

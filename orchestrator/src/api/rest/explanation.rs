@@ -149,6 +149,7 @@ struct Queue<'a> {
     full_workers: usize,
     paused_workers: usize,
     draining_workers: usize,
+    unsuited_workers: usize,
     expected_workers: usize,
     workers_at_least: bool,
     nearest: Option<NearestWorker<'a>>,
@@ -169,6 +170,7 @@ impl<'a> Queue<'a> {
             full_workers: workers.full,
             paused_workers: workers.paused,
             draining_workers: workers.draining,
+            unsuited_workers: workers.unsuited,
             expected_workers: workers.expected,
             workers_at_least: workers.at_least,
             nearest: standing.nearest.as_ref().map(NearestWorker::of),
@@ -184,6 +186,8 @@ struct NearestWorker<'a> {
     slots: Option<u32>,
     supported_tasks: Vec<&'a str>,
     similar_task_type: Option<&'a str>,
+    requires: Option<&'a str>,
+    has: Option<&'a str>,
 }
 
 impl<'a> NearestWorker<'a> {
@@ -194,7 +198,13 @@ impl<'a> NearestWorker<'a> {
             Lack::FreeSlot { held, slots } => {
                 Self { held_tasks: Some(*held), slots: Some(*slots), ..document }
             }
+            Lack::TypeSlot { held, limit } => {
+                Self { held_tasks: Some(*held), slots: Some(*limit), ..document }
+            }
             Lack::Credits | Lack::Permanence => document,
+            Lack::Needs(unmet) => {
+                Self { requires: Some(&unmet.needs), has: unmet.has.as_deref(), ..document }
+            }
             Lack::TaskType { serves, similar } => Self {
                 supported_tasks: serves.iter().map(|name| &**name).collect(),
                 similar_task_type: similar.as_deref(),

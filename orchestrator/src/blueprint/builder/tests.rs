@@ -7,13 +7,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
-use crate::blueprint::{RetryPolicy, Tolerance, load, tests::kinds::ALL_KINDS};
+use crate::blueprint::{RetryPolicy, Strategy, Tolerance, load, tests::kinds::ALL_KINDS};
 
 /// The blueprint that has a state of every kind, with every key.
 fn all_kinds() -> BlueprintBuilder {
     let once_more = RetryPolicy { max_retries: 1, ..RetryPolicy::default() };
-    let (left, middle, right) =
-        (task("left"), code("middle"), run("right").input(json!({ "all": "${results}" })));
+    let (left, middle, right) = (
+        task("left").strategy(Strategy::Cheapest),
+        code("middle"),
+        run("right").input(json!({ "all": "${results}" })),
+    );
     Blueprint::builder("all_kinds")
         .input_schema(
             json!({ "type": "object", "properties": { "pages": { "type": "array", "maxItems": 9 } } }),
@@ -93,6 +96,15 @@ fn all_kinds() -> BlueprintBuilder {
                 .output(json!({ "sum": "${result.sum}" }))
                 .timeout(Duration::from_secs(5))
                 .no_retry()
+                .requires(json!({
+                    "labels": { "zone": ["a", 2], "on": true },
+                    "resources": { "cpus": 8 },
+                    "software": ["x > 1"],
+                    "models": ["m"],
+                    "max_cost": 1,
+                }))
+                .prefer(json!([{ "labels": { "disk": "!= hdd" }, "weight": 7 }]))
+                .strategy(Strategy::BestValue)
                 .on("success", "finished")
                 .on("failure", "failed")
                 .catch("NO_STOCK", "rest"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    super::{RetryPolicy, Tolerance},
+    super::{RetryPolicy, Strategy, Tolerance},
     form::{Form, StateForm},
     keys::{Key, with_keys},
 };
@@ -98,6 +98,24 @@ impl Task {
     /// What the data of a success must be like: a JSON Schema.
     pub fn result_schema(mut self, schema: impl Into<Value>) -> Self {
         self.work = self.work.with("result_schema", schema);
+        self
+    }
+
+    /// What a worker must have, as in a file: `json!({ "resources": { "gpu_vram_gb": ">= 16" } })`.
+    pub fn requires(mut self, requires: impl Into<Value>) -> Self {
+        self.work = self.work.with("requires", requires);
+        self
+    }
+
+    /// What a worker should rather have, as in a file: a list such as `json!([{ "labels": { "disk": "ssd" }, "weight": 3 }])`.
+    pub fn prefer(mut self, prefer: impl Into<Value>) -> Self {
+        self.work = self.work.with("prefer", prefer);
+        self
+    }
+
+    /// How a worker is chosen among those that suit equally; without it, the default.
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.work = self.work.with("strategy", strategy.as_str());
         self
     }
 

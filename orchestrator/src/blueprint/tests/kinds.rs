@@ -19,7 +19,7 @@ states:
   both:
     map:
       branches:
-        left: { task: { type: left } }
+        left: { task: { type: left, strategy: cheapest } }
         middle: { code: middle }
         right: { run: { blueprint: right, input: { all: "${results}" } } }
       tolerate: 1
@@ -44,7 +44,14 @@ states:
     catch: { NO_KEY: failed }
   which: { choice: [ { when: results.size() > 0, next: work } ], else: finished }
   work:
-    task: { type: work, output: { sum: "${result.sum}" }, timeout: 5s, retry: { max_retries: 0 } }
+    task:
+      type: work
+      output: { sum: "${result.sum}" }
+      timeout: 5s
+      retry: { max_retries: 0 }
+      requires: { labels: { zone: [a, 2], on: true }, resources: { cpus: 8 }, software: ["x > 1"], models: [m], max_cost: 1 }
+      prefer: [ { labels: { disk: "!= hdd" }, weight: 7 } ]
+      strategy: best_value
     on: { success: finished, failure: failed }
     catch: { NO_STOCK: rest }
   finished: { end: finished, result: { sum: "${state_history.sum}" } }
@@ -289,7 +296,7 @@ fn what_is_wrong_with_a_map_is_named() {
         "{ over: initial_data.x, task: { type: t, params: [1], output: {} } }",
         "
         f:5:59: error: the params of a branch must be a map, not a list; write it as `key: value` lines, or as one `${…}` that gives an object
-        f:5:64: error: unknown key `output` in the task of the map of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`
+        f:5:64: error: unknown key `output` in the task of the map of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`, `requires`, `prefer`, `strategy`
         ",
     );
     check_states(
@@ -404,7 +411,7 @@ fn what_is_wrong_with_a_task_of_many_keys_is_named() {
         "
         f:5:30: error: `output` must be a map, not a list; write it as `key: value` lines, or as one `${…}` that gives an object
         f:5:58: error: `result_schema` is no JSON Schema: \"strng\" is not valid under any of the schemas listed in the 'anyOf' keyword; see https://json-schema.org, draft 2020-12; other documents cannot be referred to
-        f:5:67: error: unknown key `catch` in the task of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`, `output`
+        f:5:67: error: unknown key `catch` in the task of state `it`; known are `type`, `params`, `timeout`, `retry`, `result_schema`, `concurrency`, `rate`, `output`, `requires`, `prefer`, `strategy`
         f:7:14: error: `a b` cannot be an error code; use 1 to 64 characters of a-z, A-Z, 0-9 and ._-
         f:7:30: error: there is no state `nowhere`; known are `it`, `done`, `failed`
         f:8:5: error: `output` stands beside the task of state `it`; write it under `task`
@@ -599,4 +606,51 @@ fn a_blueprint_that_is_run_should_be_there() {
         .map(|warning| format!("{warning}\n"))
         .collect();
     insta::assert_snapshot!(warnings.replace(&format!("{}/", dir.path().display()), ""), @"second.yaml:3:40: warning: no file defines the blueprint `secnod`, which is run here; did you mean `second`?");
+}
+
+#[test]
+fn a_task_says_what_it_asks_of_its_worker() {
+    let task = |asks: &str| {
+        format!(
+            "blueprint: b\nstates:\n  s:\n    start: true\n    task: {{ type: t, {asks} }}\n    on: {{ success: e }}\n  e: {{ end: finished }}\n"
+        )
+    };
+    let needs = |asks: &str| {
+        let blueprint = load("f", &task(asks)).unwrap().definition.into_blueprint(1);
+        match &blueprint.state("s").unwrap().kind {
+            StateKind::Task(task) => task.work.needs.clone(),
+            _ => None,
+        }
+    };
+    assert_eq!(needs("strategy: default"), None, "which is what a task asks for that says nothing");
+    let asked = needs("requires: { labels: { a: b, c: '=x', d: '= >1' }, resources: { r: 2, q: '= 3' } }, prefer: [ { models: [m] } ]")
+        .unwrap();
+    assert_eq!(
+        &*asked.text,
+        r#"{"requires":{"labels":{"a":"b","c":"x","d":"= >1"},"resources":{"r":">= 2","q":"= 3"}},"prefer":[{"models":["m"],"weight":1}]}"#
+    );
+    assert_eq!(Needs::parse(&asked.text), Some(asked), "the canonical text asks for the same");
+    assert_eq!(Needs::parse("{}"), None);
+    assert_eq!(Needs::parse(r#"{"requires":{"moon":"full"}}"#), None);
+    for (asks, what, cure) in [
+        ("requires: { label: { a: b } }", "unknown key `label` in `requires`", "did you mean `labels`?"),
+        ("requires: { resources: { gpu: 16GB } }", "a quantity cannot be `16GB`", "a comparison"),
+        ("requires: { resources: { gpu: '>= much' } }", "a quantity cannot be `>= much`", "a comparison"),
+        ("requires: { labels: { a: '>=' } }", "`>=` compares with nothing", "for example `>= 2`"),
+        ("requires: { labels: { a: [] } }", "none of no values", "[eu, us]"),
+        ("requires: { software: ffmpeg }", "`software` must be a list", "ffmpeg"),
+        ("requires: { software: ['> 1'] }", "cannot be a name in `software`", "bytes"),
+        ("requires: { max_cost: -1 }", "`max_cost` must be a number", "max_cost: 0.5"),
+        ("prefer: { labels: { a: b } }", "`prefer` must be a list", "weight: 5"),
+        ("prefer: [ { weight: 3 } ]", "a preference has no condition", "labels"),
+        ("prefer: [ { labels: { a: b }, weight: 0 } ]", "`weight` must be a whole number", "from 1"),
+        ("strategy: cheap", "there is no strategy `cheap`", "did you mean `cheapest`?"),
+    ] {
+        let findings = load("f", &task(asks)).unwrap_err();
+        let found = findings.iter().find(|finding| finding.what.contains(what));
+        let found = found.unwrap_or_else(|| panic!("{asks}: {findings:?}"));
+        assert!(found.cure.contains(cure) && found.at.line == 5, "{asks}: {found}");
+    }
+    let code = task("").replace("task: { type: t,  }", "code: { function: f, strategy: cheapest }");
+    assert!(load("f", &code).is_err(), "a function is where it is");
 }

@@ -14,8 +14,8 @@ struct Line {
 impl Line {
     fn new() -> Self {
         let mut classes = Classes::default();
-        let (class, _) = classes.of(&Arc::from("resize"));
-        let (other, _) = classes.of(&Arc::from("ocr"));
+        let (class, _) = classes.of(&Arc::from("resize"), None);
+        let (other, _) = classes.of(&Arc::from("ocr"), None);
         Self { queue: ReadyQueue::default(), class, other }
     }
 
@@ -77,6 +77,7 @@ fn offer(number: u16, priority: i32, ready_at: i64) -> Offer {
         job_id: JobId::from_bytes(id),
         client: Arc::from("a"),
         task_type: Arc::from("resize"),
+        needs: None,
         params: Arc::from(number.to_string()),
         attempt: 1,
         priority,

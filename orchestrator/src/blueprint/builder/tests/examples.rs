@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 
 use super::super::*;
-use crate::blueprint::{KeyPolicy, RetryPolicy, Tolerance, load};
+use crate::blueprint::{KeyPolicy, RetryPolicy, Strategy, Tolerance, load};
 
 #[test]
 fn every_shipped_example_can_be_built_and_is_the_same_version() {
@@ -44,6 +44,7 @@ fn built() -> Vec<(&'static str, BlueprintBuilder)> {
         ("stock_order.yaml", stock_order()),
         ("tenant_report.yaml", tenant_report()),
         ("test_workflow.yaml", test_workflow()),
+        ("video_render.yaml", video_render()),
     ]
 }
 
@@ -63,6 +64,41 @@ fn tenant_report() -> BlueprintBuilder {
         .concurrency(at_once(r#""report:" + initial_data.tenant"#, 1).policy(KeyPolicy::CancelOldest))
         .start("scan", map_each("initial_data.pages", scan).on("success", "mail").on("failure", "failed"))
         .state("mail", mail.on("success", "completed").on("failure", "failed"))
+        .state("completed", finished())
+        .state("failed", failed())
+}
+
+fn video_render() -> BlueprintBuilder {
+    Blueprint::builder("video_render")
+        .endpoint("/jobs/video_render")
+        .start(
+            "cut",
+            task("cut")
+                .param("video", "${initial_data.video}")
+                .requires(json!({ "software": ["ffmpeg >= 6"] }))
+                .strategy(Strategy::LeastConnections)
+                .on("success", "render")
+                .on("failure", "failed"),
+        )
+        .state(
+            "render",
+            task("render")
+                .param("scenes", "${state_history.scenes}")
+                .timeout(Duration::from_secs(30 * 60))
+                .requires(json!({
+                    "labels": { "region": ["eu", "uk"], "tier": ">= 2" },
+                    "resources": { "gpu_vram_gb": ">= 16", "cpus": 8 },
+                    "models": ["upscaler"],
+                    "max_cost": 0.5,
+                }))
+                .prefer(json!([
+                    { "labels": { "disk": "ssd" }, "weight": 3 },
+                    { "resources": { "gpu_vram_gb": ">= 24" } },
+                ]))
+                .strategy(Strategy::BestValue)
+                .on("success", "completed")
+                .on("failure", "failed"),
+        )
         .state("completed", finished())
         .state("failed", failed())
 }

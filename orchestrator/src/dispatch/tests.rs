@@ -1,0 +1,310 @@
+//! Who gets what: what tasks require and prefer, strategies, limits of a type, and what stands in nobody's way.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::{Terms, WorkerRecord};
+
+const NOW: Timestamp = Timestamp::from_micros(1_000_000);
+
+/// Dispatch with workers that say something of themselves.
+#[derive(Default)]
+struct Floor {
+    dispatch: Dispatch,
+    tasks: u32,
+    /// Sessions by the names of their workers.
+    sessions: BTreeMap<String, SessionId>,
+    messages: Vec<tokio::sync::mpsc::Receiver<ToWorker>>,
+}
+
+/// A worker that serves these types with so many slots.
+fn worker(name: &str, task_types: &[&str], slots: u32) -> WorkerRecord {
+    WorkerRecord {
+        worker_id: Arc::from(name),
+        task_types: task_types.iter().copied().map(Arc::from).collect(),
+        slots,
+        ..WorkerRecord::default()
+    }
+}
+
+fn with_gpu(name: &str, gigabytes: f64) -> WorkerRecord {
+    let resources = BTreeMap::from([("gpu_vram_gb".to_owned(), gigabytes)]);
+    WorkerRecord { resources, ..worker(name, &["render"], 4) }
+}
+
+fn with_cost(name: &str, cost: f64) -> WorkerRecord {
+    let terms = BTreeMap::from([(Arc::from("render"), Terms { limit: None, cost: Some(cost) })]);
+    WorkerRecord { terms, ..worker(name, &["render"], 2) }
+}
+
+impl Floor {
+    fn with(workers: Vec<WorkerRecord>) -> Self {
+        let mut floor = Self::default();
+        workers.into_iter().for_each(|worker| floor.join(worker));
+        floor
+    }
+
+    fn join(&mut self, worker: WorkerRecord) {
+        let session_id = SessionId::from_random(self.sessions.len() as u128 + 1);
+        self.sessions.insert(worker.worker_id.to_string(), session_id);
+        let slots = worker.slots;
+        let record =
+            SessionRecord { session_id, worker: Arc::new(worker), credential: [0; 32], opened_at: NOW };
+        let (outbox, messages) = Outbox::new();
+        self.messages.push(messages);
+        self.dispatch.connect(&record, &[], outbox, NOW);
+        self.dispatch.credits(session_id, slots, NOW);
+    }
+
+    /// Offers a task, and says who has it then.
+    fn offer(&mut self, task_type: &str, needs: Option<&str>) -> Option<String> {
+        let task_id = self.queue(task_type, needs);
+        self.dispatch.lease(task_id).map(|lease| lease.worker_id.to_string())
+    }
+
+    fn queue(&mut self, task_type: &str, needs: Option<&str>) -> TaskId {
+        self.tasks += 1;
+        let task_id = TaskId::from_random(u128::from(self.tasks));
+        let offer = Offer {
+            task_id,
+            job_id: JobId::compose(u64::from(self.tasks), 0, 0),
+            client: Arc::from("acme"),
+            task_type: Arc::from(task_type),
+            needs: needs.map(Arc::from),
+            params: Arc::from("{}"),
+            attempt: 1,
+            priority: 0,
+            timeout: Duration::from_secs(1),
+            ready_at: NOW,
+            checkpoint: None,
+        };
+        self.dispatch.offer(offer, NOW);
+        task_id
+    }
+
+    /// Who gets tasks, one after the other, until nobody takes one.
+    fn takers(&mut self, needs: Option<&str>) -> String {
+        let takers = std::iter::from_fn(|| self.offer("render", needs));
+        takers.collect::<Vec<_>>().join(" ")
+    }
+
+    fn nearest(&self, task_id: TaskId) -> (Obstacle, String, String) {
+        let Whereabouts::Ready(standing) = self.dispatch.whereabouts(task_id, "render") else {
+            panic!("it is not queued")
+        };
+        let nearest = standing.nearest.expect("somebody comes near");
+        let lack = match &nearest.lacks {
+            Lack::Needs(Unmet { about, needs, has }) => format!("{about} {needs}, has {has:?}"),
+            other => format!("{other:?}"),
+        };
+        (standing.obstacle, nearest.worker_id.to_string(), lack)
+    }
+}
+
+const LARGE: &str = r#"{"requires":{"resources":{"gpu_vram_gb":">= 16"}}}"#;
+
+#[test]
+fn a_task_goes_to_a_worker_that_meets_what_it_requires_and_waits_when_there_is_none() {
+    let mut floor = Floor::with(vec![with_gpu("small", 8.0)]);
+    let waiting = floor.queue("render", Some(LARGE));
+    assert!(floor.dispatch.is_queued(waiting));
+    let lack = "resource gpu_vram_gb >= 16, has Some(\"8\")".to_owned();
+    assert_eq!(floor.nearest(waiting), (Obstacle::NoneSuits, "small".to_owned(), lack));
+    floor.join(with_gpu("middle", 12.0));
+    assert_eq!(floor.nearest(waiting).1, "middle", "who has most of it comes nearest");
+    assert_eq!(floor.offer("render", None).as_deref(), Some("small"), "it stands in nobody's way");
+    floor.join(with_gpu("large", 16.0));
+    assert_eq!(&*floor.dispatch.lease(waiting).unwrap().worker_id, "large");
+}
+
+#[test]
+fn whatever_waits_for_nobody_does_not_make_dispatch_look_at_it() {
+    let mut floor = Floor::with(vec![with_gpu("small", 8.0)]);
+    let stuck: Vec<TaskId> = (0..100).map(|_| floor.queue("render", Some(LARGE))).collect();
+    assert_eq!(floor.takers(None), "small small small small");
+    let counts = floor.dispatch.ready_counts();
+    assert_eq!(counts["render"], 101, "they are counted by their type all the same");
+    assert!(stuck.iter().all(|&task_id| floor.dispatch.is_queued(task_id)));
+}
+
+#[test]
+fn the_one_who_misses_least_comes_nearest() {
+    let needs =
+        r#"{"requires":{"labels":{"region":"eu"},"software":["ffmpeg >= 6"],"models":["m"],"max_cost":0.5}}"#;
+    let mut far = with_cost("far", 0.1);
+    far.labels.insert("region".to_owned(), "us".to_owned());
+    let mut near = with_cost("near", 0.9);
+    near.labels.insert("region".to_owned(), "eu".to_owned());
+    near.software.insert("ffmpeg".to_owned(), "6.1".to_owned());
+    near.models.insert("m".to_owned(), String::new());
+    let mut floor = Floor::with(vec![far, near.clone()]);
+    let waiting = floor.queue("render", Some(needs));
+    let lack = "cost <= 0.5, has Some(\"0.9\")".to_owned();
+    assert_eq!(floor.nearest(waiting), (Obstacle::NoneSuits, "near".to_owned(), lack));
+    let terms = BTreeMap::from([(Arc::from("render"), Terms { limit: None, cost: Some(0.5) })]);
+    floor.join(WorkerRecord { worker_id: Arc::from("fits"), terms, ..near });
+    assert_eq!(&*floor.dispatch.lease(waiting).unwrap().worker_id, "fits");
+}
+
+#[test]
+fn what_is_asked_for_and_not_understood_suits_nobody() {
+    let mut floor = Floor::with(vec![with_gpu("large", 99.0)]);
+    assert_eq!(floor.offer("render", Some(r#"{"requires":{"moon":"full"}}"#)), None);
+    assert_eq!(floor.offer("render", None).as_deref(), Some("large"));
+}
+
+#[test]
+fn preferences_go_before_the_strategy_by_their_weights() {
+    let labelled = |name: &str, labels: &[&str]| {
+        let labels = labels.iter().map(|label| (label.to_string(), "yes".to_owned())).collect();
+        WorkerRecord { labels, ..worker(name, &["render"], 1) }
+    };
+    let mut floor = Floor::with(vec![
+        WorkerRecord { slots: 1, ..labelled("none", &[]) },
+        labelled("fast", &["fast"]),
+        labelled("near", &["near"]),
+        labelled("both", &["fast", "near"]),
+    ]);
+    let needs = r#"{"prefer":[{"labels":{"fast":"yes"},"weight":3},{"labels":{"near":"yes"},"weight":1}]}"#;
+    assert_eq!(floor.takers(Some(needs)), "both fast near none");
+}
+
+#[test]
+fn each_strategy_has_its_own_order() {
+    let fleet = || {
+        let mut dear = with_cost("dear", 9.0);
+        dear.slots = 3;
+        vec![worker("free", &["render"], 2), with_cost("cheap", 1.0), dear]
+    };
+    for (needs, takers) in [
+        (None, "dear free cheap dear free cheap dear"),
+        (Some(r#"{"strategy":"round_robin"}"#), "free cheap dear free cheap dear dear"),
+        (Some(r#"{"strategy":"least_connections"}"#), "free cheap dear free cheap dear dear"),
+        (Some(r#"{"strategy":"cheapest"}"#), "cheap cheap dear dear dear free free"),
+        (Some(r#"{"strategy":"best_value"}"#), "cheap cheap dear dear dear free free"),
+    ] {
+        assert_eq!(Floor::with(fleet()).takers(needs), takers, "{needs:?}");
+    }
+}
+
+#[test]
+fn a_worker_with_the_type_or_the_required_models_warm_goes_first() {
+    let with_model = |name: &str| {
+        let models = BTreeMap::from([("m".to_owned(), String::new())]);
+        WorkerRecord { models, ..worker(name, &["render"], 2) }
+    };
+    let mut floor = Floor::with(vec![with_model("a"), with_model("b")]);
+    let b = floor.sessions["b"];
+    floor.dispatch.worker_state(b, vec![Arc::from("m")], 0.0);
+    assert_eq!(floor.takers(Some(r#"{"requires":{"models":["m"]}}"#)), "b b a a");
+}
+
+#[test]
+fn a_worker_holds_no_more_of_a_type_than_it_may_and_its_other_slots_are_for_others() {
+    let terms = BTreeMap::from([(Arc::from("render"), Terms { limit: Some(2), cost: None })]);
+    let mut floor = Floor::with(vec![WorkerRecord { terms, ..worker("w", &["render", "cut"], 3) }]);
+    assert_eq!(floor.takers(None), "w w");
+    let waiting = floor.queue("render", None);
+    let (obstacle, _, lack) = floor.nearest(waiting);
+    assert_eq!(
+        (obstacle, lack.as_str()),
+        (Obstacle::WorkersFull, "TypeSlot { held: 2, limit: 2 }"),
+        "all busy is back-pressure"
+    );
+    assert_eq!(floor.offer("cut", None).as_deref(), Some("w"));
+    assert_eq!(floor.offer("cut", None), None, "the total counts too");
+}
+
+/// Something that happens to a worker's slots.
+#[derive(Debug, Clone)]
+enum Step {
+    Offer {
+        cut: bool,
+        picky: bool,
+    },
+    Credits(u32),
+    /// The oldest task that it holds, or another of those, is answered.
+    Answer(usize),
+    Withdraw(usize),
+    Reconnect,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<bool>(), any::<bool>()).prop_map(|(cut, picky)| Step::Offer { cut, picky }),
+        1 => (0..6_u32).prop_map(Step::Credits),
+        3 => (0..4_usize).prop_map(Step::Answer),
+        1 => (0..4_usize).prop_map(Step::Withdraw),
+        1 => Just(Step::Reconnect),
+    ]
+}
+
+proptest! {
+    /// Two types share the slots of a worker, each with a limit of its own, or without.
+    #[test]
+    fn credits_and_limits_are_never_exceeded_and_no_slot_that_could_be_filled_stays_empty(
+        slots in 1..5_u32,
+        limits in (proptest::option::of(1..4_u32), proptest::option::of(1..4_u32)),
+        steps in proptest::collection::vec(step(), 1..80),
+    ) {
+        let terms = [("render", limits.0), ("cut", limits.1)];
+        let terms = terms.map(|(name, limit)| (Arc::from(name), Terms { limit, cost: None })).into();
+        let record = WorkerRecord { terms, ..worker("w", &["cut", "render"], slots) };
+        let mut floor = Floor::with(vec![record.clone()]);
+        let session_id = floor.sessions["w"];
+        let (mut granted, mut held) = (slots, Vec::<(TaskId, bool)>::new());
+        for step in steps {
+            match step {
+                Step::Offer { cut, picky } => {
+                    let needs = picky.then_some(r#"{"strategy":"round_robin"}"#);
+                    floor.queue(if cut { "cut" } else { "render" }, needs);
+                }
+                Step::Credits(credits) => {
+                    granted = credits.min(slots);
+                    floor.dispatch.credits(session_id, credits, NOW);
+                }
+                Step::Answer(which) if !held.is_empty() => {
+                    let (task_id, _) = held.remove(which % held.len());
+                    floor.dispatch.answer(session_id, task_id, Verdict::Applied, NOW);
+                }
+                // It keeps its slot until the worker has let go of it.
+                Step::Withdraw(which) if !held.is_empty() => {
+                    let (task_id, _) = held[which % held.len()];
+                    floor.dispatch.withdraw(task_id, &Arc::from("cancelled"));
+                }
+                Step::Reconnect => {
+                    let holds: Vec<TaskId> = held.iter().map(|(task_id, _)| *task_id).collect();
+                    let record = SessionRecord {
+                        session_id,
+                        worker: Arc::new(record.clone()),
+                        credential: [0; 32],
+                        opened_at: NOW,
+                    };
+                    let (outbox, messages) = Outbox::new();
+                    let (_, reconciled) = floor.dispatch.connect(&record, &holds, outbox, NOW);
+                    held.retain(|(task_id, _)| reconciled.adopted.contains(task_id));
+                    floor.messages[0] = messages;
+                    floor.dispatch.credits(session_id, granted, NOW);
+                }
+                Step::Answer(_) | Step::Withdraw(_) => {}
+            }
+            while let Ok(message) = floor.messages[0].try_recv() {
+                if let ToWorker::Task(assignment) = message {
+                    prop_assert!((held.len() as u32) < granted, "no more than it granted");
+                    held.push((assignment.offer.task_id, &*assignment.offer.task_type == "cut"));
+                }
+            }
+            let of_type = |cut: bool| held.iter().filter(|(_, is_cut)| *is_cut == cut).count() as u32;
+            let room = |cut: bool, limit: Option<u32>| {
+                (held.len() as u32) < granted && limit.is_none_or(|limit| of_type(cut) < limit)
+            };
+            prop_assert!(limits.0.is_none_or(|limit| of_type(false) <= limit));
+            prop_assert!(limits.1.is_none_or(|limit| of_type(true) <= limit));
+            let waiting = floor.dispatch.ready_counts();
+            prop_assert!(!(room(false, limits.0) && waiting.contains_key("render")));
+            prop_assert!(!(room(true, limits.1) && waiting.contains_key("cut")));
+        }
+    }
+}
