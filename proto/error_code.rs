@@ -80,6 +80,9 @@ error_codes! {
     /// No blueprint has that name (or that version).
     BlueprintNotFound = "BLUEPRINT_NOT_FOUND", NotFound, 404, false,
         "List what is served with GET /api/blueprints.";
+    /// No worker of that name is connected.
+    WorkerNotFound = "WORKER_NOT_FOUND", NotFound, 404, false,
+        "List who is connected with GET /api/workers.";
     /// A blueprint, or a directory of them, cannot be loaded.
     BlueprintsInvalid = "BLUEPRINTS_INVALID", InvalidArgument, 422, false,
         "Mend what the findings name; each has its place and its cure.";

@@ -1,6 +1,6 @@
-//! `avtomatika workers`: who is connected, and how busy.
+//! `avtomatika workers`: who is connected, and how busy; and `workers restore`, for one that was set aside.
 
-use avtomatika_proto::v1::{ListWorkersRequest, WorkerInfo, WorkerStatus};
+use avtomatika_proto::v1::{ListWorkersRequest, RestoreWorkerRequest, WorkerInfo, WorkerStatus};
 use jiff::Timestamp;
 
 use crate::{
@@ -20,14 +20,59 @@ use crate::{
 const HELP: &str = "\
 Examples:
   avtomatika workers
-  avtomatika workers -o json | jq -r '.[] | select(.status == \"full\") | .worker_id'";
+  avtomatika workers -o json | jq -r '.[] | select(.status == \"full\") | .worker_id'
+  avtomatika workers restore gpu-7";
+
+const RESTORE_HELP: &str = "\
+A worker on which many different jobs in a row fail is set aside: it gets no tasks for a time, which is longer each time. When
+what was wrong with it is mended, this brings it back at once, and nothing is held against it any more.
+
+Examples:
+  avtomatika workers -o json | jq -r '.[] | select(.status == \"set_aside\") | .worker_id'
+  avtomatika workers restore gpu-7";
 
 /// Options of `workers`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
-pub struct Args {}
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
 
-pub(super) async fn run(_: Args, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
+/// What can be done to a worker.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Bring back a worker that was set aside
+    #[command(after_long_help = RESTORE_HELP)]
+    Restore {
+        /// The worker's name
+        worker_id: String,
+    },
+}
+
+pub(super) async fn run(args: Args, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
+    match args.command {
+        None => list(options, console).await,
+        Some(Command::Restore { worker_id }) => restore(worker_id, options, console).await,
+    }
+}
+
+async fn restore(worker_id: String, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
+    let server = Server::connect(options).await?;
+    let request = RestoreWorkerRequest { worker_id };
+    let worker = server.answer(server.admin().restore_worker(request)).await?.worker.unwrap_or_default();
+    match console.format() {
+        Format::Json => console.print_line(&json::line(&json::worker(&worker)))?,
+        Format::Table => console.print_line(&format!(
+            "Worker {} is {}; nothing is held against it.",
+            worker.worker_id,
+            worker_status_name(worker.status)
+        ))?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn list(options: &Options, console: &mut Console) -> Result<Exit, Failure> {
     let server = Server::connect(options).await?;
     let workers = server.answer(server.admin().list_workers(ListWorkersRequest {})).await?.workers;
     match console.format() {
@@ -53,6 +98,7 @@ fn row(worker: &WorkerInfo, now: Timestamp) -> Vec<Cell> {
         WorkerStatus::Idle => Some(Tone::Good),
         WorkerStatus::Busy => Some(Tone::Busy),
         WorkerStatus::Full | WorkerStatus::Draining => Some(Tone::Warning),
+        WorkerStatus::SetAside => Some(Tone::Bad),
         WorkerStatus::Unspecified => None,
     };
     let mut labels: Vec<_> = worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

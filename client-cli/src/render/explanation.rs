@@ -98,6 +98,7 @@ fn queue_facts(queue: &QueueDetail) -> [(&'static str, Cell); 4] {
         share(queue.full_workers, "full"),
         share(queue.paused_workers, "paused"),
         share(queue.draining_workers, "draining"),
+        share(queue.set_aside_workers, "set aside"),
         share(queue.unsuited_workers, "unsuitable"),
     ]
     .into_iter()
@@ -126,6 +127,7 @@ fn nearest_line(nearest: &NearestWorker) -> String {
             let has = if nearest.has.is_empty() { "nothing" } else { &nearest.has };
             format!("requires {kind} {}, and it has {has}", nearest.requires)
         }
+        "trust" => format!("set aside until {}", exact(nearest.set_aside_until.as_ref())),
         "credits" => "takes no tasks at the moment".to_owned(),
         "permanence" => "is about to leave".to_owned(),
         "task_type" => format!("does not serve it; serves {}", nearest.supported_tasks.join(" ")),
@@ -300,6 +302,7 @@ struct QueueForm<'a> {
     paused_workers: u32,
     draining_workers: u32,
     unsuited_workers: u32,
+    set_aside_workers: u32,
     expected_workers: u32,
     workers_at_least: bool,
     nearest: Option<NearestForm<'a>>,
@@ -320,6 +323,7 @@ impl<'a> QueueForm<'a> {
             paused_workers: queue.paused_workers,
             draining_workers: queue.draining_workers,
             unsuited_workers: queue.unsuited_workers,
+            set_aside_workers: queue.set_aside_workers,
             expected_workers: queue.expected_workers,
             workers_at_least: queue.workers_at_least,
             nearest: queue.nearest.as_ref().map(NearestForm::of),
@@ -377,6 +381,7 @@ struct NearestForm<'a> {
     similar_task_type: Option<&'a str>,
     requires: Option<&'a str>,
     has: Option<&'a str>,
+    set_aside_until: Option<String>,
 }
 
 impl<'a> NearestForm<'a> {
@@ -392,6 +397,7 @@ impl<'a> NearestForm<'a> {
             similar_task_type: text_or_null(&nearest.similar_task_type),
             requires: text_or_null(&nearest.requires),
             has: text_or_null(&nearest.has),
+            set_aside_until: rfc3339(nearest.set_aside_until.as_ref()),
         }
     }
 }

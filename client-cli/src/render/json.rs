@@ -379,8 +379,16 @@ pub fn worker(worker: &WorkerInfo) -> impl Serialize + '_ {
         hostname: &'a str,
         sdk_version: &'a str,
         hot_cache: &'a [String],
+        reputation: f64,
+        set_aside_until: Option<String>,
+        software: BTreeMap<String, String>,
+        models: BTreeMap<String, String>,
+        limits: BTreeMap<&'a str, u32>,
+        costs: BTreeMap<&'a str, f64>,
         connected_at: Option<String>,
     }
+    let limits = worker.terms.iter().map(|terms| (&*terms.r#type, terms.max_concurrent_tasks));
+    let costs = worker.terms.iter().filter_map(|terms| Some((&*terms.r#type, terms.cost?)));
     Form {
         worker_id: &worker.worker_id,
         worker_type: &worker.worker_type,
@@ -394,6 +402,12 @@ pub fn worker(worker: &WorkerInfo) -> impl Serialize + '_ {
         hostname: &worker.hostname,
         sdk_version: &worker.sdk_version,
         hot_cache: &worker.hot_cache,
+        reputation: worker.reputation,
+        set_aside_until: rfc3339(worker.set_aside_until.as_ref()),
+        software: sorted(&worker.installed_software),
+        models: sorted(&worker.installed_models),
+        limits: limits.filter(|(_, limit)| *limit > 0).collect(),
+        costs: costs.collect(),
         connected_at: rfc3339(worker.connected_at.as_ref()),
     }
 }

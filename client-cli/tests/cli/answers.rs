@@ -173,10 +173,20 @@ fn workers_show_who_is_connected_and_how_busy() {
         sdk_version: "rust/0.1.0".into(),
         connected_at: hours_ago(3),
         hot_cache: vec!["model-7".into()],
+        reputation: 1.0,
+        ..WorkerInfo::default()
     };
     let workers = vec![worker("worker-1", WorkerStatus::Busy, 3), worker("w2", WorkerStatus::Idle, 0)];
     let server = Server::start(Script { workers, ..Script::default() });
     assert_snapshot!("workers_table", server.run(&["workers"]));
+    let restored = server.run(&["workers", "restore", "w2"]);
+    assert_eq!(restored.stdout, "Worker w2 is idle; nothing is held against it.\n");
+    let unknown = server.run(&["workers", "restore", "w3"]);
+    assert!(
+        unknown.stdout.is_empty() && unknown.stderr.contains("Worker not found: \"w3\""),
+        "{}",
+        unknown.stderr
+    );
     let json: Vec<serde_json::Value> =
         serde_json::from_str(&server.run(&["workers", "-o", "json"]).stdout).expect("is an array");
     assert_eq!(json[0]["status"], "busy");

@@ -423,6 +423,16 @@ impl AdminService for Scripted {
         Ok(Response::new(ListWorkersResponse { workers: self.0.script.lock().unwrap().workers.clone() }))
     }
 
+    async fn restore_worker(&self, request: Request<RestoreWorkerRequest>) -> Answer<RestoreWorkerResponse> {
+        let RestoreWorkerRequest { worker_id } = self.enter(request).await?;
+        let script = self.0.script.lock().unwrap();
+        let worker = script.workers.iter().find(|worker| worker.worker_id == worker_id).cloned();
+        let message = format!("Worker not found: {worker_id:?}");
+        let worker = worker.ok_or_else(|| ApiError::new(ErrorCode::WorkerNotFound, message))?;
+        let status = WorkerStatus::Idle.into();
+        Ok(Response::new(RestoreWorkerResponse { worker: Some(WorkerInfo { status, ..worker }) }))
+    }
+
     async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Answer<ListSchedulesResponse> {
         self.enter(request).await?;
         let schedules = self.0.script.lock().unwrap().schedules.clone();

@@ -36,7 +36,7 @@ use crate::{
     json::Json,
     reload::{Put, PutOutcome, Reloaded},
     schedule::ScheduleView,
-    store::{ListQuery, NoticeId},
+    store::{ListQuery, NoticeId, Terms},
     time::Timestamp,
 };
 
@@ -333,6 +333,14 @@ pub(super) fn history_page(mut entries: Vec<HistoryEntry>, limit: usize) -> (Vec
 /// What an entry takes on the wire beside its error message and its detail, generously.
 const HISTORY_ENTRY_BYTES: usize = 512;
 
+fn task_terms((task_type, terms): (&Arc<str>, &Terms)) -> v1::TaskTerms {
+    v1::TaskTerms {
+        r#type: task_type.to_string(),
+        max_concurrent_tasks: terms.limit.unwrap_or(0),
+        cost: terms.cost,
+    }
+}
+
 pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
     let worker = &view.worker;
     let status = match view.status {
@@ -340,6 +348,7 @@ pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
         WorkerStatus::Busy => v1::WorkerStatus::Busy,
         WorkerStatus::Full => v1::WorkerStatus::Full,
         WorkerStatus::Draining => v1::WorkerStatus::Draining,
+        WorkerStatus::SetAside => v1::WorkerStatus::SetAside,
     };
     v1::WorkerInfo {
         worker_id: worker.worker_id.to_string(),
@@ -355,6 +364,11 @@ pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
         sdk_version: worker.sdk_version.to_string(),
         connected_at: Some(timestamp(view.connected_at)),
         hot_cache: view.hot_cache.iter().map(|name| name.to_string()).collect(),
+        reputation: view.reputation,
+        set_aside_until: view.aside_until.map(timestamp),
+        installed_software: worker.software.clone().into_iter().collect(),
+        installed_models: worker.models.clone().into_iter().collect(),
+        terms: worker.terms.iter().map(task_terms).collect(),
     }
 }
 

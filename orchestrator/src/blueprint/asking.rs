@@ -32,6 +32,9 @@ const CONDITION_KEYS: [&str; 4] = ["labels", "resources", "software", "models"];
 /// Conditions with their canonical form.
 type Read = (Vec<Condition>, Map<String, Value>);
 
+/// The same with what a task may cost.
+type Required = (Vec<Condition>, Option<f64>, Map<String, Value>);
+
 impl Needs {
     /// What this canonical text asks for; `None` when it is none.
     pub fn parse(text: &str) -> Option<Self> {
@@ -72,7 +75,7 @@ impl Reader {
         Some(Some((needs, form)))
     }
 
-    fn requires(&mut self, node: &Node) -> Option<(Vec<Condition>, Option<f64>, Map<String, Value>)> {
+    fn requires(&mut self, node: &Node) -> Option<Required> {
         let keys = [&CONDITION_KEYS[..], &["max_cost"]].concat();
         let members = self.members(node, "`requires`", &keys)?;
         let max_cost = match members.value("max_cost") {
@@ -103,7 +106,7 @@ impl Reader {
         if found.is_none() {
             let fault = format!("there is no strategy `{}`", shown(text));
             let names = Strategy::ALL.map(Strategy::as_str);
-            self.findings.error(node.at, fault, did_you_mean(text, names.into_iter()));
+            self.findings.error(node.at, fault, did_you_mean(text, names));
         }
         found
     }

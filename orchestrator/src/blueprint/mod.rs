@@ -152,7 +152,7 @@ pub struct TaskWork {
     /// The keys that an attempt takes before it is offered to workers.
     pub keys: Vec<KeyRule>,
     /// What is asked of the worker beside the type, if anything is.
-    pub needs: Option<Needs>,
+    pub needs: Option<Box<Needs>>,
 }
 
 /// How failed attempts are repeated.

@@ -164,7 +164,7 @@ impl Reader {
             retry: retry?,
             result_schema: result_schema?,
             keys,
-            needs,
+            needs: needs.map(Box::new),
         };
         let mut form = Map::new();
         match work.function() {

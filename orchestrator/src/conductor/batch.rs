@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     blueprint::{Change, Registry},
-    dispatch::Verdict,
+    dispatch::{Mark, Verdict},
     engine::{Effect, Event, Job},
     metrics::Tally,
     store::{self, NoticeRecord, ScheduleRecord, SessionRecord},
@@ -52,7 +52,7 @@ pub(super) enum Afterwards {
     /// Start the watch.
     Watched { job: Arc<Job>, sender: mpsc::Sender<JobView>, reply: Reply<Result<(), ApiError>> },
     /// Tell the worker what became of its result.
-    Answered { session_id: SessionId, task_id: TaskId, verdict: Verdict },
+    Answered { session_id: SessionId, task_id: TaskId, verdict: Verdict, mark: Mark },
     /// The session may be used: end the one that it replaces, tell the worker.
     Registered { record: SessionRecord, reply: Reply<Result<Registered, ApiError>> },
     /// The session's end is stored.

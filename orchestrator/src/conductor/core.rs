@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     blueprint::{Catalog, Registry},
-    dispatch::{Dispatch, Farewell, ToWorker, Verdict},
+    dispatch::{Dispatch, Farewell, Mark, Session, ToWorker, Verdict},
     engine::{
         ChildSpec, Children, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide,
     },
@@ -151,6 +151,12 @@ impl Core {
             }
             Request::Workers(reply) => {
                 let _ = reply.send(self.dispatch.roster().iter().map(|session| session.view()).collect());
+            }
+            Request::RestoreWorker(worker_id, reply) => {
+                let known = self.dispatch.restore_worker(&worker_id, self.clock.now());
+                let view = known.then(|| self.dispatch.roster().of_worker(&worker_id)).flatten();
+                let _ = reply.send(view.map(Session::view));
+                self.tell_handed();
             }
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Measures(reply) => drop(reply.send(self.measures())),
@@ -325,9 +331,12 @@ impl Core {
                     self.watchers.watch(view, sender);
                     let _ = reply.send(Ok(()));
                 }
-                Afterwards::Answered { session_id, task_id, verdict } => {
+                Afterwards::Answered { session_id, task_id, verdict, mark } => {
                     match verdict {
-                        Verdict::Applied => self.metrics.result_applied(),
+                        Verdict::Applied => {
+                            self.metrics.result_applied();
+                            self.dispatch.judge(task_id, mark, now);
+                        }
                         Verdict::Refused(reason) => self.metrics.result_refused(reason),
                         Verdict::RetryLater => {}
                     }
@@ -663,8 +672,8 @@ impl Core {
     }
 
     /// Puts an answer to a worker behind what has been decided.
-    pub fn answer(&mut self, session_id: SessionId, task_id: TaskId, verdict: Verdict) {
-        self.batch.afterwards.push(Afterwards::Answered { session_id, task_id, verdict });
+    pub fn answer(&mut self, session_id: SessionId, task_id: TaskId, verdict: Verdict, mark: Mark) {
+        self.batch.afterwards.push(Afterwards::Answered { session_id, task_id, verdict, mark });
     }
 
     /// The answer for a submission, behind what has been decided.

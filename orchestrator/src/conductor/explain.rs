@@ -179,6 +179,8 @@ reasons! {
     Key = 22 "key";
     /// Nobody who serves its task meets what it requires.
     NoSuitableWorker = 23 "no_suitable_worker";
+    /// All who serve its task are set aside, because too many jobs failed on them.
+    WorkersSetAside = 24 "workers_set_aside";
 }
 
 impl Explanation {
@@ -195,6 +197,7 @@ impl Explanation {
                 Obstacle::WorkersPaused => Reason::WorkersPaused,
                 Obstacle::WorkersFull => Reason::WorkersFull,
                 Obstacle::NoneSuits => Reason::NoSuitableWorker,
+                Obstacle::WorkersSetAside => Reason::WorkersSetAside,
                 Obstacle::Turn => Reason::Dispatching,
             },
             Situation::Running => Reason::Running,

@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use avtomatika_proto::{ApiError, ErrorCode, JobId, TaskId, limits::START_AHEAD_MAX};
+use avtomatika_proto::{
+    ApiError, ErrorCode, JobId, TaskId,
+    limits::{NAME_BYTES_MAX, START_AHEAD_MAX},
+};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -331,6 +334,19 @@ impl Conductor {
         let mut workers = self.mailbox.ask(Request::Workers).await?;
         workers.sort_by(|a, b| a.worker.worker_id.cmp(&b.worker.worker_id));
         Ok(workers)
+    }
+
+    /// Ends the time for which a worker is set aside; nothing that failed on it is held against it any more.
+    ///
+    /// # Errors
+    /// `WORKER_NOT_FOUND`, `SHUTTING_DOWN`, `OVERLOADED`.
+    pub async fn restore_worker(&self, worker_id: &str) -> Result<WorkerView, ApiError> {
+        let id = Arc::from(worker_id);
+        let view = self.mailbox.ask(|reply| Request::RestoreWorker(id, reply)).await?;
+        view.ok_or_else(|| {
+            let shown: String = worker_id.chars().filter(|c| !c.is_control()).take(NAME_BYTES_MAX).collect();
+            ApiError::new(ErrorCode::WorkerNotFound, format!("Worker not found: {shown:?}"))
+        })
     }
 
     /// Counts of the whole.

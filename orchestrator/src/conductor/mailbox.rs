@@ -96,6 +96,8 @@ pub(super) enum Request {
     Families(Vec<Children>, Reply<HashMap<JobId, ChildCounts>>),
     /// Who is connected.
     Workers(Reply<Vec<WorkerView>>),
+    /// Nothing more is held against this worker. Answered with the worker, if it is connected.
+    RestoreWorker(Arc<str>, Reply<Option<WorkerView>>),
     /// How much there is of everything.
     Stats(Reply<Stats>),
     /// The same, in more detail.

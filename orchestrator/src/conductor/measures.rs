@@ -47,11 +47,12 @@ pub const REGISTERED: &str = "registered";
 pub const EXPECTED: &str = "expected";
 
 /// Everything that a session can be doing.
-pub const SESSION_STATES: [&str; 6] = [
+pub const SESSION_STATES: [&str; 7] = [
     WorkerStatus::Idle.as_str(),
     WorkerStatus::Busy.as_str(),
     WorkerStatus::Full.as_str(),
     WorkerStatus::Draining.as_str(),
+    WorkerStatus::SetAside.as_str(),
     REGISTERED,
     EXPECTED,
 ];

@@ -77,6 +77,10 @@ pub struct WorkerView {
     pub load: f64,
     /// Task types that it has warm.
     pub hot_cache: Vec<Arc<str>>,
+    /// How well its tasks end, from a little over 0 to 1.
+    pub reputation: f64,
+    /// Until when it gets no tasks, because too many jobs failed on it.
+    pub aside_until: Option<Timestamp>,
     /// When its stream was opened.
     pub connected_at: Timestamp,
 }
@@ -92,6 +96,8 @@ pub enum WorkerStatus {
     Full,
     /// Takes no more tasks.
     Draining,
+    /// Gets no tasks for a time, because too many jobs failed on it.
+    SetAside,
 }
 
 impl WorkerStatus {
@@ -102,6 +108,7 @@ impl WorkerStatus {
             Self::Busy => "busy",
             Self::Full => "full",
             Self::Draining => "draining",
+            Self::SetAside => "set_aside",
         }
     }
 }

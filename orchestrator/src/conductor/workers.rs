@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId, task_error};
+use avtomatika_proto::{ApiError, ErrorCode, SessionId, TaskId, outcome, task_error};
 
 use super::{
     BATCH_MAX,
@@ -12,7 +12,7 @@ use super::{
     sessions::made_up_name,
 };
 use crate::{
-    dispatch::{Farewell, Orphan, Outbox, ToWorker, Verdict},
+    dispatch::{Farewell, Mark, Orphan, Outbox, ToWorker, Verdict},
     engine::{Event, Refusal, Report},
     museum::{Mistake, plants},
     store::{SessionRecord, WorkerRecord, Write},
@@ -173,6 +173,7 @@ impl Core {
 
     fn result(&mut self, session_id: SessionId, result: WorkerResult, now: Timestamp) {
         let (task_id, job_id) = (result.task_id, result.job_id);
+        let mark = mark_of(&result);
         let verdict = match self.apply(session_id, result, now) {
             Ok(Ok(())) => Verdict::Applied,
             Ok(Err(refusal)) => {
@@ -182,7 +183,7 @@ impl Core {
             }
             Err(_) => Verdict::RetryLater,
         };
-        self.answer(session_id, task_id, verdict);
+        self.answer(session_id, task_id, verdict, mark);
     }
 
     fn apply(
@@ -253,8 +254,11 @@ impl Core {
     pub(super) fn workers_due(&mut self, now: Timestamp) {
         for Orphan { task_id, job_id, worker_id, checkpoint } in self.dispatch.expired(now, BATCH_MAX) {
             tracing::warn!(job = %job_id, task = %task_id, worker = %worker_id, "Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
+            self.dispatch.judge(task_id, Mark::Bad, now);
             self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id, checkpoint });
         }
+        self.dispatch.back_from_aside(now);
+        self.tell_handed();
         for session_id in self.waiting.expired(now) {
             self.remove_session(session_id);
         }
@@ -265,5 +269,16 @@ impl Core {
             self.dispatch.pump_all(now);
             self.tell_handed();
         }
+    }
+}
+
+/// What a result says of the worker that sends it.
+fn mark_of(result: &WorkerResult) -> Mark {
+    let code = result.error.as_ref().map(|error| &*error.code);
+    match (&*result.outcome, code) {
+        (outcome::CANCELLED, _) => Mark::None,
+        (outcome::FAILURE, Some(task_error::WORKER_STOPPED | task_error::INVALID_INPUT)) => Mark::None,
+        (outcome::FAILURE | outcome::TIMEOUT, _) => Mark::Bad,
+        _ => Mark::Good,
     }
 }

@@ -14,6 +14,7 @@ mod nearest;
 mod outbox;
 mod placement;
 mod ready_queue;
+mod reputation;
 mod roster;
 pub mod session;
 mod suit;
@@ -31,6 +32,7 @@ pub use classes::ClassId;
 pub use nearest::{Lack, Nearest, Obstacle, Standing, Whereabouts, Workers};
 pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
 pub use ready_queue::{Place, Position, RUN_MIN};
+pub use reputation::Mark;
 pub use roster::{Roster, Session};
 pub use suit::Unmet;
 
@@ -38,6 +40,7 @@ use self::{
     classes::{Class, Classes},
     placement::Placement,
     ready_queue::ReadyQueue,
+    reputation::Reputations,
 };
 use crate::{
     conductor::{LeaseView, Progress},
@@ -128,6 +131,7 @@ pub struct Dispatch {
     ready: ReadyQueue,
     roster: Roster,
     placement: Placement,
+    reputations: Reputations,
     leases: HashMap<TaskId, Lease>,
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     adoption: Adoption,
@@ -206,6 +210,68 @@ impl Dispatch {
         })
     }
 
+    /// What the end of an attempt says of the worker that holds it. Before [`Dispatch::answer`], which takes it out of its hands.
+    pub fn judge(&mut self, task_id: TaskId, mark: Mark, now: Timestamp) {
+        let Some(lease) = self.leases.get(&task_id) else { return };
+        // Almost always: nothing is held against it, and nothing is now.
+        if mark == Mark::None || mark == Mark::Good && !self.reputations.knows(&lease.worker_id) {
+            return;
+        }
+        let (session_id, worker_id, job_id) = (lease.session_id, lease.worker_id.clone(), lease.job_id);
+        if self.reputations.mark(&worker_id, job_id, mark, now) && self.may_spare(session_id) {
+            let until = self.reputations.set_aside(&worker_id, now);
+            tracing::warn!(
+                "Worker '{worker_id}' is set aside: many different jobs in a row failed on it; `avtomatika workers restore` ends it"
+            );
+            if let Some(session) = self.roster.get_mut(session_id) {
+                session.aside_until = until;
+            }
+        }
+        let reputation = self.reputations.score(&worker_id, now);
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.reputation = reputation;
+            self.replace(session_id);
+        }
+    }
+
+    /// Whether no more than half of those that serve any of its types would be set aside with this one: when everybody fails,
+    /// it is the jobs. Costs a look at all of those.
+    fn may_spare(&self, session_id: SessionId) -> bool {
+        let Some(session) = self.roster.get(session_id) else { return false };
+        session.record.worker.task_types.iter().all(|task_type| {
+            let aside = self.roster.serving(task_type).filter(|other| other.aside_until.is_some()).count();
+            2 * (aside + 1) <= self.roster.serving_count(task_type)
+        })
+    }
+
+    /// Ends the time aside of those for whom it is over.
+    pub fn back_from_aside(&mut self, now: Timestamp) {
+        for worker_id in self.reputations.back(now) {
+            self.take_back(&worker_id, now);
+        }
+    }
+
+    /// Somebody vouches for a worker: it is set aside no more, and nothing is held against it. Whether it is connected.
+    pub fn restore_worker(&mut self, worker_id: &str, now: Timestamp) -> bool {
+        self.reputations.restore(worker_id);
+        self.take_back(worker_id, now)
+    }
+
+    fn take_back(&mut self, worker_id: &str, now: Timestamp) -> bool {
+        let Some(session_id) = self.roster.of_worker(worker_id).map(|session| session.record.session_id)
+        else {
+            return false;
+        };
+        let reputation = self.reputations.score(worker_id, now);
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.aside_until = None;
+            session.reputation = reputation;
+        }
+        self.replace(session_id);
+        self.pump(session_id, now);
+        true
+    }
+
     /// Tells a worker what became of its result. Unless it is to be sent again, the task has left its slot.
     pub fn answer(&mut self, session_id: SessionId, task_id: TaskId, verdict: Verdict, now: Timestamp) {
         let Some(session) = self.roster.get_mut(session_id) else { return };
@@ -248,9 +314,10 @@ impl Dispatch {
         expired
     }
 
-    /// When [`Dispatch::expired`] or [`Dispatch::adoption_over`] next have something to say.
+    /// When [`Dispatch::expired`], [`Dispatch::adoption_over`] or [`Dispatch::back_from_aside`] next have something to say.
     pub fn next_due(&self) -> Option<Timestamp> {
-        [self.deadlines.first().map(|(due, _)| *due), self.adoption.until()].into_iter().flatten().min()
+        let expires = self.deadlines.first().map(|(due, _)| *due);
+        [expires, self.adoption.until(), self.reputations.next_due()].into_iter().flatten().min()
     }
 
     // ---- Tasks aside: in the queue, with their offers left to be made again ----
@@ -348,6 +415,8 @@ impl Dispatch {
         reconciled.orphans = missing.filter_map(|task_id| self.orphan(session_id, task_id)).collect();
         if let Some(session) = self.roster.get_mut(session_id) {
             session.vacate();
+            session.reputation = self.reputations.score(&record.worker.worker_id, now);
+            session.aside_until = self.reputations.aside_until(&record.worker.worker_id);
             for task_id in &reconciled.adopted {
                 let task_type = self.leases.get(task_id).map(|lease| &*lease.task_type);
                 session.occupy(*task_id, task_type.unwrap_or_default());

@@ -60,13 +60,15 @@ pub enum Obstacle {
     WorkersPaused,
     /// Nobody who serves it has a free slot.
     WorkersFull,
+    /// All who serve it are set aside, because too many jobs failed on them, or are about to leave.
+    WorkersSetAside,
     /// Nobody who serves it meets what the task requires.
     NoneSuits,
     /// Nothing: its turn comes as soon as those before it are gone.
     Turn,
 }
 
-/// The workers there are for a task. Those that serve its type are free, full, paused, draining or unsuited.
+/// The workers there are for a task. Those that serve its type are free, full, paused, set aside, draining or unsuited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Workers {
     /// With an open stream.
@@ -81,11 +83,13 @@ pub struct Workers {
     pub paused: usize,
     /// About to leave.
     pub draining: usize,
+    /// Set aside, because too many jobs failed on them.
+    pub set_aside: usize,
     /// Without something that the task requires.
     pub unsuited: usize,
     /// Expected back after a restart.
     pub expected: usize,
-    /// There are more that serve it than were looked at: full, paused, draining and unsuited are counts of some of
+    /// There are more that serve it than were looked at: full, paused, set aside, draining and unsuited are counts of some of
     /// them.
     pub at_least: bool,
 }
@@ -118,6 +122,8 @@ pub enum Lack {
     },
     /// It takes no tasks at the moment.
     Credits,
+    /// It gets no tasks until then, because too many jobs failed on it.
+    Trust(Timestamp),
     /// It is about to leave.
     Permanence,
     /// It does not have something that the task requires.
@@ -138,6 +144,7 @@ impl Lack {
             Self::FreeSlot { .. } => "free_slot",
             Self::TypeSlot { .. } => "type_slot",
             Self::Credits => "credits",
+            Self::Trust(_) => "trust",
             Self::Permanence => "permanence",
             Self::Needs(unmet) => unmet.about,
             Self::TaskType { .. } => "task_type",
@@ -170,6 +177,7 @@ impl Dispatch {
             None if workers.serving == 0 => Obstacle::NoWorker,
             None if workers.full > 0 => Obstacle::WorkersFull,
             None if workers.paused > 0 => Obstacle::WorkersPaused,
+            None if workers.set_aside > 0 => Obstacle::WorkersSetAside,
             None if workers.draining > 0 => Obstacle::WorkersDraining,
             None => Obstacle::NoneSuits,
         }
@@ -195,6 +203,7 @@ impl Dispatch {
                 Lack::FreeSlot { .. } | Lack::TypeSlot { .. } => workers.full += 1,
                 Lack::Credits => workers.paused += 1,
                 Lack::Permanence | Lack::TaskType { .. } => workers.draining += 1,
+                Lack::Trust(_) => workers.set_aside += 1,
                 Lack::Needs(_) => workers.unsuited += 1,
             }
             let distance = distance(session, &lack, missing);
@@ -235,13 +244,14 @@ fn distance<'s>(session: &'s Session, lack: &Lack, missing: usize) -> Distance<'
         Lack::FreeSlot { held, slots } => (0, i64::from(*slots) - i64::from(*held)),
         Lack::TypeSlot { held, limit } => (0, i64::from(*limit) - i64::from(*held)),
         Lack::Credits => (1, 0),
-        Lack::Permanence => (2, 0),
+        Lack::Trust(until) => (2, -until.as_micros()),
+        Lack::Permanence => (3, 0),
         Lack::Needs(unmet) => {
             // One thing less counts for more than any quantity; of one quantity, whoever has most of it comes nearest.
             let has = unmet.has.as_deref().and_then(|has| has.parse::<f64>().ok()).unwrap_or(0.0);
-            (3, has.clamp(0.0, 1e12) as i64 - (missing as i64) * 2_000_000_000_000)
+            (4, has.clamp(0.0, 1e12) as i64 - (missing as i64) * 2_000_000_000_000)
         }
-        Lack::TaskType { .. } => (4, 0),
+        Lack::TaskType { .. } => (5, 0),
     };
     (kind, Reverse(free), &session.record.worker.worker_id)
 }
@@ -250,6 +260,9 @@ fn distance<'s>(session: &'s Session, lack: &Lack, missing: usize) -> Distance<'
 fn lack_of(session: &Session, task_type: &str) -> Option<Lack> {
     if session.draining {
         return Some(Lack::Permanence);
+    }
+    if let Some(until) = session.aside_until {
+        return Some(Lack::Trust(until));
     }
     if session.slots == 0 {
         return Some(Lack::Credits);
@@ -393,9 +406,22 @@ mod tests {
         assert_eq!(found.obstacle, Obstacle::WorkersFull);
         assert_eq!(nearest(&found), ("full", &Lack::FreeSlot { held: 1, slots: 1 }));
         assert_eq!(found.position, Position { ahead: 1, at_least: false, length: 2 });
-        let Workers { connected, serving, free, full, paused, draining, unsuited, expected, at_least } =
-            found.workers;
-        assert_eq!((connected, serving, free, full, paused, draining, unsuited), (3, 3, 0, 1, 1, 1, 0));
+        let Workers {
+            connected,
+            serving,
+            free,
+            full,
+            paused,
+            draining,
+            set_aside,
+            unsuited,
+            expected,
+            at_least,
+        } = found.workers;
+        assert_eq!(
+            (connected, serving, free, full, paused, draining, set_aside, unsuited),
+            (3, 3, 0, 1, 1, 1, 0, 0)
+        );
         assert_eq!((expected, at_least), (0, false));
     }
 

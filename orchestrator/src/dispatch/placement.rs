@@ -158,7 +158,7 @@ impl Stand {
             Strategy::LeastConnections => (u64::from(session.held()), 0),
             // What is not negative is in the order of its bits.
             Strategy::Cheapest => (self.cost.to_bits(), least_free_last),
-            Strategy::BestValue => ((self.cost / session.reputation()).to_bits(), least_free_last),
+            Strategy::BestValue => ((self.cost / session.reputation).to_bits(), least_free_last),
         };
         Some((Reverse(self.preference), first, second, turn, session.record.session_id))
     }

@@ -27,6 +27,10 @@ pub struct Session {
     pub slots: u32,
     /// It takes no more tasks.
     pub draining: bool,
+    /// It gets no tasks until then: too many jobs have failed on it.
+    pub aside_until: Option<Timestamp>,
+    /// How well its tasks end, from a little over 0 to 1.
+    pub reputation: f64,
     /// Task types that it has warm.
     pub hot_cache: Vec<Arc<str>>,
     /// Its own view of its load.
@@ -51,7 +55,7 @@ struct OwnLimit {
 impl Session {
     /// Tasks that it could take now.
     pub fn free(&self) -> u32 {
-        if self.draining {
+        if self.draining || self.aside_until.is_some() {
             return 0;
         }
         self.slots.saturating_sub(self.held())
@@ -89,11 +93,6 @@ impl Session {
         }
     }
 
-    /// How well its tasks end, from a little over 0 to 1.
-    pub fn reputation(&self) -> f64 {
-        1.0
-    }
-
     /// How many tasks fill its slots.
     pub fn held(&self) -> u32 {
         u32::try_from(self.occupied.len()).unwrap_or(u32::MAX)
@@ -117,6 +116,7 @@ impl Session {
     pub fn status(&self) -> WorkerStatus {
         match () {
             () if self.draining => WorkerStatus::Draining,
+            () if self.aside_until.is_some() => WorkerStatus::SetAside,
             () if self.held() == 0 => WorkerStatus::Idle,
             () if self.free() == 0 => WorkerStatus::Full,
             () => WorkerStatus::Busy,
@@ -132,6 +132,8 @@ impl Session {
             running_tasks: running,
             load: self.load.unwrap_or(f64::from(running) / f64::from(self.record.worker.slots.max(1))),
             hot_cache: self.hot_cache.clone(),
+            reputation: self.reputation,
+            aside_until: self.aside_until,
             connected_at: self.connected_at,
         }
     }
@@ -162,6 +164,8 @@ impl Roster {
             outbox,
             slots: 0,
             draining: false,
+            aside_until: None,
+            reputation: 1.0,
             hot_cache: Vec::new(),
             load: None,
             connected_at: now,

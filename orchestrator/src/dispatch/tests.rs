@@ -79,6 +79,7 @@ impl Floor {
             timeout: Duration::from_secs(1),
             ready_at: NOW,
             checkpoint: None,
+            trace: None,
         };
         self.dispatch.offer(offer, NOW);
         task_id
@@ -215,6 +216,98 @@ fn a_worker_holds_no_more_of_a_type_than_it_may_and_its_other_slots_are_for_othe
     );
     assert_eq!(floor.offer("cut", None).as_deref(), Some("w"));
     assert_eq!(floor.offer("cut", None), None, "the total counts too");
+}
+
+/// So many jobs in a row fail on the worker with this name, each handed to it alone.
+fn fail(floor: &mut Floor, name: &str, count: usize) {
+    for _ in 0..count {
+        end(floor, name, Mark::Bad);
+    }
+}
+
+fn end(floor: &mut Floor, name: &str, mark: Mark) {
+    let needs = format!(r#"{{"requires":{{"labels":{{"name":"{name}"}}}}}}"#);
+    let task_id = floor.queue("render", Some(&needs));
+    assert_eq!(floor.dispatch.lease(task_id).map(|lease| &*lease.worker_id), Some(name));
+    floor.dispatch.judge(task_id, mark, NOW);
+    floor.dispatch.answer(floor.sessions[name], task_id, Verdict::Applied, NOW);
+}
+
+fn named(name: &str) -> WorkerRecord {
+    let labels = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+    WorkerRecord { labels, ..worker(name, &["render"], 1) }
+}
+
+fn aside_until(floor: &Floor, name: &str) -> Option<Timestamp> {
+    floor.dispatch.roster().of_worker(name).unwrap().aside_until
+}
+
+#[test]
+fn a_worker_that_fails_many_jobs_in_a_row_is_set_aside_and_comes_back() {
+    let mut floor = Floor::with(vec![named("bad"), named("good")]);
+    fail(&mut floor, "bad", reputation::FAILURES_MAX - 1);
+    assert_eq!(aside_until(&floor, "bad"), None);
+    fail(&mut floor, "bad", 1);
+    let until = aside_until(&floor, "bad").expect("it is set aside");
+    let view = floor.dispatch.roster().of_worker("bad").unwrap().view();
+    assert_eq!(view.status.as_str(), "set_aside");
+    assert!(view.reputation < 0.7, "{}", view.reputation);
+    assert_eq!(floor.takers(None), "good", "it gets nothing");
+    let only_there = floor.queue("render", Some(r#"{"requires":{"labels":{"name":"bad"}}}"#));
+    let (obstacle, nearest, lack) = floor.nearest(only_there);
+    assert_eq!((obstacle, nearest.as_str()), (Obstacle::WorkersSetAside, "bad"));
+    assert_eq!(lack, format!("{:?}", Lack::Trust(until)));
+    // Coming back under its name does not help it.
+    let again = SessionRecord {
+        session_id: SessionId::from_random(99),
+        worker: Arc::new(WorkerRecord { slots: 2, ..named("bad") }),
+        credential: [0; 32],
+        opened_at: NOW,
+    };
+    floor.dispatch.disconnect(floor.sessions["bad"]);
+    let (outbox, messages) = Outbox::new();
+    floor.messages.push(messages);
+    floor.dispatch.connect(&again, &[], outbox, NOW);
+    floor.dispatch.credits(again.session_id, 2, NOW);
+    assert_eq!(aside_until(&floor, "bad"), Some(until));
+    assert!(floor.dispatch.next_due().is_some_and(|due| due <= until), "it is looked at then");
+    floor.dispatch.back_from_aside(until);
+    assert_eq!(&*floor.dispatch.lease(only_there).unwrap().worker_id, "bad", "it is tried again");
+}
+
+#[test]
+fn an_operator_brings_a_worker_back_with_its_good_name() {
+    let mut floor = Floor::with(vec![named("bad"), named("good")]);
+    fail(&mut floor, "bad", reputation::FAILURES_MAX);
+    assert!(floor.dispatch.restore_worker("bad", NOW) && !floor.dispatch.restore_worker("nobody", NOW));
+    let session = floor.dispatch.roster().of_worker("bad").unwrap();
+    assert_eq!((session.aside_until, session.reputation), (None, 1.0));
+    end(&mut floor, "bad", Mark::Good);
+}
+
+#[test]
+fn when_everybody_fails_it_is_the_jobs_and_half_of_the_workers_stay() {
+    let names = ["a", "b", "c", "d"];
+    let mut floor = Floor::with(names.map(named).into());
+    for name in names {
+        fail(&mut floor, name, reputation::FAILURES_MAX);
+    }
+    let aside = names.map(|name| aside_until(&floor, name).is_some());
+    assert_eq!(aside, [true, true, false, false]);
+    let mut floor = Floor::with(vec![named("alone")]);
+    fail(&mut floor, "alone", 3 * reputation::FAILURES_MAX);
+    assert_eq!(aside_until(&floor, "alone"), None);
+}
+
+#[test]
+fn the_best_value_is_the_cost_by_the_reputation() {
+    let priced = |name, cost| WorkerRecord { labels: named(name).labels, slots: 1, ..with_cost(name, cost) };
+    let needs = Some(r#"{"strategy":"best_value"}"#);
+    let mut floor = Floor::with(vec![priced("cheap", 1.0), priced("dear", 1.2)]);
+    assert_eq!(floor.takers(needs), "cheap dear");
+    let mut floor = Floor::with(vec![priced("cheap", 1.0), priced("dear", 1.2)]);
+    fail(&mut floor, "cheap", 5);
+    assert_eq!(floor.takers(needs), "dear cheap", "what costs less and fails costs more");
 }
 
 /// Something that happens to a worker's slots.

@@ -103,6 +103,7 @@ fn queue(job: &Job, standing: &Standing) -> v1::QueueDetail {
         paused_workers: number(workers.paused),
         draining_workers: number(workers.draining),
         unsuited_workers: number(workers.unsuited),
+        set_aside_workers: number(workers.set_aside),
         expected_workers: number(workers.expected),
         workers_at_least: workers.at_least,
         nearest: standing.nearest.as_ref().map(nearest),
@@ -118,6 +119,7 @@ fn nearest(nearest: &Nearest) -> v1::NearestWorker {
     match &nearest.lacks {
         Lack::FreeSlot { held, slots } => v1::NearestWorker { held_tasks: *held, slots: *slots, ..wire },
         Lack::TypeSlot { held, limit } => v1::NearestWorker { held_tasks: *held, slots: *limit, ..wire },
+        Lack::Trust(until) => v1::NearestWorker { set_aside_until: Some(timestamp(*until)), ..wire },
         Lack::Credits | Lack::Permanence => wire,
         Lack::Needs(unmet) => v1::NearestWorker {
             requires: unmet.needs.clone(),

@@ -132,6 +132,10 @@ pub(super) fn sample(reason: Reason) -> Explanation {
             let workers = Workers { unsuited: 2, ..of(2, 0, 0, 0) };
             queued(Obstacle::NoneSuits, workers, Some(Lack::Needs(Unmet { about: "resource", needs, has })))
         }
+        Reason::WorkersSetAside => {
+            let workers = Workers { set_aside: 1, ..of(1, 0, 0, 0) };
+            queued(Obstacle::WorkersSetAside, workers, Some(Lack::Trust(later(30))))
+        }
         Reason::WorkersFull => queued(Obstacle::WorkersFull, of(3, 2, 0, 1), Some(slot)),
         Reason::WorkersPaused => queued(Obstacle::WorkersPaused, of(1, 0, 1, 0), Some(Lack::Credits)),
         Reason::WorkersDraining => queued(Obstacle::WorkersDraining, of(2, 0, 0, 2), Some(Lack::Permanence)),

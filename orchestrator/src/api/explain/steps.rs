@@ -6,7 +6,7 @@ use avtomatika_proto::names::CODE_PREFIX;
 
 use crate::{
     conductor::{Explanation, Situation},
-    dispatch::Obstacle,
+    dispatch::{Lack, Nearest, Obstacle, Standing},
     engine::{Job, Wait},
 };
 
@@ -58,7 +58,9 @@ pub(in crate::api) fn next_steps(explanation: &Explanation) -> Vec<NextStep> {
 fn of_the_situation(explanation: &Explanation) -> Vec<NextStep> {
     let job = &*explanation.view.job;
     match &explanation.situation {
-        Situation::Worker(standing) => start_worker(job, standing.obstacle).into_iter().collect(),
+        Situation::Worker(standing) => {
+            restore(standing).into_iter().chain(start_worker(job, standing.obstacle)).collect()
+        }
         Situation::Approval { decisions } => {
             decisions.iter().take(DECISIONS_MAX).map(|decision| decide(job, decision)).collect()
         }
@@ -84,8 +86,20 @@ fn of_the_situation(explanation: &Explanation) -> Vec<NextStep> {
     }
 }
 
+fn restore(standing: &Standing) -> Option<NextStep> {
+    let Nearest { worker_id, lacks: Lack::Trust(_) } = standing.nearest.as_ref()? else { return None };
+    Some(NextStep {
+        action: "restore_worker",
+        what: "try the worker again at once".to_owned(),
+        command: format!("avtomatika workers restore {}", word(worker_id)),
+    })
+}
+
 fn start_worker(job: &Job, obstacle: Obstacle) -> Option<NextStep> {
-    if !matches!(obstacle, Obstacle::NoWorker | Obstacle::WorkersDraining | Obstacle::WorkersFull) {
+    if !matches!(
+        obstacle,
+        Obstacle::NoWorker | Obstacle::WorkersDraining | Obstacle::WorkersFull | Obstacle::WorkersSetAside
+    ) {
         return None;
     }
     let task_type = &job.attempt.as_ref()?.task_type;

@@ -84,6 +84,10 @@ fn waiting_for_worker(explanation: &Explanation, standing: &Standing) -> String 
             1 => "the one worker that serves it does not meet what the task requires".to_owned(),
             serving => format!("none of the {serving} workers that serve it meets what the task requires"),
         },
+        Obstacle::WorkersSetAside => serving(
+            "is set aside, because too many jobs failed on it",
+            "are set aside, because too many jobs failed on them",
+        ),
         Obstacle::WorkersDraining => serving("will leave soon", "will leave soon"),
         Obstacle::WorkersPaused => serving("takes no tasks at the moment", "take no tasks at the moment"),
         Obstacle::WorkersFull if workers.full == workers.serving => {
@@ -120,6 +124,7 @@ fn shares(standing: &Standing) -> String {
         (workers.full, "full"),
         (workers.paused, "paused"),
         (workers.draining, "draining"),
+        (workers.set_aside, "set aside"),
         (workers.unsuited, "unsuitable"),
     ];
     let shares =
@@ -133,10 +138,11 @@ fn in_brackets(nearest: &Nearest) -> String {
         Lack::FreeSlot { held, slots } => format!(" ({name} holds {held} of {slots})"),
         Lack::TypeSlot { held, limit } => format!(" ({name} holds {held} of {limit} of this type)"),
         Lack::Needs(unmet) => {
-            let has = unmet.has.as_deref().map_or_else(|| "nothing".to_owned(), |has| quoted(has));
+            let has = unmet.has.as_deref().map_or_else(|| "nothing".to_owned(), quoted);
             let needs = cut(&unmet.needs);
             format!(" ({name} comes nearest: the task requires {} {needs}, and it has {has})", unmet.about)
         }
+        Lack::Trust(until) => format!(" ({name} comes nearest: it is tried again at {})", moment(*until)),
         Lack::Credits | Lack::Permanence => format!(" ({name} comes nearest)"),
         Lack::TaskType { similar: Some(similar), .. } => {
             format!(" ({name} serves {similar:?}: is one of the two misspelt?)")

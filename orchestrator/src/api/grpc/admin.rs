@@ -30,6 +30,14 @@ impl AdminService for Admin {
         Ok(Response::new(v1::ListWorkersResponse { workers: workers.iter().map(convert::worker).collect() }))
     }
 
+    async fn restore_worker(
+        &self,
+        request: Request<v1::RestoreWorkerRequest>,
+    ) -> Result<Response<v1::RestoreWorkerResponse>, Status> {
+        let worker = self.inside.conductor.restore_worker(&request.into_inner().worker_id).await?;
+        Ok(Response::new(v1::RestoreWorkerResponse { worker: Some(convert::worker(&worker)) }))
+    }
+
     async fn list_blueprints(
         &self,
         _: Request<v1::ListBlueprintsRequest>,

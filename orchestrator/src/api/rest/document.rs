@@ -13,6 +13,7 @@ use crate::{
     blueprint::Blueprint,
     conductor::{JobView, Stats, WorkerView},
     engine::{HistoryEntry, JobStatus},
+    store::{Terms, WorkerRecord},
     time::Timestamp,
 };
 
@@ -241,6 +242,12 @@ pub(super) struct WorkerDocument<'a> {
     hostname: &'a str,
     sdk_version: &'a str,
     hot_cache: &'a [Arc<str>],
+    reputation: f64,
+    set_aside_until: Option<String>,
+    software: &'a BTreeMap<String, String>,
+    models: &'a BTreeMap<String, String>,
+    limits: BTreeMap<&'a str, u32>,
+    costs: BTreeMap<&'a str, f64>,
     connected_at: String,
 }
 
@@ -260,9 +267,19 @@ impl<'a> WorkerDocument<'a> {
             hostname: &worker.hostname,
             sdk_version: &worker.sdk_version,
             hot_cache: &view.hot_cache,
+            reputation: view.reputation,
+            set_aside_until: view.aside_until.map(time),
+            software: &worker.software,
+            models: &worker.models,
+            limits: of_terms(worker, |terms| terms.limit),
+            costs: of_terms(worker, |terms| terms.cost),
             connected_at: time(view.connected_at),
         }
     }
+}
+
+fn of_terms<T>(worker: &WorkerRecord, part: impl Fn(&Terms) -> Option<T>) -> BTreeMap<&str, T> {
+    worker.terms.iter().filter_map(|(task_type, terms)| Some((&**task_type, part(terms)?))).collect()
 }
 
 /// A blueprint: in short, or with its definition.

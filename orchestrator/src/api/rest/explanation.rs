@@ -150,6 +150,7 @@ struct Queue<'a> {
     paused_workers: usize,
     draining_workers: usize,
     unsuited_workers: usize,
+    set_aside_workers: usize,
     expected_workers: usize,
     workers_at_least: bool,
     nearest: Option<NearestWorker<'a>>,
@@ -171,6 +172,7 @@ impl<'a> Queue<'a> {
             paused_workers: workers.paused,
             draining_workers: workers.draining,
             unsuited_workers: workers.unsuited,
+            set_aside_workers: workers.set_aside,
             expected_workers: workers.expected,
             workers_at_least: workers.at_least,
             nearest: standing.nearest.as_ref().map(NearestWorker::of),
@@ -188,6 +190,7 @@ struct NearestWorker<'a> {
     similar_task_type: Option<&'a str>,
     requires: Option<&'a str>,
     has: Option<&'a str>,
+    set_aside_until: Option<String>,
 }
 
 impl<'a> NearestWorker<'a> {
@@ -201,6 +204,7 @@ impl<'a> NearestWorker<'a> {
             Lack::TypeSlot { held, limit } => {
                 Self { held_tasks: Some(*held), slots: Some(*limit), ..document }
             }
+            Lack::Trust(until) => Self { set_aside_until: Some(until.to_string()), ..document },
             Lack::Credits | Lack::Permanence => document,
             Lack::Needs(unmet) => {
                 Self { requires: Some(&unmet.needs), has: unmet.has.as_deref(), ..document }

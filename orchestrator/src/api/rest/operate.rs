@@ -28,6 +28,11 @@ pub(super) async fn workers(inside: &Inside) -> Result<Response, ApiError> {
     Ok(reply::json(StatusCode::OK, &document))
 }
 
+pub(super) async fn restore_worker(inside: &Inside, worker_id: &str) -> Result<Response, ApiError> {
+    let worker = inside.conductor.restore_worker(worker_id).await?;
+    Ok(reply::json(StatusCode::OK, &WorkerDocument::of(&worker)))
+}
+
 pub(super) fn blueprints(inside: &Inside) -> Response {
     let blueprints = inside.conductor.blueprints();
     let document: Vec<BlueprintDocument<'_>> =

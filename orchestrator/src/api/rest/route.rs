@@ -41,6 +41,7 @@ pub(super) enum Route<'p> {
     SkipJob(&'p str),
     RepairJobs,
     Workers,
+    RestoreWorker(&'p str),
     Schedules,
     Blueprints,
     BlueprintByName(&'p str),
@@ -194,6 +195,7 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
     match (segments.next()?, segments.next(), segments.next(), segments.next()) {
         ("jobs", None, None, None) => return Some(Route::SubmitByName),
         ("blueprints", Some(name), Some("migrate"), None) => return Some(Route::MigrateBlueprint(name)),
+        ("workers", Some(id), Some("restore"), None) => return Some(Route::RestoreWorker(id)),
         ("reload", None, None, None) => return Some(Route::Reload),
         ("jobs", Some("repair"), None, None) => return Some(Route::RepairJobs),
         ("jobs", Some(id), Some("cancel"), None) => return Some(Route::CancelJob(id)),

@@ -618,7 +618,7 @@ fn a_task_says_what_it_asks_of_its_worker() {
     let needs = |asks: &str| {
         let blueprint = load("f", &task(asks)).unwrap().definition.into_blueprint(1);
         match &blueprint.state("s").unwrap().kind {
-            StateKind::Task(task) => task.work.needs.clone(),
+            StateKind::Task(task) => task.work.needs.as_deref().cloned(),
             _ => None,
         }
     };

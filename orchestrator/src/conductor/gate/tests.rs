@@ -108,6 +108,7 @@ impl House {
         job.attempt = Some(Attempt {
             task_id: TaskId::from_random(u128::from(self.made)),
             task_type: "t".into(),
+            needs: None,
             number: 1,
             ready_at: self.now,
         });
