@@ -65,6 +65,15 @@ error_codes! {
     /// The request came in clear text to a port that speaks TLS.
     TlsRequired = "TLS_REQUIRED", FailedPrecondition, 400, false,
         "Write https:// instead of http://, and replace the token: it has crossed the network in clear text.";
+    /// The caller is known, and may not do this.
+    PermissionDenied = "PERMISSION_DENIED", PermissionDenied, 403, false,
+        "Ask an operator: rights are given in the clients file and the workers file.";
+    /// The client calls more often than it may.
+    RateLimited = "RATE_LIMITED", ResourceExhausted, 429, true,
+        "Wait as long as Retry-After says, and call less often.";
+    /// The client has submitted as many jobs this month as it may.
+    QuotaExceeded = "QUOTA_EXCEEDED", ResourceExhausted, 429, false,
+        "Wait for the next month, or have an operator raise the client's quota.";
     /// The body or field is not acceptable JSON.
     InvalidJson = "INVALID_JSON", InvalidArgument, 400, false,
         "Send a JSON object in UTF-8, with every key once in each object and at most 127 levels deep.";

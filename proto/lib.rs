@@ -39,6 +39,8 @@ pub mod headers {
     pub const CLIENT_TOKEN: &str = "x-client-token";
     /// The token of one approval, where a human decides without any other credential.
     pub const APPROVAL_TOKEN: &str = "x-approval-token";
+    /// In whose name an admin calls.
+    pub const ON_BEHALF_OF: &str = "x-avtomatika-client";
     /// The worker header of the Python system.
     pub const WORKER_TOKEN: &str = "x-worker-token";
 }

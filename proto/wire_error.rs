@@ -2,7 +2,7 @@
 //!
 //! The server makes a status of it, clients make it of a status; nothing is lost between the two.
 
-use std::{borrow::Cow, error::Error, fmt};
+use std::{borrow::Cow, error::Error, fmt, time::Duration};
 
 use tonic::{Code, Status, metadata::MetadataValue};
 
@@ -12,6 +12,8 @@ use crate::ErrorCode;
 pub const CODE_KEY: &str = "avtomatika-error-code";
 const HINT_KEY: &str = "avtomatika-error-hint";
 const RETRYABLE_KEY: &str = "avtomatika-retryable";
+/// Milliseconds to wait before the next attempt.
+const RETRY_AFTER_KEY: &str = "avtomatika-retry-after-ms";
 
 /// What happened, why, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,12 +24,20 @@ pub struct ApiError {
     pub message: Cow<'static, str>,
     /// How to mend it.
     pub hint: Cow<'static, str>,
+    /// How long to wait before trying again, where that is known. In whole milliseconds on the wire.
+    pub retry_after: Option<Duration>,
 }
 
 impl ApiError {
     /// An error with the hint that belongs to its code.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), hint: Cow::Borrowed(code.hint()) }
+        Self { code, message: message.into(), hint: Cow::Borrowed(code.hint()), retry_after: None }
+    }
+
+    /// The same error, to be tried again after this long.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     /// The same error with a better hint.
@@ -41,7 +51,8 @@ impl ApiError {
     pub fn from_status(status: &Status) -> Self {
         let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
         let code = text(CODE_KEY).and_then(ErrorCode::from_name).unwrap_or(match status.code() {
-            Code::Unauthenticated | Code::PermissionDenied => ErrorCode::InvalidToken,
+            Code::Unauthenticated => ErrorCode::InvalidToken,
+            Code::PermissionDenied => ErrorCode::PermissionDenied,
             Code::InvalidArgument => ErrorCode::InvalidArgument,
             Code::NotFound => ErrorCode::EndpointNotFound,
             Code::FailedPrecondition => ErrorCode::ProtocolViolation,
@@ -52,7 +63,8 @@ impl ApiError {
             _ => ErrorCode::Internal,
         });
         let hint = text(HINT_KEY).map_or(Cow::Borrowed(code.hint()), |hint| Cow::Owned(hint.to_owned()));
-        Self { code, message: Cow::Owned(status.message().to_owned()), hint }
+        let retry_after = text(RETRY_AFTER_KEY).and_then(|ms| ms.parse().ok()).map(Duration::from_millis);
+        Self { code, message: Cow::Owned(status.message().to_owned()), hint, retry_after }
     }
 }
 
@@ -77,6 +89,10 @@ impl From<ApiError> for Status {
         let hint = MetadataValue::try_from(error.hint.as_ref())
             .unwrap_or_else(|_| MetadataValue::from_static(error.code.hint()));
         metadata.insert(HINT_KEY, hint);
+        if let Some(wait) = error.retry_after {
+            let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            metadata.insert(RETRY_AFTER_KEY, MetadataValue::from(ms));
+        }
         status
     }
 }
@@ -99,6 +115,8 @@ mod tests {
     fn an_error_survives_the_way_through_a_status() {
         for &code in ErrorCode::ALL {
             let error = ApiError::new(code, format!("about {code}")).with_hint("do this");
+            let later = error.clone().with_retry_after(Duration::from_millis(1500));
+            assert_eq!(ApiError::from_status(&Status::from(later.clone())), later);
             let status = Status::from(error.clone());
             assert_eq!(status.code(), code.grpc());
             assert_eq!(ApiError::from_status(&status), error);

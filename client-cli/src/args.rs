@@ -171,6 +171,9 @@ pub enum Command {
     Blueprint(commands::blueprint::Command),
     /// Have the orchestrator read its blueprints again
     Reload(commands::reload::Args),
+    /// Make tokens, and the hashes that the orchestrator's files hold
+    #[command(subcommand)]
+    Token(commands::token::Command),
     /// Count jobs, tasks and workers
     Stats(commands::stats::Args),
     /// Run an orchestrator, a worker and a sample job in this process

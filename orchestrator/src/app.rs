@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, Auth, Inside, Phase, Readiness, Tracing},
+    audit::Audit,
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
     chores::{
         self,
@@ -25,11 +26,12 @@ use crate::{
     dispatch::session::WorkerGate,
     functions::{self, Functions, InvalidFunction},
     metrics::Metrics,
-    reload::Reload,
+    reload::{self, Reload},
     schedule::{Schedule, ScheduleError, Schedules},
     store::{Batch, BlueprintRecord, Store, StoreError},
     time::{Clock, SystemClock},
     tls::Tls,
+    trust::Access,
     webhook::Poster,
 };
 
@@ -136,10 +138,11 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
         Webhooks::new(conductor, clock, poster, api::compose, metrics, entropy_seed)
     };
     let webhooks = poster.map(deliver);
+    conductor.tenancy().replace(auth.access().tenants());
     let reload = Reload::new(conductor.clone());
     let (auth, readiness, functions) = (Arc::new(auth), Readiness::default(), Functions::default());
-    let tracing = Tracing::default();
-    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload, tracing };
+    let (tracing, audit) = (Tracing::default(), Audit::to_log());
+    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload, tracing, audit };
     Ok(App {
         inside,
         stopped,
@@ -183,6 +186,26 @@ impl App {
         let again = tls.clone();
         self.inside.reload = self.inside.reload.with_other(Arc::new(move || again.read_again()));
         self.tls = Some(tls);
+        self
+    }
+
+    /// Says where clients and workers are read again whenever the blueprints are. Without, they stay as they are. Comes after
+    /// [`App::with_audit`].
+    pub fn reload_access_from(
+        mut self,
+        source: impl Fn() -> Result<Access, Vec<Finding>> + Send + Sync + 'static,
+    ) -> Self {
+        let (auth, tenancy) = (self.inside.auth.clone(), self.inside.conductor.tenancy().clone());
+        let audit = self.inside.audit.clone();
+        let again = move || Ok(reload::of_access(source()?, &auth, &tenancy, &audit));
+        self.inside.reload = self.inside.reload.with_other(Arc::new(again));
+        self
+    }
+
+    /// Says where operators' calls and security events are written down. Without, they go to the log.
+    pub fn with_audit(mut self, audit: Audit) -> Self {
+        self.inside.reload = self.inside.reload.with_audit(audit.clone());
+        self.inside.audit = audit;
         self
     }
 

@@ -17,11 +17,14 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use crate::{
-    api::{Auth, Secret},
+    api::Secret,
+    blueprint::{Finding, Position, Severity},
     chores::pruning::{KEPT_AT_LEAST, Retention},
     conductor::DEFAULT_RESIDENT_BYTES,
     spelling::did_you_mean,
-    telemetry, tls, webhook,
+    telemetry, tls,
+    trust::{self, Access, is_client_name},
+    webhook,
 };
 
 /// What the command line and the environment say.
@@ -85,6 +88,18 @@ pub struct Args {
         value_delimiter = ','
     )]
     pub worker_tokens: Vec<String>,
+
+    /// File with clients in TOML: hashes of their tokens, their roles, quotas and limits. It is read again on a reload
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_CLIENTS_FILE")]
+    pub clients_file: Option<PathBuf>,
+
+    /// File with workers in TOML: hashes of tokens for each worker or each pattern of names. It is read again on a reload
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_WORKERS_FILE")]
+    pub workers_file: Option<PathBuf>,
+
+    /// File to which operators' calls and security events are written, a line of JSON for each. Without it they go to the log
+    #[arg(long, value_name = "FILE", env = "AVTOMATIKA_AUDIT_LOG")]
+    pub audit_log: Option<PathBuf>,
 
     /// How long after a restart the workers of before are waited for, so that they keep their tasks [default: 5s]
     #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_ADOPTION_WINDOW")]
@@ -202,6 +217,9 @@ struct File {
     schedules: Option<PathBuf>,
     clients: Option<BTreeMap<String, String>>,
     worker_tokens: Option<Vec<String>>,
+    clients_file: Option<PathBuf>,
+    workers_file: Option<PathBuf>,
+    audit_log: Option<PathBuf>,
     adoption_window: Option<String>,
     max_open_jobs: Option<usize>,
     resident_mib: Option<usize>,
@@ -217,7 +235,7 @@ struct File {
     allow_plaintext: Option<bool>,
 }
 
-const FILE_KEYS: [&str; 22] = [
+const FILE_KEYS: [&str; 25] = [
     "listen",
     "tls_cert",
     "tls_key",
@@ -227,6 +245,9 @@ const FILE_KEYS: [&str; 22] = [
     "schedules",
     "clients",
     "worker_tokens",
+    "clients_file",
+    "workers_file",
+    "audit_log",
     "adoption_window",
     "max_open_jobs",
     "resident_mib",
@@ -259,6 +280,12 @@ pub struct Config {
     pub clients: BTreeMap<String, Secret>,
     /// The workers' tokens.
     pub worker_tokens: Vec<Secret>,
+    /// Where more clients are named, if anywhere.
+    pub clients_file: Option<PathBuf>,
+    /// Where more workers are named, if anywhere.
+    pub workers_file: Option<PathBuf>,
+    /// Where operators' calls and security events are written down; without it, in the log.
+    pub audit_log: Option<PathBuf>,
     /// How long after a restart the workers of before are waited for.
     pub adoption_window: Duration,
     /// Jobs that may be open at once.
@@ -328,17 +355,11 @@ pub const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest span that the start or the stop of a process may be told to wait.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
-/// Length of a client's name.
-const CLIENT_NAME_BYTES_MAX: usize = 64;
-
 /// Secrets for webhooks at once: every message is signed with each.
 const WEBHOOK_SECRETS_MAX: usize = 8;
 
 /// Length of a token.
 const TOKEN_BYTES_MAX: usize = 1024;
-
-/// The tokens of the examples, which everybody knows.
-const WELL_KNOWN_TOKENS: [&str; 2] = ["test-client-token", "test-worker-token"];
 
 impl Config {
     /// The settings of this process: its arguments and environment, and the file that they name.
@@ -361,9 +382,29 @@ impl Config {
         Self::merge(Args::default(), parse(name, text)?)
     }
 
-    /// Who may call.
-    pub fn auth(&self) -> Auth {
-        Auth::new(self.clients.iter().map(|(name, token)| (name.as_str(), token)), &self.worker_tokens)
+    /// Everybody who may call: those among the settings, and those in the files, which are read now.
+    ///
+    /// # Errors
+    /// All that is wrong with the files and with both together; the address asks for more than the tokens give.
+    pub fn access(&self) -> Result<Access, Vec<Finding>> {
+        let inline = self.clients.iter().map(|(name, token)| (name.as_str(), token));
+        let mut access = Access::inline(inline, &self.worker_tokens);
+        let mut wrong = Vec::new();
+        match self.clients_file.as_deref().map(trust::clients).transpose() {
+            Ok(clients) => access.clients.extend(clients.into_iter().flatten()),
+            Err(findings) => wrong.extend(findings),
+        }
+        match self.workers_file.as_deref().map(trust::workers).transpose() {
+            Ok(workers) => access.workers.extend(workers.into_iter().flatten()),
+            Err(findings) => wrong.extend(findings),
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        access.check()?;
+        self.check_somebody(&access)?;
+        self.check_tokens(&access)?;
+        Ok(access)
     }
 
     fn merge(args: Args, file: File) -> Result<Self, ConfigError> {
@@ -379,6 +420,9 @@ impl Config {
             schedules: args.schedules.or(file.schedules),
             clients: clients(args.client_tokens, file.clients)?,
             worker_tokens: workers(args.worker_tokens, file.worker_tokens)?,
+            clients_file: args.clients_file.or(file.clients_file),
+            workers_file: args.workers_file.or(file.workers_file),
+            audit_log: args.audit_log.or(file.audit_log),
             adoption_window: wait(
                 "adoption_window",
                 args.adoption_window.or(file.adoption_window),
@@ -411,46 +455,62 @@ impl Config {
             otlp_endpoint: args.otlp_endpoint.or(file.otlp_endpoint).filter(|url| !url.is_empty()),
             log: args.log.or(file.log).unwrap_or_else(|| telemetry::DEFAULT_FILTER.to_owned()),
         };
-        config.check_tokens()?;
         config.check_exposure(args.allow_plaintext.or(file.allow_plaintext).unwrap_or(false))?;
         Ok(config)
     }
 
-    /// One token is one caller.
-    fn check_tokens(&self) -> Result<(), ConfigError> {
-        let mut owners: BTreeMap<&str, String> = BTreeMap::new();
-        let clients = self.clients.iter().map(|(name, token)| (token, format!("client {name:?}")));
-        let workers = self.worker_tokens.iter().map(|token| (token, "workers".to_owned()));
-        for (token, owner) in clients.chain(workers) {
-            if let Some(other) = owners.insert(token.expose(), owner.clone()) {
-                return Err(mistake(
-                    "client_tokens, worker_tokens",
-                    format!("one token is given to {other} and to {owner}"),
-                    "give each client, and the workers, a token of their own",
-                ));
-            }
+    /// An orchestrator that nobody may use was not meant.
+    fn check_somebody(&self, access: &Access) -> Result<(), Vec<Finding>> {
+        let nobody = |key: &str, what: &str, cure: &str| {
+            let (what, cure) = (what.to_owned(), cure.to_owned());
+            vec![Finding {
+                severity: Severity::Error,
+                file: key.to_owned(),
+                at: Position::default(),
+                what,
+                cure,
+            }]
+        };
+        if access.clients.is_empty() {
+            return Err(nobody(
+                "client_tokens",
+                "no client may submit jobs, because no client has a token",
+                "give one with --client-token NAME:TOKEN, AVTOMATIKA_CLIENT_TOKEN, [clients] in the file, or a clients_file",
+            ));
+        }
+        if access.workers.is_empty() {
+            return Err(nobody(
+                "worker_tokens",
+                "no worker may connect, because there is no worker token",
+                "give one with --worker-token, AVTOMATIKA_WORKER_TOKEN, worker_tokens in the file, or a workers_file",
+            ));
         }
         Ok(())
     }
 
-    /// What other machines can reach is not guarded by tokens that everybody knows, nor by tokens that anybody can read on the
-    /// way, unless the operator says that something else guards it.
-    fn check_exposure(&self, allow_plaintext: bool) -> Result<(), ConfigError> {
+    /// What other machines can reach is not guarded by tokens that everybody knows.
+    fn check_tokens(&self, access: &Access) -> Result<(), Vec<Finding>> {
         if self.listen.ip().is_loopback() {
             return Ok(());
         }
-        let tokens = self.clients.values().chain(&self.worker_tokens);
-        for token in tokens {
-            if WELL_KNOWN_TOKENS.contains(&token.expose()) {
-                return Err(mistake(
-                    "client_tokens, worker_tokens",
-                    format!(
-                        "a token of the examples cannot guard {}, which other machines can reach",
-                        self.listen
-                    ),
-                    "make tokens that nobody can guess, for example with: openssl rand -hex 32",
-                ));
-            }
+        let known = |owner: String| Finding {
+            severity: Severity::Error,
+            file: "client_tokens, worker_tokens".to_owned(),
+            at: Position::default(),
+            what: format!(
+                "a token of the examples, that of {owner}, cannot guard {}, which other machines can reach",
+                self.listen
+            ),
+            cure: "make tokens that nobody can guess with `avtomatika token new`".to_owned(),
+        };
+        let known: Vec<Finding> = access.well_known().into_iter().map(known).collect();
+        if known.is_empty() { Ok(()) } else { Err(known) }
+    }
+
+    /// Tokens do not cross a network where anybody can read them, unless the operator says that something else guards it.
+    fn check_exposure(&self, allow_plaintext: bool) -> Result<(), ConfigError> {
+        if self.listen.ip().is_loopback() {
+            return Ok(());
         }
         match allow_plaintext || self.tls.is_some() {
             true => Ok(()),
@@ -610,31 +670,12 @@ fn clients(
             return Err(mistake("client_tokens", format!("client {name:?} has two tokens"), "give it one"));
         }
     }
-    match clients.is_empty() {
-        false => Ok(clients),
-        true => Err(mistake(
-            "client_tokens",
-            "no client may submit jobs, because no client has a token",
-            "give one with --client-token NAME:TOKEN, AVTOMATIKA_CLIENT_TOKEN, or [clients] in the file",
-        )),
-    }
+    Ok(clients)
 }
 
 fn workers(given: Vec<String>, file: Option<Vec<String>>) -> Result<Vec<Secret>, ConfigError> {
     let tokens = if given.is_empty() { file.unwrap_or_default() } else { given };
-    if tokens.is_empty() {
-        return Err(mistake(
-            "worker_tokens",
-            "no worker may connect, because there is no worker token",
-            "give one with --worker-token, AVTOMATIKA_WORKER_TOKEN, or worker_tokens in the file",
-        ));
-    }
     tokens.into_iter().map(|token| secret("worker_tokens", token)).collect()
-}
-
-fn is_client_name(name: &str) -> bool {
-    (1..=CLIENT_NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
 }
 
 /// A token that a header can carry. The error does not show it.
@@ -645,7 +686,7 @@ fn secret(key: &str, token: String) -> Result<Secret, ConfigError> {
         false => Err(mistake(
             key,
             "a token is not 1 to 1024 visible ASCII characters",
-            "make tokens without spaces, for example with: openssl rand -hex 32",
+            "make tokens without spaces, for example with `avtomatika token new`",
         )),
     }
 }
@@ -694,9 +735,17 @@ mod tests {
     }
 
     fn refused(settings: &str) -> String {
-        let error = Config::from_toml("test.toml", settings).unwrap_err();
-        assert!(!error.hint.is_empty());
-        error.to_string()
+        match Config::from_toml("test.toml", settings) {
+            Err(error) => {
+                assert!(!error.hint.is_empty());
+                error.to_string()
+            }
+            Ok(config) => {
+                let findings = config.access().unwrap_err();
+                assert!(!findings[0].cure.is_empty());
+                format!("{}: {}", findings[0].file, findings[0].what)
+            }
+        }
     }
 
     #[test]
@@ -757,6 +806,10 @@ mod tests {
             ("listen = \"127.0.0.1:70000\"", "listen: \"127.0.0.1:70000\" is not an address with a port"),
             ("data_dir = \"d\"", "blueprints: no directory with blueprints is named"),
             ("data_dir = \"d\"\nblueprints = \"b\"", "client_tokens: no client may submit jobs"),
+            (
+                "data_dir = \"d\"\nblueprints = \"b\"\nclients_file = \"/nothing/clients.toml\"",
+                "/nothing/clients.toml: cannot be read: ",
+            ),
         ] {
             let found = refused(settings);
             assert!(found.starts_with(text), "{settings:?}: {found}");
@@ -812,16 +865,8 @@ mod tests {
         };
         for (clients, workers, text) in [
             ("a = \"t\"", "", "worker_tokens: no worker may connect"),
-            (
-                "a = \"t\"",
-                "\"t\"",
-                "client_tokens, worker_tokens: one token is given to client \"a\" and to workers",
-            ),
-            (
-                "a = \"t\"\nb = \"t\"",
-                "\"w\"",
-                "client_tokens, worker_tokens: one token is given to client \"a\" and",
-            ),
+            ("a = \"t\"", "\"t\"", "worker_tokens: one token is given to client \"a\" and to workers"),
+            ("a = \"t\"\nb = \"t\"", "\"w\"", "client_tokens: one token is given to client \"a\" and"),
             ("a = \"secret two\"", "\"w\"", "client_tokens: a token is not 1 to 1024 visible"),
             ("a = \"\"", "\"w\"", "client_tokens: a token is not 1 to 1024 visible"),
             ("\"a b\" = \"t\"", "\"w\"", "client_tokens: \"a b\" is not a client's name"),
@@ -865,6 +910,7 @@ mod tests {
                 ),
             )
             .map_err(|error| error.to_string())
+            .and_then(|config| config.access().map_err(|findings| findings[0].to_string()))
         };
         assert!(with("127.0.0.1:8000", "test-client-token", "").is_ok());
         assert!(with("[::1]:8000", "test-client-token", "").is_ok());
@@ -872,10 +918,13 @@ mod tests {
         assert!(with("0.0.0.0:8000", "t", "tls_cert = \"c\"\ntls_key = \"k\"").is_ok());
         let found =
             with("0.0.0.0:8000", "test-client-token", "tls_cert = \"c\"\ntls_key = \"k\"").unwrap_err();
-        assert!(found.contains("a token of the examples cannot guard"), "{found}");
+        assert!(found.contains("a token of the examples, that of client"), "{found}");
         let found = with("0.0.0.0:8000", "t", "").unwrap_err();
         assert!(found.starts_with("listen: 0.0.0.0:8000 can be reached by other machines"), "{found}");
         let found = with("[::]:8000", "test-client-token", "allow_plaintext = true").unwrap_err();
-        assert!(found.contains("a token of the examples cannot guard [::]:8000"), "{found}");
+        assert!(
+            found.contains("a token of the examples, that of client \"a\", cannot guard [::]:8000"),
+            "{found}"
+        );
     }
 }

@@ -65,6 +65,7 @@
 
 pub mod api;
 mod app;
+pub mod audit;
 pub mod blueprint;
 pub mod chores;
 pub mod conductor;
@@ -84,6 +85,7 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod tls;
+pub mod trust;
 pub mod webhook;
 
 pub use app::{App, Parts, StartError, assemble};

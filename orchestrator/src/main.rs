@@ -13,7 +13,10 @@ use std::{
 };
 
 use avtomatika_orchestrator::{
-    App, Parts, StartError, assemble,
+    App, Parts, StartError,
+    api::Auth,
+    assemble,
+    audit::Audit,
     blueprint::{Definition, Finding, Loaded, Position, Severity, load_dir},
     conductor::Settings,
     config::{Args, Config, ConfigError},
@@ -23,6 +26,7 @@ use avtomatika_orchestrator::{
     telemetry,
     time::SystemClock,
     tls::{self, Tls},
+    trust,
 };
 use avtomatika_proto::spans::Spans;
 use clap::Parser as _;
@@ -92,7 +96,16 @@ fn run(args: Args) -> Result<(), Failure> {
         )
     })?;
     let definitions = blueprints(&config)?;
+    let access = config.access().map_err(|findings| {
+        let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+        Failure::new(
+            EXIT_USAGE,
+            format_args!("nobody is let in, because of:\n{}", lines.join("\n")),
+            "each line names the place and the cure; docs/security.md shows how tokens are made",
+        )
+    })?;
     let schedules_file = config.schedules.as_ref().map(|path| SchedulesFile::new(path, &config));
+    let audit = audit(&config)?;
     let schedules = schedules(schedules_file.as_ref(), &definitions)?;
     let runtime = Runtime::new().map_err(|error| {
         Failure::new(
@@ -110,14 +123,19 @@ fn run(args: Args) -> Result<(), Failure> {
         clock: Arc::new(SystemClock::new()),
         definitions,
         schedules,
-        auth: config.auth(),
+        auth: Auth::of(access),
         settings: settings(&config)?,
         retention: config.retention,
         drain_timeout: config.drain_timeout,
     };
-    let directory = config.blueprints;
     let spans = spans(&runtime, config.otlp_endpoint.as_deref())?;
+    let (directory, access_settings) = (config.blueprints.clone(), config);
     let mut app = assemble(parts).map_err(start_failure)?.reload_from(move || read_blueprints(&directory));
+    let written = audit.clone();
+    if let Some(audit) = audit {
+        app = app.with_audit(audit);
+    }
+    app = app.reload_access_from(move || access_settings.access());
     if let Some(spans) = spans {
         app = app.with_spans(spans);
     }
@@ -137,7 +155,11 @@ fn run(args: Args) -> Result<(), Failure> {
         )
     })?;
     announce(&app, scheme, address);
-    runtime.block_on(serve(app, listener, signals))
+    let served = runtime.block_on(serve(app, listener, signals));
+    if let Some(audit) = written {
+        audit.flush();
+    }
+    served
 }
 
 /// Where spans go, if anybody has named a collector.
@@ -183,19 +205,44 @@ fn read_blueprints(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
     }
 }
 
+/// The file that operators' calls and security events are written to, if there is to be one.
+fn audit(config: &Config) -> Result<Option<Audit>, Failure> {
+    let open = |path: &PathBuf| {
+        Audit::to_file(path).map_err(|error| {
+            Failure::new(
+                EXIT_USAGE,
+                format_args!("audit_log: {} cannot be written: {error}", path.display()),
+                "name a file in a directory that this user may write to",
+            )
+        })
+    };
+    config.audit_log.as_ref().map(open).transpose()
+}
+
 /// Where schedules are, and whose jobs they may make.
 struct SchedulesFile {
     path: PathBuf,
     clients: Vec<String>,
+    clients_file: Option<PathBuf>,
 }
 
 impl SchedulesFile {
     fn new(path: &Path, config: &Config) -> Self {
-        Self { path: path.to_owned(), clients: config.clients.keys().cloned().collect() }
+        let (clients, clients_file) = (config.clients.keys().cloned().collect(), config.clients_file.clone());
+        Self { path: path.to_owned(), clients, clients_file }
     }
 
     fn read(&self, blueprints: &[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> {
-        let clients: Vec<&str> = self.clients.iter().map(String::as_str).collect();
+        // What is wrong with that file is told by whoever reads it for its tokens.
+        let named = self
+            .clients_file
+            .as_deref()
+            .map(trust::clients)
+            .transpose()
+            .unwrap_or_default()
+            .unwrap_or_default();
+        let clients = self.clients.iter().map(String::as_str).chain(named.iter().map(|client| &*client.name));
+        let clients: Vec<&str> = clients.collect();
         schedule::load(&self.path, Known { blueprints, clients: &clients })
     }
 }

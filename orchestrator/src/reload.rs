@@ -12,10 +12,13 @@ use avtomatika_proto::{ApiError, ErrorCode};
 use tokio::sync::Mutex;
 
 use crate::{
+    api::Auth,
+    audit::{Audit, Note},
     blueprint::{Change, Definition, Finding, Loaded, Position, Severity},
     conductor::Conductor,
     functions::Functions,
     schedule::{Schedule, ScheduleError, Schedules},
+    trust::{Access, Tenancy},
 };
 
 pub use self::put::{Put, PutOutcome};
@@ -46,6 +49,7 @@ pub struct Reload {
     /// Where schedules are read, and where they go.
     schedules: Option<(Schedules, Arc<ScheduleSource>)>,
     others: Vec<Arc<OtherSource>>,
+    audit: Audit,
     /// Held from reading to the answer, so that what was read earlier cannot come into force later.
     one_at_a_time: Arc<Mutex<()>>,
 }
@@ -75,6 +79,7 @@ impl Reload {
             functions: Functions::default(),
             schedules: None,
             others: Vec::new(),
+            audit: Audit::to_log(),
             one_at_a_time: Arc::default(),
         }
     }
@@ -93,6 +98,11 @@ impl Reload {
     pub fn with_other(mut self, source: Arc<OtherSource>) -> Self {
         self.others.push(source);
         self
+    }
+
+    /// With this to write down what nobody called for.
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     /// With this to read from.
@@ -160,7 +170,20 @@ impl Reload {
 
     /// A reload that nobody waits for: the log tells what it came to.
     pub async fn reload_and_log(&self) {
-        match self.reload(false).await {
+        let reloaded = self.reload(false).await;
+        let outcome = match &reloaded {
+            Ok(Reloaded::Applied { .. }) => "ok",
+            Ok(Reloaded::Refused(_)) => ErrorCode::BlueprintsInvalid.as_str(),
+            Err(error) => error.code.as_str(),
+        };
+        self.audit.note(Note {
+            event: "operator_call",
+            who: "SIGHUP",
+            what: "reload",
+            outcome,
+            ..Note::default()
+        });
+        match reloaded {
             Ok(Reloaded::Applied { changes, unchanged, warnings }) => {
                 warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 tracing::info!("Blueprints reloaded: {} changed, {unchanged} as before", changes.len());
@@ -173,6 +196,25 @@ impl Reload {
             Err(error) => tracing::error!(hint = &*error.hint, "The blueprints stay as they are: {error}"),
         }
     }
+}
+
+/// Everybody who may call from now on, once it is enforced. First the tokens: whoever is not among them any more does nothing
+/// under the new terms.
+pub(crate) fn of_access(access: Access, auth: &Arc<Auth>, tenancy: &Tenancy, audit: &Audit) -> Fresh {
+    let (auth, tenancy, audit) = (auth.clone(), tenancy.clone(), audit.clone());
+    let enforce = move || {
+        let (clients, workers, tenants) = (access.clients.len(), access.workers.len(), access.tenants());
+        let withdrawn = auth.replace(access);
+        tenancy.replace(tenants);
+        tracing::info!(
+            "Access reloaded: {clients} clients, {workers} entries of workers, {withdrawn} tokens withdrawn"
+        );
+        if withdrawn > 0 {
+            let what = format!("{withdrawn} tokens are no longer in the files");
+            audit.note(Note { event: "tokens_withdrawn", what: &what, ..Note::default() });
+        }
+    };
+    Fresh { warnings: Vec::new(), enforce: Box::new(enforce) }
 }
 
 /// Everything there is to read.

@@ -10,6 +10,10 @@ use std::{
 
 use crate::museum::{Mistake, plants};
 
+mod month;
+
+pub use month::Month;
+
 /// A point in time: microseconds since 1970-01-01T00:00:00Z. Shown as RFC 3339.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(i64);

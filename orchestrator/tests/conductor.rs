@@ -25,8 +25,8 @@ use avtomatika_orchestrator::{
     metrics::Metrics,
     store::{
         Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
-        PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, WorkerRecord,
-        memory::MemoryStore,
+        PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, UsageRecord,
+        WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
 };
@@ -223,6 +223,10 @@ impl Store for Faulty {
 
     fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
         self.inner.buckets()
+    }
+
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        self.inner.usage()
     }
 }
 

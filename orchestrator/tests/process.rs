@@ -11,7 +11,7 @@ use std::{
     time::SystemTime,
 };
 
-use avtomatika_orchestrator::store::sqlite::SqliteStore;
+use avtomatika_orchestrator::{store::sqlite::SqliteStore, trust::TokenHash};
 
 const TOKENS: [&str; 4] = ["--client-token", "secret-client-token", "--worker-token", "secret-worker-token"];
 
@@ -302,6 +302,94 @@ fn a_hangup_has_the_blueprints_read_again() {
     assert_eq!(edition(running.port), 2);
     running.signal("-TERM");
     assert_eq!(running.wait().0, Some(0));
+}
+
+/// A file of clients in which the tokens of these tests have this quota.
+fn clients_file(dir: &Path, quota: u64) -> PathBuf {
+    let entry = |name: &str, token: &str, more: &str| {
+        format!("[{name}]\ntoken_sha256 = \"{}\"\n{more}\n", TokenHash::of(token.as_bytes()).to_hex())
+    };
+    let file = dir.join("clients.toml");
+    std::fs::write(
+        &file,
+        entry("small", TOKENS[1], &format!("quota = {quota}")) + &entry("other", "another", ""),
+    )
+    .unwrap();
+    file
+}
+
+/// Serving to the clients of this file.
+fn serving_to(clients: &Path, blueprints: &Path, data_dir: &Path) -> Command {
+    let mut command = program();
+    command.args(&TOKENS[2..]).args(["--listen", "127.0.0.1:0", "--blueprints"]).arg(blueprints);
+    command.arg("--data-dir").arg(data_dir).arg("--clients-file").arg(clients);
+    command
+}
+
+#[test]
+fn a_quota_is_as_much_used_after_a_kill_as_before_and_a_hangup_reads_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blueprints, data) = (one_blueprint(dir.path()), dir.path().join("data"));
+    let file = clients_file(dir.path(), 3);
+    let audit = dir.path().join("audit.jsonl");
+    for _ in 0..3 {
+        let mut command = serving_to(&file, &blueprints, &data);
+        command.arg("--audit-log").arg(&audit);
+        let running = Running::start(command);
+        assert_eq!(post(running.port, "/api/books").unwrap().0, 202);
+        running.signal("-KILL");
+        running.wait();
+    }
+    let mut command = serving_to(&file, &blueprints, &data);
+    command.arg("--audit-log").arg(&audit);
+    let mut running = Running::start(command);
+    let (status, over) = post(running.port, "/api/books").unwrap();
+    assert_eq!((status, &over["error"]), (429, &"Quota exceeded".into()));
+    clients_file(dir.path(), 4);
+    running.signal("-HUP");
+    running.until("Access reloaded: 2 clients, 1 entries of workers, 0 tokens withdrawn");
+    running.until("Blueprints reloaded");
+    assert_eq!(post(running.port, "/api/books").unwrap().0, 202);
+    assert_eq!(post(running.port, "/api/books").unwrap().0, 429);
+    running.signal("-TERM");
+    let (status, said) = running.wait();
+    assert_eq!(status, Some(0), "{said}");
+    let audit = std::fs::read_to_string(&audit).unwrap();
+    assert!(audit.contains("\"event\":\"operator_call\",\"who\":\"SIGHUP\""), "{audit}");
+    assert!(audit.contains("\"event\":\"quota_refused\",\"who\":\"small\""), "{audit}");
+    assert!(!audit.contains("secret") && !said.contains("secret"), "no token is written down");
+}
+
+#[test]
+fn s35_files_with_mistakes_and_well_known_tokens_let_nobody_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let blueprints = one_blueprint(dir.path());
+    let file = clients_file(dir.path(), 1);
+    std::fs::write(&file, "[a]\ntoken = \"secret\"\nquotum = 1\n").unwrap();
+    let (status, said) = ended(serving_to(&file, &blueprints, &dir.path().join("data")).output().unwrap());
+    assert_eq!(status, Some(2));
+    assert!(said.starts_with("error: nobody is let in, because of:\n"), "{said}");
+    assert!(
+        said.contains("clients.toml:2:1: error: \"a\": token would hold a token in clear text; make"),
+        "{said}"
+    );
+    assert!(
+        said.contains("clients.toml:3:1: error: \"a\": unknown key \"quotum\"; did you mean \"quota\"?"),
+        "{said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+
+    let known = TokenHash::of(b"test-client-token").to_hex();
+    std::fs::write(&file, format!("[a]\ntoken_sha256 = \"{known}\"\n")).unwrap();
+    let mut command = program();
+    command
+        .args(&TOKENS[2..])
+        .args(["--listen", "0.0.0.0:0", "--allow-plaintext", "--blueprints"])
+        .arg(&blueprints);
+    command.arg("--data-dir").arg(dir.path().join("data")).arg("--clients-file").arg(&file);
+    let (status, said) = ended(command.output().unwrap());
+    assert_eq!(status, Some(2), "{said}");
+    assert!(said.contains("a token of the examples, that of client \"a\", cannot guard 0.0.0.0:0"), "{said}");
 }
 
 /// Whatever the moment: the change is in force whole or not at all, and no number is lost or given twice.

@@ -13,7 +13,8 @@ use avtomatika_orchestrator::{
     engine::{HistoryEntry, Job},
     store::{
         Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
-        PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, memory::MemoryStore,
+        PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, Stub, UsageRecord,
+        memory::MemoryStore,
     },
 };
 use avtomatika_proto::JobId;
@@ -129,6 +130,10 @@ impl Store for Disk {
 
     fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
         self.read()?.buckets()
+    }
+
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        self.read()?.usage()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

@@ -33,6 +33,7 @@ pub mod signal;
 pub mod skip;
 pub mod stats;
 pub mod submit;
+pub mod token;
 pub mod watch;
 pub mod webhooks;
 pub mod workers;
@@ -60,6 +61,7 @@ pub async fn dispatch(cli: Cli, console: &mut Console) -> Result<Exit, Failure> 
         Command::Blueprints(args) => blueprints::run(args, &options, console).await,
         Command::Blueprint(command) => blueprint::run(command, &options, console).await,
         Command::Reload(args) => reload::run(args, &options, console).await,
+        Command::Token(command) => token::run(command, console),
         Command::Stats(args) => stats::run(args, &options, console).await,
         Command::Dev(args) => dev::run(args, &options, console).await,
         Command::Bench(args) => bench::run(args, &options, console).await,

@@ -46,6 +46,8 @@ fn the_help_of_every_command_has_examples() {
         &["blueprint", "diff"],
         &["blueprint", "migrate"],
         &["reload"],
+        &["token", "new"],
+        &["token", "hash"],
         &["stats"],
         &["dev"],
         &["bench"],

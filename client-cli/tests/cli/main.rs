@@ -18,5 +18,6 @@ mod help;
 mod server;
 mod streams;
 mod submitting;
+mod tokens;
 mod versions;
 mod webhooks;

@@ -1,36 +1,30 @@
 //! Who is calling. Identity comes from the token that a connection sends, never from a field of a message.
 //!
-//! Tokens are kept as SHA-256 and compared in constant time against every entry, so that neither the answer nor its delay
+//! A token is looked up by its SHA-256, in one probe, and hashes are compared in constant time: neither the answer nor its delay
 //! tells how near a guess was. Client tokens and worker tokens are different things: one is refused in the place of the other.
+//! It refuses to know where tokens are written down: see [`trust`](crate::trust).
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
 
 use avtomatika_proto::{ApiError, ErrorCode, headers};
 use http::{HeaderMap, header::AUTHORIZATION};
-use sha2::{Digest, Sha256};
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-/// A token in clear text, on its way from the configuration to its hash. Shown as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+use crate::{
+    api::submission::quote,
+    store::WorkerRecord,
+    trust::{
+        Access, Advice, Bucket, ClientEntry, Role, Standing, Terms, Throttle, TokenHash, WorkerEntry,
+        WorkerTerms, is_client_name,
+    },
+};
 
-impl Secret {
-    /// Wraps a token.
-    pub fn new(token: impl Into<String>) -> Self {
-        Self(token.into())
-    }
-
-    /// The token itself. Not for logs.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+pub use crate::trust::Secret;
 
 /// Which worker token was presented. Two connections with equal credentials belong to one operator.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,21 +43,146 @@ impl fmt::Debug for WorkerCredential {
     }
 }
 
-/// The tokens that this orchestrator knows.
-pub struct Auth {
-    clients: Vec<Client>,
-    workers: Vec<[u8; 32]>,
+/// A client that calls.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Whose jobs are meant: its own, unless an admin names another client.
+    pub client: Arc<str>,
+    /// Who calls.
+    pub actor: Arc<str>,
+    /// What holds for whoever calls.
+    pub terms: Arc<Terms>,
+    /// Whether the token that was shown is still good.
+    pub standing: Standing,
+    bucket: Arc<Bucket>,
 }
 
-struct Client {
-    name: Arc<str>,
-    hash: [u8; 32],
+impl Caller {
+    /// Whether it may do what asks for this role.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn require(&self, role: Role) -> Result<(), ApiError> {
+        if self.terms.role >= role {
+            return Ok(());
+        }
+        let text = format!("This call asks for the role {role:?}", role = role.as_str());
+        let hint = format!(
+            "Client {:?} has the role {:?}; an operator can give it another one in the clients file.",
+            self.actor,
+            self.terms.role.as_str()
+        );
+        Err(ApiError::new(ErrorCode::PermissionDenied, text).with_hint(hint))
+    }
+}
+
+/// A worker that calls.
+#[derive(Debug, Clone)]
+pub struct WorkerPass {
+    /// Whose sessions it may open.
+    pub credential: WorkerCredential,
+    /// Whether the token that was shown is still good.
+    pub standing: Standing,
+    terms: Arc<WorkerTerms>,
+}
+
+impl WorkerPass {
+    /// Whom the token is for, by name or pattern.
+    pub fn names(&self) -> &str {
+        self.terms.names.as_str()
+    }
+
+    /// Whether a worker with this pass may register so. One without a name gets that of its entry, if that is one.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for a name or a task type that is not in the token's entry.
+    pub fn check(&self, mut worker: WorkerRecord) -> Result<WorkerRecord, ApiError> {
+        let names = &self.terms.names;
+        if worker.worker_id.is_empty() {
+            match names.literal() {
+                Some(name) => worker.worker_id = name.clone(),
+                // It will be given a name that nobody has chosen.
+                None if names.as_str() == "*" => {}
+                None => {
+                    return Err(denied(format!("This token is for workers called {names}"))
+                        .with_hint("Give the worker a name that matches."));
+                }
+            }
+        } else if !self.terms.may_be_called(&worker.worker_id) {
+            let text = format!("This token is not for a worker called {}", quote(&worker.worker_id));
+            return Err(denied(text).with_hint(format!("It is for workers called {names}.")));
+        }
+        match worker.task_types.iter().find(|task_type| !self.terms.may_serve(task_type)) {
+            None => Ok(worker),
+            Some(task_type) => {
+                let text = format!("Workers with this token may not serve {}", quote(task_type));
+                Err(denied(text)
+                    .with_hint("An operator can add the type to allowed_tasks in the workers file."))
+            }
+        }
+    }
+}
+
+fn denied(text: String) -> ApiError {
+    ApiError::new(ErrorCode::PermissionDenied, text)
+}
+
+/// The tokens that this orchestrator knows. They may be exchanged while it runs.
+pub struct Auth {
+    tables: RwLock<Arc<Tables>>,
+    throttle: Throttle,
+    /// Since when rates are counted.
+    epoch: Instant,
+}
+
+/// Who shows which token: one probe finds it, however many there are.
+#[derive(Default)]
+struct Tables {
+    clients: HashMap<TokenHash, Caller>,
+    workers: HashMap<TokenHash, WorkerPass>,
+    access: Access,
 }
 
 impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.clients.iter().map(|client| &*client.name).collect();
-        f.debug_struct("Auth").field("clients", &names).field("worker_tokens", &self.workers.len()).finish()
+        let tables = self.tables();
+        let names: Vec<&str> = tables.access.clients.iter().map(|client| &*client.name).collect();
+        f.debug_struct("Auth").field("clients", &names).field("worker_tokens", &tables.workers.len()).finish()
+    }
+}
+
+impl Tables {
+    /// What is in force now stays as it is for whoever keeps the token: its standing, and what is left of its rate.
+    fn of(access: Access, before: &Tables) -> Self {
+        let mut buckets: HashMap<Arc<str>, Arc<Bucket>> =
+            before.clients.values().map(|caller| (caller.client.clone(), caller.bucket.clone())).collect();
+        let (mut clients, mut workers) = (HashMap::new(), HashMap::new());
+        for ClientEntry { name, tokens, terms, .. } in &access.clients {
+            let bucket = buckets.entry(name.clone()).or_default().clone();
+            for (hash, _) in tokens {
+                let known = before.clients.get(hash).filter(|known| known.client == *name);
+                let standing = known.map(|known| known.standing.clone()).unwrap_or_default();
+                let (client, actor) = (name.clone(), name.clone());
+                let caller = Caller { client, actor, terms: terms.clone(), standing, bucket: bucket.clone() };
+                clients.insert(*hash, caller);
+            }
+        }
+        for WorkerEntry { tokens, terms, credential, .. } in &access.workers {
+            for (hash, _) in tokens {
+                let credential = WorkerCredential(credential.unwrap_or_else(|| hash.to_bytes()));
+                let known = before.workers.get(hash).filter(|known| known.may_stay(credential, terms));
+                let standing = known.map(|known| known.standing.clone()).unwrap_or_default();
+                workers.insert(*hash, WorkerPass { credential, standing, terms: terms.clone() });
+            }
+        }
+        Self { clients, workers, access }
+    }
+}
+
+impl WorkerPass {
+    /// Whether a stream that was opened with it may go on under these terms: what it registered is still allowed.
+    fn may_stay(&self, credential: WorkerCredential, terms: &WorkerTerms) -> bool {
+        self.credential == credential && *self.terms == *terms
     }
 }
 
@@ -73,62 +192,104 @@ impl Auth {
         clients: impl IntoIterator<Item = (&'a str, &'a Secret)>,
         workers: impl IntoIterator<Item = &'a Secret>,
     ) -> Self {
-        let client = |(name, token): (&str, &Secret)| Client { name: Arc::from(name), hash: hash(token) };
-        Self {
-            clients: clients.into_iter().map(client).collect(),
-            workers: workers.into_iter().map(hash).collect(),
-        }
+        Self::of(Access::inline(clients, workers))
     }
 
-    /// The client that these headers belong to.
+    /// Knows everybody who is named there.
+    pub fn of(access: Access) -> Self {
+        let tables = Tables::of(access, &Tables::default());
+        Self { tables: RwLock::new(Arc::new(tables)), throttle: Throttle::default(), epoch: Instant::now() }
+    }
+
+    /// Knows these from now on, and nobody else. Tokens that are no longer among them are dead at once, and what was begun
+    /// with them is told so. Returns how many those were.
+    pub fn replace(&self, access: Access) -> usize {
+        let before = {
+            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+            let next = Arc::new(Tables::of(access, &tables));
+            std::mem::replace(&mut *tables, next)
+        };
+        let after = self.tables();
+        let stays = |hash: &TokenHash, standing: &Standing| {
+            let client = after.clients.get(hash).map(|caller| &caller.standing);
+            let known = client.or_else(|| after.workers.get(hash).map(|pass| &pass.standing));
+            known.is_some_and(|known| known.is_the(standing))
+        };
+        let clients = before.clients.iter().map(|(hash, caller)| (hash, &caller.standing));
+        let all = clients.chain(before.workers.iter().map(|(hash, pass)| (hash, &pass.standing)));
+        let gone: Vec<&Standing> =
+            all.filter(|(hash, standing)| !stays(hash, standing)).map(|(_, gone)| gone).collect();
+        gone.iter().for_each(|standing| standing.withdraw());
+        gone.len()
+    }
+
+    /// Everybody who may call now.
+    pub fn access(&self) -> Access {
+        self.tables().access.clone()
+    }
+
+    fn tables(&self) -> Arc<Tables> {
+        // Tables are put in their place in one go: there is no half of them to be seen after a panic.
+        self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The client that these headers belong to. An admin may name the client in whose name it calls.
     ///
     /// # Errors
-    /// `MISSING_TOKEN`, `INVALID_TOKEN`.
-    pub fn client(&self, headers: &HeaderMap) -> Result<Arc<str>, ApiError> {
+    /// `MISSING_TOKEN`, `INVALID_TOKEN`; `PERMISSION_DENIED` when somebody else names another client.
+    pub fn client(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
         let token = token(headers, &[headers::AVTOMATIKA_TOKEN, headers::CLIENT_TOKEN])
             .map_err(|found| found.into_error("Missing X-Avtomatika-Token header"))?;
-        let presented = Sha256::digest(token);
-        let mut found = NOT_FOUND;
-        for (index, client) in (0_u32..).zip(&self.clients) {
-            found.conditional_assign(&index, equal(&presented, &client.hash));
+        let mut caller = self.tables().clients.get(&TokenHash::of(token)).cloned().ok_or_else(invalid)?;
+        if let Some(named) = only(headers, headers::ON_BEHALF_OF).map_err(|_| named_twice())? {
+            caller.require(Role::Admin)?;
+            caller.client = client_name(named)?;
         }
-        match self.clients.get(found as usize) {
-            Some(client) => Ok(client.name.clone()),
-            None => Err(invalid()),
-        }
+        Ok(caller)
     }
 
-    /// The credential of the worker that these headers belong to.
+    /// Takes one call from the client's rate.
+    ///
+    /// # Errors
+    /// `RATE_LIMITED`, with the time until the next call.
+    pub fn take(&self, caller: &Caller) -> Result<(), ApiError> {
+        let Some(rate) = caller.terms.rate_limit else { return Ok(()) };
+        caller.bucket.take(rate, self.epoch.elapsed()).map_err(|wait| {
+            let text = format!("Client {:?} calls more often than {rate}", caller.actor);
+            ApiError::new(ErrorCode::RateLimited, text).with_retry_after(wait.max(Duration::from_millis(1)))
+        })
+    }
+
+    /// Somebody at this address was refused: what to do about it.
+    pub fn refused(&self, from: IpAddr) -> Advice {
+        self.throttle.refused(from, self.epoch.elapsed())
+    }
+
+    /// The pass of the worker that these headers belong to.
     ///
     /// # Errors
     /// `MISSING_TOKEN`, `INVALID_TOKEN`.
-    pub fn worker(&self, headers: &HeaderMap) -> Result<WorkerCredential, ApiError> {
+    pub fn worker(&self, headers: &HeaderMap) -> Result<WorkerPass, ApiError> {
         let token = token(headers, &[headers::WORKER_TOKEN]).map_err(|found| {
             found
                 .into_error("Missing X-Worker-Token header")
                 .with_hint("Send the worker token in X-Worker-Token, or as Authorization: Bearer TOKEN.")
         })?;
-        let presented = Sha256::digest(token);
-        let mut known = Choice::from(0);
-        for hash in &self.workers {
-            known |= equal(&presented, hash);
-        }
-        match bool::from(known) {
-            true => Ok(WorkerCredential(presented.into())),
-            false => Err(invalid()),
-        }
+        self.tables().workers.get(&TokenHash::of(token)).cloned().ok_or_else(invalid)
     }
 }
 
-/// Beyond every index: a process with this many clients does not exist.
-const NOT_FOUND: u32 = u32::MAX;
-
-fn hash(token: &Secret) -> [u8; 32] {
-    Sha256::digest(token.expose()).into()
+fn client_name(named: &[u8]) -> Result<Arc<str>, ApiError> {
+    let name = std::str::from_utf8(named).ok().filter(|name| is_client_name(name));
+    name.map(Arc::from).ok_or_else(|| {
+        ApiError::new(ErrorCode::InvalidArgument, "X-Avtomatika-Client is not a client's name")
+            .with_hint("A name is 1 to 64 characters of a-z A-Z 0-9 . _ -")
+    })
 }
 
-fn equal(presented: &[u8], known: &[u8; 32]) -> Choice {
-    presented.ct_eq(known)
+fn named_twice() -> ApiError {
+    ApiError::new(ErrorCode::InvalidArgument, "X-Avtomatika-Client stands there twice")
+        .with_hint("Name one client.")
 }
 
 /// Why there is no token to look at.
@@ -184,6 +345,7 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::trust::{Glob, Rate};
 
     fn auth() -> Auth {
         Auth::new(
@@ -203,10 +365,10 @@ mod tests {
     #[test]
     fn each_client_is_known_by_its_token_in_any_of_three_headers() {
         for header in ["x-avtomatika-token", "x-client-token"] {
-            assert_eq!(&*auth().client(&headers(&[(header, "a-token")])).unwrap(), "alice");
+            assert_eq!(&*auth().client(&headers(&[(header, "a-token")])).unwrap().client, "alice");
         }
         for value in ["Bearer b-token", "bearer  b-token", "BEARER b-token "] {
-            assert_eq!(&*auth().client(&headers(&[("authorization", value)])).unwrap(), "bob");
+            assert_eq!(&*auth().client(&headers(&[("authorization", value)])).unwrap().client, "bob");
         }
     }
 
@@ -239,6 +401,110 @@ mod tests {
         assert_eq!(error.message, "Unauthorized: Invalid token");
         let error = auth().worker(&headers(&[])).unwrap_err();
         assert_eq!(error.message, "Missing X-Worker-Token header");
+    }
+
+    fn access(clients: &[(&str, &str, Role)], workers: &[(&str, &str)]) -> Access {
+        let hashed = |token: &str| vec![(TokenHash::of(token.as_bytes()), 1)];
+        let client = |(name, token, role): &(&str, &str, Role)| ClientEntry {
+            name: Arc::from(*name),
+            tokens: hashed(token),
+            terms: Arc::new(Terms { role: *role, rate_limit: Rate::parse("2/h"), ..Terms::default() }),
+            place: String::new(),
+        };
+        let worker = |(names, token): &(&str, &str)| WorkerEntry {
+            tokens: hashed(token),
+            terms: Arc::new(WorkerTerms {
+                names: Glob::new(names).unwrap(),
+                allowed_tasks: Some(vec![Glob::new("render_*").unwrap()]),
+            }),
+            credential: Some([7; 32]),
+            place: String::new(),
+        };
+        Access {
+            clients: clients.iter().map(client).collect(),
+            workers: workers.iter().map(worker).collect(),
+        }
+    }
+
+    #[test]
+    fn only_an_admin_calls_in_the_name_of_others() {
+        let auth = Auth::of(access(&[("a", "a", Role::Operator), ("root", "r", Role::Admin)], &[]));
+        let call = |token: &'static str, name| {
+            auth.client(&headers(&[("x-avtomatika-token", token), ("x-avtomatika-client", name)]))
+        };
+        let caller = call("r", "a").unwrap();
+        assert_eq!((&*caller.client, &*caller.actor), ("a", "root"));
+        assert_eq!(call("a", "root").unwrap_err().code, ErrorCode::PermissionDenied);
+        assert_eq!(call("a", "a").unwrap_err().code, ErrorCode::PermissionDenied, "not even in its own");
+        assert_eq!(call("r", "no name").unwrap_err().code, ErrorCode::InvalidArgument);
+        assert!(caller.require(Role::Admin).is_ok());
+        let refused = call("a", "").unwrap().require(Role::Admin).unwrap_err();
+        assert_eq!(refused.message, "This call asks for the role \"admin\"");
+        assert!(refused.hint.starts_with("Client \"a\" has the role \"operator\""), "{}", refused.hint);
+    }
+
+    #[test]
+    fn a_rate_is_shared_by_all_tokens_of_a_client_and_says_when() {
+        let auth = Auth::of(access(
+            &[("a", "1", Role::Client), ("a", "2", Role::Client), ("b", "3", Role::Client)],
+            &[],
+        ));
+        let caller = |token| auth.client(&headers(&[("x-avtomatika-token", token)])).unwrap();
+        assert!(auth.take(&caller("1")).is_ok() && auth.take(&caller("2")).is_ok());
+        let refused = auth.take(&caller("1")).unwrap_err();
+        assert_eq!(refused.message, "Client \"a\" calls more often than 2/h");
+        let wait = refused.retry_after.unwrap();
+        assert!(wait > Duration::from_secs(600) && wait <= Duration::from_secs(1800), "{wait:?}");
+        assert!(auth.take(&caller("3")).is_ok(), "another client's is another one");
+        auth.replace(auth.access());
+        assert!(auth.take(&caller("2")).is_err(), "a reload refills nothing");
+    }
+
+    #[test]
+    fn what_is_no_longer_there_is_withdrawn_and_the_rest_goes_on() {
+        let auth = Auth::of(access(
+            &[("stays", "s", Role::Client), ("leaves", "l", Role::Client), ("renamed", "r", Role::Client)],
+            &[("w1", "w1"), ("w2", "w2")],
+        ));
+        let client = |token| auth.client(&headers(&[("x-avtomatika-token", token)]));
+        let worker = |token| auth.worker(&headers(&[("x-worker-token", token)]));
+        let [stays, leaves, renamed] = ["s", "l", "r"].map(|token| client(token).unwrap().standing);
+        let [w1, w2] = ["w1", "w2"].map(|token| worker(token).unwrap().standing);
+        let next = access(&[("stays", "s", Role::Admin), ("other", "r", Role::Client)], &[("w2", "w2")]);
+        assert_eq!(auth.replace(next), 3);
+        assert!(leaves.is_withdrawn() && renamed.is_withdrawn() && w1.is_withdrawn());
+        assert!(!stays.is_withdrawn() && !w2.is_withdrawn());
+        assert_eq!(client("l").unwrap_err().code, ErrorCode::InvalidToken);
+        assert_eq!(client("s").unwrap().terms.role, Role::Admin, "with its new rights");
+        assert!(!client("r").unwrap().standing.is_withdrawn());
+    }
+
+    #[test]
+    fn a_worker_registers_under_a_name_and_for_types_of_its_entry() {
+        let auth = Auth::of(access(&[], &[("gpu-*", "g"), ("one", "o")]));
+        let check = |token, name: &str, task_type: &str| {
+            let pass = auth.worker(&headers(&[("x-worker-token", token)])).unwrap();
+            let worker = WorkerRecord {
+                worker_id: name.into(),
+                task_types: vec![task_type.into()],
+                slots: 1,
+                ..WorkerRecord::default()
+            };
+            pass.check(worker)
+                .map(|worker| worker.worker_id.to_string())
+                .map_err(|error| error.message.into_owned())
+        };
+        assert_eq!(check("g", "gpu-7", "render_frame"), Ok("gpu-7".to_owned()));
+        assert_eq!(check("o", "", "render_frame"), Ok("one".to_owned()));
+        assert_eq!(check("g", "", "render_frame"), Err("This token is for workers called gpu-*".to_owned()));
+        assert_eq!(
+            check("o", "gpu-7", "render_frame"),
+            Err("This token is not for a worker called \"gpu-7\"".to_owned())
+        );
+        assert_eq!(
+            check("g", "gpu-7", "mail"),
+            Err("Workers with this token may not serve \"mail\"".to_owned())
+        );
     }
 
     #[test]

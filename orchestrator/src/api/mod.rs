@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use crate::{conductor::Conductor, metrics::Metrics, reload::Reload, schedule::Schedules};
+use crate::{audit::Audit, conductor::Conductor, metrics::Metrics, reload::Reload, schedule::Schedules};
 
 pub mod action;
 pub mod auth;
+mod callers;
 mod convert;
 mod explain;
 mod graph;
@@ -34,7 +35,7 @@ pub mod grpc {
     pub use gate::ClientName;
     pub use routes::routes;
 
-    pub(super) use gate::{Gate, is_stream_of_requests};
+    pub(super) use gate::{Gate, is_stream_of_answers, is_stream_of_requests};
 }
 
 /// The REST endpoints.
@@ -85,4 +86,6 @@ pub struct Inside {
     pub reload: Reload,
     /// Whether, and where to, spans are told.
     pub tracing: Tracing,
+    /// Where operators' calls and security events are written down.
+    pub audit: Audit,
 }

@@ -58,8 +58,12 @@ pub(super) fn error_with_status(error: &ApiError, status: StatusCode) -> Respons
     response.extensions_mut().insert(error.code);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);
-    if let Some(seconds) = retry_after(error.code) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+    // Rounded up: who comes a little early is refused again.
+    let known = error
+        .retry_after
+        .map(|wait| HeaderValue::from(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))));
+    if let Some(seconds) = known.or_else(|| retry_after(error.code).map(HeaderValue::from_static)) {
+        headers.insert(header::RETRY_AFTER, seconds);
     }
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -73,7 +77,9 @@ fn retry_after(code: ErrorCode) -> Option<&'static str> {
         ErrorCode::Overloaded
         | ErrorCode::ShuttingDown
         | ErrorCode::WatchLagged
-        | ErrorCode::KeyLimitReached => Some("1"),
+        | ErrorCode::KeyLimitReached
+        | ErrorCode::RateLimited => Some("1"),
+        ErrorCode::QuotaExceeded => Some("3600"),
         ErrorCode::TooManyOpenJobs | ErrorCode::TooManyWorkers | ErrorCode::TooManySignals => Some("5"),
         ErrorCode::StorageFull | ErrorCode::TooManyNotices => Some("30"),
         _ => None,

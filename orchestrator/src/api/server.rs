@@ -3,14 +3,14 @@
 //! The loop is our own because it sets what ready-made servers leave unbounded; each limit stands in [`limits`](super::limits)
 //! with its reason. A request goes to gRPC when its content type says so, and to REST otherwise.
 
-use std::{convert::Infallible, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     ErrorCode,
     limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     wire_error::CODE_KEY,
 };
-use axum::response::Response;
+use axum::{body::Body, response::Response};
 use futures_util::FutureExt;
 use http::{Method, Request, header::CONTENT_TYPE};
 use hyper::{body::Incoming, service::Service};
@@ -29,7 +29,8 @@ use tower::Service as _;
 
 use super::{
     Inside,
-    grpc::{Gate, is_stream_of_requests},
+    callers::{Call, Visitor},
+    grpc::{Gate, is_stream_of_answers, is_stream_of_requests},
     limits::{
         CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX,
         HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
@@ -43,11 +44,13 @@ mod complaints;
 mod doorway;
 mod owed;
 mod patience;
+mod withdrawal;
 
 use complaints::Complaints;
 use doorway::{Arrival, Doorway, misled};
 use owed::{Answer, Owed};
 use patience::{Patient, Punctual};
+use withdrawal::WhileTrusted;
 
 /// Pause after the system could not give us another connection (usually: no files left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -89,8 +92,8 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
             () = shutdown.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 complaints.say(|| tracing::error!(%error, "cannot accept connections; trying again"));
@@ -107,7 +110,8 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
             });
             continue;
         };
-        let connection = connection(builder.clone(), stream, api.clone(), shutdown.clone(), cut.clone());
+        let connection =
+            connection(builder.clone(), (stream, from), api.clone(), shutdown.clone(), cut.clone());
         connections.spawn(connection.map(|()| drop(place)));
     }
     drop(listener);
@@ -122,7 +126,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
 /// Serves one connection to its end.
 async fn connection(
     builder: Arc<Builder<TokioExecutor>>,
-    stream: TcpStream,
+    (stream, from): (TcpStream, IpAddr),
     api: Api,
     shutdown: CancellationToken,
     cut: CancellationToken,
@@ -131,7 +135,7 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let owed = Arc::new(Owed::new());
     let Some(doorway) = api.doorway.clone() else {
-        let requests = Requests { api, peer: Peer::default(), owed: owed.clone() };
+        let requests = Requests { api, peer: Peer::default(), from, owed: owed.clone() };
         return converse(&builder, stream, requests, &owed, &shutdown, &cut).await;
     };
     let arrival = tokio::select! {
@@ -141,7 +145,7 @@ async fn connection(
     match arrival {
         None => {}
         Some(Arrival::Encrypted(stream, peer)) => {
-            let requests = Requests { api, peer, owed: owed.clone() };
+            let requests = Requests { api, peer, from, owed: owed.clone() };
             converse(&builder, *stream, requests, &owed, &shutdown, &cut).await;
         }
         Some(Arrival::Plain(stream)) => {
@@ -229,6 +233,7 @@ struct Requests {
     api: Api,
     peer: Peer,
     owed: Arc<Owed>,
+    from: IpAddr,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -237,7 +242,7 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let (inside, owed) = (self.api.inside.clone(), self.owed.clone());
+        let (inside, owed, from) = (self.api.inside.clone(), self.owed.clone(), self.from);
         let is_read = is_read(&request);
         match is_grpc(&request) {
             true => {
@@ -245,14 +250,14 @@ impl Service<Request<Incoming>> for Requests {
                 let routes = self.api.grpc.clone();
                 Box::pin(async move {
                     let _turn = owed.room(is_read).await;
-                    let response = grpc(inside, routes, request).await?;
+                    let response = grpc(inside, routes, from, request).await?;
                     Ok(response.map(|body| Answer::new(body, owed.clone())))
                 })
             }
             false => Box::pin(async move {
                 let _turn = owed.room(is_read).await;
                 let metrics = inside.metrics.clone();
-                let response = rest::answer(inside, request).await;
+                let response = rest::answer(inside, from, request).await;
                 metrics.http_request(response.status().as_u16());
                 if let Some(code) = response.extensions().get::<ErrorCode>() {
                     metrics.request_refused(*code);
@@ -298,12 +303,22 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
 async fn grpc(
     inside: Inside,
     mut routes: axum::Router,
+    from: IpAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
+    let uri = request.uri().clone();
+    let call = Call { from, method: "", path: uri.path() };
     let response = match Gate::admit(&inside.auth, &mut request) {
-        Ok(()) if is_stream_of_requests(request.uri().path()) => routes.call(request).await?,
-        Ok(()) => routes.call(request.map(Punctual::new)).await?,
-        Err(error) => Status::from(error).into_http(),
+        Ok(visitor) => {
+            let response = match is_stream_of_requests(call.path) {
+                true => routes.call(request).await?,
+                false => routes.call(request.map(Punctual::new)).await?,
+            };
+            let code = response.headers().get(CODE_KEY).and_then(|code| code.to_str().ok());
+            call.answered(&inside.audit, &inside.auth, &visitor, code);
+            while_trusted(response, &visitor, call.path)
+        }
+        Err(unwelcome) => Status::from(call.turned_away(&inside.audit, &inside.auth, unwelcome)).into_http(),
     };
     // An error without a message stands in the head; a stream that began well counts as well.
     let status = response.headers().get(Status::GRPC_STATUS);
@@ -313,6 +328,14 @@ async fn grpc(
         inside.metrics.request_refused(code);
     }
     Ok(response)
+}
+
+/// A stream ends when its token is withdrawn. What is no stream was asked for while the token was good.
+fn while_trusted(response: Response, visitor: &Visitor, path: &str) -> Response {
+    match visitor.standing().filter(|_| is_stream_of_answers(path)) {
+        None => response,
+        Some(standing) => response.map(|body| Body::new(WhileTrusted::new(body, standing))),
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +350,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{Auth, Readiness, Secret, grpc::routes},
+        audit::Audit,
         blueprint::Registry,
         conductor::{self, Settings},
         metrics::Metrics,
@@ -360,6 +384,7 @@ mod tests {
             metrics: metrics.clone(),
             readiness: Readiness::default(),
             tracing: crate::api::Tracing::default(),
+            audit: Audit::to_log(),
         };
         let grpc = routes(&inside);
         let api = Api { connections_max, ..Api::new(inside, grpc) };

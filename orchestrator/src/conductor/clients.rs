@@ -48,6 +48,7 @@ impl Core {
     ) -> Result<Arc<Job>, ApiError> {
         self.check_notices(client, submission.webhook_url.is_some())?;
         self.check_room()?;
+        let month = self.check_quota(client)?;
         let now = self.clock.now();
         let id = self.new_job_id(now);
         let job = Job::accepted(id, client.clone(), &blueprint, submission, now);
@@ -60,6 +61,7 @@ impl Core {
         }
         let job = self.accept(&job, decision, idempotency.clone());
         self.remember_key(idempotency, id);
+        self.count_accepted(client, month);
         Ok(job)
     }
 

@@ -21,6 +21,7 @@ use super::{
     handle::{job_not_found, shutting_down},
     mail::Mail,
     mailbox::{Accepted, Follow, Reply, Request},
+    quota::Usage,
     view::{Acted, JobView, Stats},
     waiting::Waiting,
     watchers::Watchers,
@@ -35,6 +36,7 @@ use crate::{
     museum::{Mistake, plants},
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
+    trust::Tenancy,
     webhook,
 };
 
@@ -103,6 +105,10 @@ pub(super) struct Core {
     pub gate_paused_until: Option<Timestamp>,
     /// What webhooks are owed.
     pub mail: Mail,
+    /// What holds for which client.
+    pub tenancy: Tenancy,
+    /// How much of their quotas clients have used.
+    pub usage: Usage,
     /// What has been decided and is not with the store yet.
     pub batch: Batch,
     /// Keys on their way into the store.
@@ -474,7 +480,12 @@ impl Core {
                 }
                 self.again.extend(again.map(|event| (job.id, event)));
             }
-            Afterwards::Submitted { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Submitted { job, accepted, reply, .. } => {
+                if !accepted.deduplicated {
+                    self.usage.uncount(&job.client);
+                }
+                let _ = reply.send(Err(full()));
+            }
             Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { forgotten, reply } => {
                 self.forgetting.retain(|job_id| !forgotten.contains(job_id));

@@ -26,6 +26,7 @@ use crate::{
     json::Json,
     store::{ListQuery, Store, StoreError, StoreMeasures},
     time::{Clock, Timestamp},
+    trust::{Glob, Tenancy},
     webhook,
 };
 
@@ -40,6 +41,7 @@ pub struct Conductor {
     pub(super) webhooks: Option<webhook::Setup>,
     pub(super) notice_news: Arc<Notify>,
     pub(super) ended: Ended,
+    pub(super) tenancy: Tenancy,
 }
 
 /// One page of a client's jobs.
@@ -88,6 +90,11 @@ impl Conductor {
         self.catalog.current()
     }
 
+    /// What holds for which client.
+    pub fn tenancy(&self) -> &Tenancy {
+        &self.tenancy
+    }
+
     /// The time of day, as schedules are meant: see [`Clock::wall`].
     pub fn wall_time(&self) -> Timestamp {
         self.clock.wall()
@@ -102,8 +109,8 @@ impl Conductor {
     ///
     /// # Errors
     /// `BLUEPRINT_NOT_FOUND`, `INPUT_INVALID`, `INVALID_ARGUMENT` for a start too far ahead, `WEBHOOKS_OFF`,
-    /// `WEBHOOK_URL_FORBIDDEN`, `TOO_MANY_NOTICES`, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `OVERLOADED`,
-    /// `SHUTTING_DOWN`.
+    /// `WEBHOOK_URL_FORBIDDEN`, `TOO_MANY_NOTICES`, `IDEMPOTENCY_CONFLICT`, `TOO_MANY_OPEN_JOBS`, `QUOTA_EXCEEDED`,
+    /// `PERMISSION_DENIED` for the blueprint, `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
     /// Nothing was stored when any of them is returned.
     pub async fn submit(&self, client: &Arc<str>, request: SubmitRequest) -> Result<Submitted, ApiError> {
         let admission = self.admit(request.submission.initial_data.as_str().len()).await;
@@ -127,7 +134,7 @@ impl Conductor {
         admission: Admission,
     ) -> Result<Submitted, ApiError> {
         let SubmitRequest { blueprint: name, mut submission, idempotency_key, delay, wait } = request;
-        let mut blueprint = self.check_submission(&name, &submission);
+        let mut blueprint = self.check_submission(client, &name, &submission);
         let idempotency = idempotency_key.map(|key| (key, fingerprint(&name, &submission, delay)));
         match start_at(submission.start_at, delay, self.clock.now()) {
             Ok(start_at) => submission.start_at = start_at,
@@ -157,7 +164,13 @@ impl Conductor {
     }
 
     /// What a job of this submission would follow, if there can be one now.
-    fn check_submission(&self, name: &str, submission: &Submission) -> Result<Arc<Blueprint>, ApiError> {
+    fn check_submission(
+        &self,
+        client: &str,
+        name: &str,
+        submission: &Submission,
+    ) -> Result<Arc<Blueprint>, ApiError> {
+        check_allowed(&self.tenancy, client, name)?;
         let blueprints = self.blueprints();
         let blueprint = blueprints.newest(name).cloned().ok_or_else(|| no_blueprint(&blueprints, name))?;
         check_input(&blueprint, &submission.initial_data)?;
@@ -432,6 +445,20 @@ pub(super) fn no_blueprint(blueprints: &Registry, name: &str) -> ApiError {
     let shown = &name[..name.floor_char_boundary(64)];
     ApiError::new(ErrorCode::BlueprintNotFound, format!("Blueprint not found: {shown:?}"))
         .with_hint(format!("Served blueprints: {}.", served.join(", ")))
+}
+
+/// Whether the client may submit to the blueprint. It is told so whether there is one of that name or not.
+fn check_allowed(tenancy: &Tenancy, client: &str, name: &str) -> Result<(), ApiError> {
+    let tenants = tenancy.current();
+    let terms = tenants.of(client);
+    if terms.may_use(name) {
+        return Ok(());
+    }
+    let globs: Vec<&str> = terms.allowed_blueprints.iter().flatten().map(Glob::as_str).collect();
+    let shown = &name[..name.floor_char_boundary(64)];
+    let text = format!("Client {client:?} may not submit to the blueprint {shown:?}");
+    Err(ApiError::new(ErrorCode::PermissionDenied, text)
+        .with_hint(format!("It may submit to: {}.", globs.join(", "))))
 }
 
 /// Whether an input is what its blueprint wants.

@@ -27,6 +27,7 @@ mod migration;
 mod notices;
 mod paging;
 mod pruning;
+mod quota;
 mod recovery;
 mod refused;
 mod repair;
@@ -127,6 +128,7 @@ pub fn start(
         webhooks,
         notice_news: core.mail.news(),
         ended: core.ended_jobs.clone(),
+        tenancy: core.tenancy.clone(),
     };
     let (loader, loads, loading) = loader::start(store.clone(), catalog)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;

@@ -14,6 +14,7 @@ use super::{
     families::Families,
     gate::Gate,
     mail::Mail,
+    quota::Usage,
     waiting::Waiting,
     watchers::Watchers,
 };
@@ -25,6 +26,7 @@ use crate::{
     museum::{Mistake, plants},
     store::{Store, StoreError},
     time::Clock,
+    trust::Tenancy,
 };
 
 impl Core {
@@ -81,6 +83,8 @@ impl Core {
             gate,
             gate_paused_until: None,
             mail,
+            tenancy: Tenancy::default(),
+            usage: Usage::restore(store.usage()?),
             last_job_key,
             watchers: Watchers::default(),
             batch: Batch::default(),

@@ -116,6 +116,7 @@ impl House {
         }
         let now = self.core.clock.now();
         self.core.store_buckets(now);
+        self.core.write_usage();
         let mut batch = std::mem::take(&mut self.core.batch);
         helpers.commit(batch.writes)?;
         if plants(Mistake::AckBeforeSync) {

@@ -31,13 +31,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Farewell, Outbox, ToWorker, Verdict};
 use crate::{
-    api::auth::Auth,
+    api::auth::{Auth, WorkerPass},
     conductor::{Admission, FromWorker, OpenStream, Progress, Sessions, WorkerResult},
     engine::JobError,
     functions,
     json::Json,
     store::{Terms, WorkerRecord},
     tls::Peer,
+    trust::Standing,
 };
 
 /// How long a new stream may take to say Hello.
@@ -64,6 +65,14 @@ impl WorkerGate {
         Self { sessions, auth }
     }
 
+    /// Who calls: whom the gate in front has found, or else whom the token names.
+    fn pass<T>(&self, request: &Request<T>) -> Result<WorkerPass, ApiError> {
+        match request.extensions().get::<WorkerPass>() {
+            Some(pass) => Ok(pass.clone()),
+            None => self.auth.worker(request.metadata().as_ref()),
+        }
+    }
+
     /// The service, with its message limits.
     pub fn into_service(self) -> v1::worker_service_server::WorkerServiceServer<Self> {
         v1::worker_service_server::WorkerServiceServer::new(self)
@@ -80,11 +89,10 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         &self,
         request: Request<v1::RegisterWorkerRequest>,
     ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
-        let credential = self.auth.worker(request.metadata().as_ref())?;
-        let peer = peer(&request);
-        let worker = worker_record(request.into_inner())?;
+        let (pass, peer) = (self.pass(&request)?, peer(&request));
+        let worker = pass.check(worker_record(request.into_inner())?)?;
         peer.vouch(&worker.worker_id)?;
-        let registered = self.sessions.register(worker, peer.bind(credential.to_bytes())).await?;
+        let registered = self.sessions.register(worker, peer.bind(pass.credential.to_bytes())).await?;
         Ok(Response::new(v1::RegisterWorkerResponse {
             session_id: registered.session_id.to_string(),
             worker_id: registered.worker_id.to_string(),
@@ -101,7 +109,7 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<DownStream>, Status> {
-        let credential = self.auth.worker(request.metadata().as_ref())?;
+        let WorkerPass { credential, standing, .. } = self.pass(&request)?;
         let credential = peer(&request).bind(credential.to_bytes());
         let mut inbound = request.into_inner();
         let hello = read_hello(&mut inbound).await?;
@@ -112,7 +120,7 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         let held = hello.held_task_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let (outbox, messages) = Outbox::new();
         let open = self.sessions.open(session_id, credential, held, outbox).await?;
-        tokio::spawn(read(inbound, open));
+        tokio::spawn(read(inbound, open, standing));
         Ok(Response::new(Box::pin(downstream(messages))))
     }
 }
@@ -136,10 +144,17 @@ async fn read_hello(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<v1::He
 }
 
 /// Passes on what the worker says until it stops talking.
-async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream) {
+async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, standing: Standing) {
+    let mut withdrawn = std::pin::pin!(standing.withdrawn());
     loop {
         let waiting_since = Instant::now();
-        let message = match timeout(KEEPALIVE_TIMEOUT, inbound.message()).await {
+        let message = tokio::select! {
+            biased;
+            // Nothing more is heard from it; the stream itself is ended where it is sent.
+            () = withdrawn.as_mut() => break,
+            message = timeout(KEEPALIVE_TIMEOUT, inbound.message()) => message,
+        };
+        let message = match message {
             Ok(Ok(Some(message))) => message,
             // It was this process that stood still: what the worker said meanwhile is yet to be read.
             Err(_) if waiting_since.elapsed() > KEEPALIVE_TIMEOUT + KEEPALIVE_INTERVAL => continue,

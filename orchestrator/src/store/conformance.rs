@@ -11,7 +11,7 @@ use super::{
     Batch, BlueprintRecord, BucketRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, NoticeId,
     NoticeRecord, NoticeStatus, PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice,
     Removal, ScheduleRecord, ScheduledRun, ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub,
-    WorkerRecord, Write,
+    UsageRecord, WorkerRecord, Write,
 };
 use crate::{
     engine::{
@@ -19,7 +19,7 @@ use crate::{
         Parent, RepairKey, Signal, Submission, Wait,
     },
     json::Json,
-    time::Timestamp,
+    time::{Month, Timestamp},
 };
 
 /// Opens the store of a case. What it returned before is dropped by then.
@@ -49,6 +49,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("sessions come and go", sessions_come_and_go),
     ("schedules come as far as was last committed", schedules_come_as_far_as_was_last_committed),
     ("buckets are as empty as was last committed", buckets_are_as_empty_as_was_last_committed),
+    ("what clients have used is what was last committed", what_clients_have_used_is_what_was_last_committed),
     ("blueprints keep every version", blueprints_keep_every_version),
     ("a batch that cannot be stored leaves nothing", a_batch_that_cannot_be_stored_leaves_nothing),
     ("listing filters", listing_filters),
@@ -99,6 +100,13 @@ impl Samples {
             full_at: Timestamp::from_micros((1000 + self.made) as i64),
             depth: Duration::from_secs(self.made),
         }
+    }
+
+    /// What a client has used.
+    pub fn usage(&mut self, client: &str) -> UsageRecord {
+        self.made += 1;
+        let month = Month::of(Timestamp::from_micros(1_700_000_000_000_000));
+        UsageRecord { client: client.into(), month, accepted: self.made }
     }
 
     /// A notice about this job, as it stands.
@@ -346,9 +354,10 @@ pub fn everything(store: &dyn Store, jobs: &[JobId], clients: &[&str]) -> String
     let lists: Vec<_> = clients.iter().map(|client| ok(store.list(&of_client(client)))).collect();
     let (sessions, blueprints) = (ok(store.sessions()), ok(store.blueprints()));
     let (schedules, last) = (ok(store.schedules()), ok(store.last_job_key()));
+    let usage = ok(store.usage());
     let notices: Vec<_> = jobs.iter().map(|&id| ok(store.notices(id))).collect();
     format!(
-        "{notices:#?}\n{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{schedules:#?}\n{last:?}"
+        "{notices:#?}\n{open:#?}\n{loaded:#?}\n{histories:#?}\n{lists:#?}\n{sessions:#?}\n{blueprints:#?}\n{schedules:#?}\n{usage:#?}\n{last:?}"
     )
 }
 
@@ -898,6 +907,23 @@ fn buckets_are_as_empty_as_was_last_committed(open: Open<'_>) {
     commit(&*store, [Write::ForgetBuckets(last.full_at)]);
     drop(store);
     assert_eq!(ok(open().buckets()), []);
+}
+
+fn what_clients_have_used_is_what_was_last_committed(open: Open<'_>) {
+    let mut samples = Samples::new(12);
+    let store = open();
+    assert_eq!(ok(store.usage()), []);
+    let (job, first, other) = (samples.job("acme"), samples.usage("acme"), samples.usage("umbrella"));
+    commit(&*store, [samples.insert(&job), Write::PutUsage(first), Write::PutUsage(other.clone())]);
+    let (between, last) = (samples.usage("acme"), samples.usage("acme"));
+    commit(&*store, [between, last.clone()].map(Write::PutUsage));
+    let expected = [last, other];
+    assert_eq!(ok(store.usage()), expected);
+    let refused = Batch { writes: vec![Write::PutUsage(samples.usage("acme")), samples.insert(&job)] };
+    assert!(matches!(store.commit(&refused), Err(StoreError::Failed { .. })));
+    assert_eq!(ok(store.usage()), expected, "nothing of a batch that cannot be stored");
+    drop(store);
+    assert_eq!(ok(open().usage()), expected);
 }
 
 fn blueprints_keep_every_version(open: Open<'_>) {

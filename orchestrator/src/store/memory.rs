@@ -16,7 +16,7 @@ use avtomatika_proto::{JobId, SessionId};
 use super::{
     Batch, BlueprintRecord, BucketRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, NoticeRecord,
     NoticeStatus, PruneQuery, PruneSlice, Removal, ScheduleRecord, SessionRecord, Standing, Store,
-    StoreError, Stub, Write,
+    StoreError, Stub, UsageRecord, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -44,6 +44,7 @@ struct State {
     blueprints: BTreeMap<(Arc<str>, u32), BlueprintRecord>,
     schedules: BTreeMap<Arc<str>, ScheduleRecord>,
     buckets: BTreeMap<(Arc<str>, Duration), BucketRecord>,
+    usage: BTreeMap<Arc<str>, UsageRecord>,
     journal_applied: u64,
     full: bool,
     broken: bool,
@@ -128,6 +129,7 @@ impl State {
                 | Write::RemoveSchedule(_)
                 | Write::PutBucket(_)
                 | Write::ForgetBuckets(_)
+                | Write::PutUsage(_)
                 | Write::JournalApplied(_) => {}
             }
         }
@@ -209,6 +211,9 @@ impl State {
                 self.buckets.insert((bucket.key.clone(), bucket.per), bucket.clone());
             }
             Write::ForgetBuckets(full_by) => self.buckets.retain(|_, bucket| bucket.full_at > *full_by),
+            Write::PutUsage(usage) => {
+                self.usage.insert(usage.client.clone(), usage.clone());
+            }
             Write::JournalApplied(sequence) => self.journal_applied = *sequence,
         }
     }
@@ -381,6 +386,10 @@ impl Store for MemoryStore {
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
         Ok(self.state().schedules.values().cloned().collect())
+    }
+
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        Ok(self.state().usage.values().cloned().collect())
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

@@ -18,6 +18,7 @@ mod record;
 mod schedule;
 pub mod sqlite;
 mod stub;
+mod usage;
 
 use std::{
     collections::BTreeMap,
@@ -33,6 +34,7 @@ pub use self::notice::{InvalidNoticeId, NoticeId, NoticeRecord, NoticeStatus};
 pub use self::pruning::{PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice, Removal};
 pub use self::schedule::{ScheduleRecord, ScheduledRun, ScheduledSkip, SkipReason};
 pub use self::stub::{Stub, StubKeys, StubTask};
+pub use self::usage::UsageRecord;
 use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     time::Timestamp,
@@ -84,6 +86,8 @@ pub enum Write {
     PutBucket(BucketRecord),
     /// Buckets that are full by then are forgotten.
     ForgetBuckets(Timestamp),
+    /// How much of its quota a client has used. Takes the place of what was said of it before.
+    PutUsage(UsageRecord),
     /// Up to which frame a [`journal`] before this store has been taken over.
     JournalApplied(u64),
 }
@@ -390,6 +394,9 @@ pub trait Store: Send + Sync + 'static {
     /// How far the buckets are emptied that are not forgotten, by key and period.
     fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError>;
 
+    /// How much of its quota every client has used of whom that is recorded, by name.
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError>;
+
     /// The number in the last [`Write::JournalApplied`]; 0 before the first one.
     fn journal_applied(&self) -> Result<u64, StoreError>;
 }
@@ -470,6 +477,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
         (**self).buckets()
+    }
+
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        (**self).usage()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

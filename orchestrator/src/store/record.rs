@@ -44,6 +44,7 @@ pub(super) enum Kind {
     Notice = 8,
     Schedule = 9,
     Bucket = 10,
+    Usage = 11,
 }
 
 /// The bytes are not a record that a release of Avtomatika wrote.

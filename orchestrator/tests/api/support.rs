@@ -6,7 +6,7 @@ use avtomatika_orchestrator::{
     App, Parts,
     api::{Auth, Secret},
     assemble,
-    blueprint::{Definition, load, load_dir},
+    blueprint::{Loaded, load, load_dir},
     chores::pruning::Retention,
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     schedule::Schedules,
@@ -121,11 +121,13 @@ states:
   failed: { end: failed }
 ";
 
-fn definition(text: &str) -> Definition {
-    match load("test.yaml", text) {
-        Ok(loaded) => loaded.definition,
+/// The blueprints of these tests, as they are read.
+pub fn blueprints() -> Vec<Loaded> {
+    let read = |text: &str| match load("test.yaml", text) {
+        Ok(loaded) => loaded,
         Err(findings) => panic!("{findings:?}"),
-    }
+    };
+    [TEST_WORKFLOW, INSTANT, NAMED, CHECKED, FAMILY, FRAGILE, ASK, LISTEN].map(read).into()
 }
 
 /// Everything of an orchestrator but its store and its drain time.
@@ -134,9 +136,7 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
     Parts {
         store,
         clock: Arc::new(SystemClock::new()),
-        definitions: [TEST_WORKFLOW, INSTANT, NAMED, CHECKED, FAMILY, FRAGILE, ASK, LISTEN]
-            .map(definition)
-            .into(),
+        definitions: blueprints().into_iter().map(|loaded| loaded.definition).collect(),
         schedules: Schedules::default(),
         auth: Auth::new([("alice", &alice), ("bob", &bob)], [&worker]),
         settings: Settings {
@@ -218,7 +218,7 @@ impl Server {
         Self::serve(app, store).await
     }
 
-    async fn serve(app: App, store: Arc<MemoryStore>) -> Self {
+    pub async fn serve(app: App, store: Arc<MemoryStore>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

@@ -9,7 +9,10 @@ use avtomatika_proto::{
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{actions, gate::ClientName};
+use super::{
+    actions,
+    gate::{ClientName, caller_of},
+};
 use crate::{
     api::{
         Inside, convert, graph,
@@ -71,20 +74,25 @@ impl JobService for Jobs {
         &self,
         request: Request<Streaming<v1::SubmitJobRequest>>,
     ) -> Result<Response<Self::SubmitJobsStream>, Status> {
-        let client = ClientName::of(&request)?;
-        let (conductor, metrics) = (self.inside.conductor.clone(), self.inside.metrics.clone());
-        let (tracing, head) = (self.inside.tracing.clone(), trace_headers(request.metadata()));
+        let caller = caller_of(&request)?;
+        let (inside, head) = (self.inside.clone(), trace_headers(request.metadata()));
         let answer = move |(index, request): (usize, Result<v1::SubmitJobRequest, Status>)| {
-            let (client, conductor, metrics) = (client.clone(), conductor.clone(), metrics.clone());
+            let (caller, inside) = (caller.clone(), inside.clone());
             // The stream's head speaks for each of its requests.
-            let submitting = tracing.begin(&head);
+            let submitting = inside.tracing.begin(&head);
             async move {
                 use submit_jobs_response::Result::{Error, Ok as Done};
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
-                let result = match submit(&conductor, &client, request?, submitting).await {
+                let request = request?;
+                // Each of them is a call of its own, as far as the client's rate is concerned.
+                let submitted = match inside.auth.take(&caller) {
+                    Ok(()) => submit(&inside.conductor, &caller.client, request, submitting).await,
+                    Err(error) => Err(error),
+                };
+                let result = match submitted {
                     Ok(done) => Done(done),
                     Err(error) => {
-                        metrics.request_refused(error.code);
+                        inside.metrics.request_refused(error.code);
                         Error(convert::submit_error(error))
                     }
                 };

@@ -229,10 +229,12 @@ pub(super) async fn decide_by_token(
     let in_url = query::token(request.uri())?;
     // Who calls comes first: credentials that are wrong are wrong whatever else is said.
     let owner = match inside.auth.client(request.headers()) {
-        Ok(client) => Some(client),
+        Ok(caller) => Some(caller),
         Err(error) if error.code == ErrorCode::MissingToken => None,
         Err(error) => return Err(error),
     };
+    owner.as_ref().map(|caller| inside.auth.take(caller)).transpose()?;
+    let owner = owner.map(|caller| caller.client);
     let (headers, bytes, admission) = whole(inside, request).await?;
     let body: DecisionBody<'_> = read(&bytes)?;
     let in_header = headers.get(headers::APPROVAL_TOKEN).and_then(|token| token.to_str().ok());

@@ -1,6 +1,8 @@
 //! From request to answer. The order matters: who is calling comes before what is served, so that a stranger learns nothing of
 //! either.
 
+use std::net::IpAddr;
+
 use avtomatika_proto::ApiError;
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, Method, Request, header};
@@ -11,14 +13,26 @@ use super::{
     route::{self, NoRoute, PublicRoute, Route},
     schedules, submit, webhooks,
 };
-use crate::api::{Inside, reply};
+use crate::{
+    api::{
+        Inside,
+        auth::Caller,
+        callers::{self, Call, Unwelcome, Visitor},
+        reply,
+    },
+    trust::Role,
+};
 
 /// Answers one request. Every error becomes an answer.
-pub(in crate::api) async fn answer(inside: Inside, request: Request<Incoming>) -> Response {
+pub(in crate::api) async fn answer(inside: Inside, from: IpAddr, request: Request<Incoming>) -> Response {
     let head_only = request.method() == Method::HEAD;
-    let response = match route::is_client_path(request.uri().path()) {
-        true => client(&inside, request).await,
-        false => public(&inside, request).await,
+    let (uri, method) = (request.uri().clone(), request.method().clone());
+    let call = Call { from, method: method.as_str(), path: uri.path() };
+    let response = match route::is_client_path(uri.path()) {
+        true => client(&inside, call, request).await,
+        false => public(&inside, request)
+            .await
+            .map_err(|unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome)),
     };
     let response = response.unwrap_or_else(|error| reply::error(&error));
     match head_only {
@@ -27,25 +41,40 @@ pub(in crate::api) async fn answer(inside: Inside, request: Request<Incoming>) -
     }
 }
 
-async fn public(inside: &Inside, request: Request<Incoming>) -> Result<Response, ApiError> {
+async fn public(inside: &Inside, request: Request<Incoming>) -> Result<Response, Unwelcome> {
     let uri = request.uri().clone();
     match route::public(request.method(), uri.path()) {
-        Ok(PublicRoute::Approval(id)) => actions::decide_by_token(inside, id, request).await,
+        Ok(PublicRoute::Approval(id)) => Ok(actions::decide_by_token(inside, id, request).await?),
         Ok(PublicRoute::Probe(probe)) => Ok(operate::public(inside, probe).await),
-        Err(NoRoute::UnknownPath) => Err(route::unknown_path(None)),
+        Err(NoRoute::UnknownPath) => Err(route::unknown_path(None).into()),
         Err(NoRoute::WrongMethod(allow)) => Ok(wrong_method(allow)),
     }
 }
 
-async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response, ApiError> {
-    let client = inside.auth.client(request.headers())?;
+/// For a client. What it is let in for follows from where it calls; it is counted, and noted if it is an operator's.
+async fn client(inside: &Inside, call: Call<'_>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let blueprints = inside.conductor.blueprints();
-    let uri = request.uri().clone();
-    let route = match route::client(request.method(), uri.path(), &blueprints) {
-        Ok(route) => route,
-        Err(NoRoute::UnknownPath) => return Err(route::unknown_path(Some(&blueprints))),
-        Err(NoRoute::WrongMethod(allow)) => return Ok(wrong_method(allow)),
+    let route = route::client(request.method(), call.path, &blueprints);
+    let role = route.as_ref().map_or(Role::Client, Route::role);
+    let caller = callers::admit(&inside.auth, request.headers(), || role);
+    let caller = caller.map_err(|unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome))?;
+    let answer = match route {
+        Ok(route) => served(inside, &caller, route, request).await,
+        Err(NoRoute::UnknownPath) => Err(route::unknown_path(Some(&blueprints))),
+        Err(NoRoute::WrongMethod(allow)) => Ok(wrong_method(allow)),
     };
+    let code = answer.as_ref().err().map(|error| error.code.as_str());
+    call.answered(&inside.audit, &inside.auth, &Visitor::Client(caller, role), code);
+    answer
+}
+
+async fn served(
+    inside: &Inside,
+    caller: &Caller,
+    route: Route<'_>,
+    request: Request<Incoming>,
+) -> Result<Response, ApiError> {
+    let (client, uri) = (caller.client.clone(), request.uri().clone());
     match route {
         Route::Submit { blueprint, body } => {
             submit::at_endpoint(inside, client, blueprint, body, request).await
@@ -56,7 +85,7 @@ async fn client(inside: &Inside, request: Request<Incoming>) -> Result<Response,
         Route::JobHistory(id) => jobs::history(inside, &client, id, &uri).await,
         Route::JobEvents(id) => {
             query::none(&uri)?;
-            events::follow(inside, &client, id).await
+            events::follow(inside, caller, id).await
         }
         Route::JobGraph(id) => operate::job_graph(inside, &client, id, &uri).await,
         Route::ExplainJob(id) => explanation::get(inside, &client, id, &uri).await,

@@ -1,7 +1,7 @@
 //! `GET /api/jobs/{id}/events`: a job's changes as server-sent events. First the job as it is, then each change, and the end of
 //! the stream after the job's own. Each event's data is the document of `GET /api/jobs/{id}`.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use avtomatika_proto::{ApiError, ErrorCode};
 use axum::{body::Body, response::Response};
@@ -12,19 +12,19 @@ use serde::Serialize;
 
 use super::document::JobDocument;
 use crate::{
-    api::{Inside, Readiness, convert, reply, shown::Shown},
+    api::{Inside, Readiness, auth::Caller, convert, reply, shown::Shown},
     conductor::Watch,
+    trust::Standing,
 };
 
 /// Silence after which a comment is sent: proxies on the way close what says nothing for a minute.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
-pub(super) async fn follow(inside: &Inside, client: &Arc<str>, id: &str) -> Result<Response, ApiError> {
-    let watch = inside.conductor.watch(client, convert::job_id(id)?).await?;
-    let state = Some((watch, inside.readiness.clone()));
-    let events = stream::unfold(state, async |state| {
-        let (watch, readiness) = state?;
-        let (event, rest) = next(watch, readiness).await?;
+pub(super) async fn follow(inside: &Inside, caller: &Caller, id: &str) -> Result<Response, ApiError> {
+    let watch = inside.conductor.watch(&caller.client, convert::job_id(id)?).await?;
+    let (readiness, standing) = (inside.readiness.clone(), caller.standing.clone());
+    let events = stream::unfold(Some(Following { watch, readiness, standing }), async |following| {
+        let (event, rest) = following?.next().await?;
         Some((Ok::<Bytes, std::convert::Infallible>(event), rest))
     });
     let mut response = Response::new(Body::from_stream(events));
@@ -34,22 +34,32 @@ pub(super) async fn follow(inside: &Inside, client: &Arc<str>, id: &str) -> Resu
     Ok(response)
 }
 
-/// The next event, and what follows it.
-async fn next(mut watch: Watch, readiness: Readiness) -> Option<(Bytes, Option<(Watch, Readiness)>)> {
-    let update = tokio::select! {
-        biased;
-        update = watch.next() => update?,
-        () = readiness.draining() => Err(ApiError::new(ErrorCode::ShuttingDown, "The orchestrator is stopping")),
-        () = tokio::time::sleep(KEEPALIVE) => {
-            return Some((Bytes::from_static(b": still here\n\n"), Some((watch, readiness))));
+/// A job that is followed, and what may end that before the job ends.
+struct Following {
+    watch: Watch,
+    readiness: Readiness,
+    standing: Standing,
+}
+
+impl Following {
+    /// The next event, and what follows it.
+    async fn next(mut self) -> Option<(Bytes, Option<Self>)> {
+        let update = tokio::select! {
+            biased;
+            () = self.standing.withdrawn() => Err(Standing::farewell()),
+            update = self.watch.next() => update?,
+            () = self.readiness.draining() => Err(ApiError::new(ErrorCode::ShuttingDown, "The orchestrator is stopping")),
+            () = tokio::time::sleep(KEEPALIVE) => {
+                return Some((Bytes::from_static(b": still here\n\n"), Some(self)));
+            }
+        };
+        match update {
+            Ok(view) => {
+                let event = event("job", &JobDocument { view: &view, shown: Shown::Alone, fields: None });
+                Some((event, Some(self)))
+            }
+            Err(error) => Some((event("error", &reply::ErrorBody::of(&error)), None)),
         }
-    };
-    match update {
-        Ok(view) => {
-            let event = event("job", &JobDocument { view: &view, shown: Shown::Alone, fields: None });
-            Some((event, Some((watch, readiness))))
-        }
-        Err(error) => Some((event("error", &reply::ErrorBody::of(&error)), None)),
     }
 }
 

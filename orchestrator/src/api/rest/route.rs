@@ -9,7 +9,10 @@ use std::sync::Arc;
 use avtomatika_proto::{ApiError, ErrorCode, JobId};
 use http::Method;
 
-use crate::blueprint::{Blueprint, Registry};
+use crate::{
+    blueprint::{Blueprint, Registry},
+    trust::Role,
+};
 
 /// An endpoint, with what its path says.
 #[derive(Debug, Clone)]
@@ -50,6 +53,40 @@ pub(super) enum Route<'p> {
     PutBlueprint(&'p str),
     Dashboard,
     Reload,
+}
+
+impl Route<'_> {
+    /// What it asks of its caller: the same as the gRPC call that means it.
+    pub(super) fn role(&self) -> Role {
+        match self {
+            Self::Submit { .. }
+            | Self::SubmitByName
+            | Self::ListJobs
+            | Self::Job(_)
+            | Self::JobHistory(_)
+            | Self::JobEvents(_)
+            | Self::ExplainJob(_)
+            | Self::JobWebhooks(_)
+            | Self::JobGraph(_)
+            | Self::CancelJob(_)
+            | Self::SignalJob(_)
+            | Self::Decide(..)
+            | Self::RetryJob(_)
+            | Self::SkipJob(_)
+            | Self::Schedules
+            | Self::Blueprints
+            | Self::BlueprintByName(_)
+            | Self::BlueprintGraph(_) => Role::Client,
+            Self::Redeliver { .. }
+            | Self::RepairJobs
+            | Self::Workers
+            | Self::RestoreWorker(_)
+            | Self::MigrateBlueprint(_)
+            | Self::Dashboard
+            | Self::PutBlueprint(_)
+            | Self::Reload => Role::Operator,
+        }
+    }
 }
 
 /// What the body of a submission is.

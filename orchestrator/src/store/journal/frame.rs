@@ -1,8 +1,9 @@
 //! A batch as the body of a frame, and back.
 //!
-//! Changes of jobs go through the journal, the notices about them, and how far schedules have come, which is stored together
-//! with their jobs, and how far buckets are emptied; what is rarer goes to the store directly. An entry is a kind, the job's id or the schedule's name, and
-//! records as the store keeps them, each behind its length. Decoding answers with what was encoded or with [`Damaged`].
+//! Changes of jobs go through the journal, the notices about them, how far schedules have come and how much clients have used,
+//! which are stored together with their jobs, and how far buckets are emptied; what is rarer goes to the store directly. An entry
+//! is a kind, the job's id or the schedule's or client's name, and records as the store keeps them, each behind its length.
+//! Decoding answers with what was encoded or with [`Damaged`].
 
 use std::sync::Arc;
 
@@ -11,9 +12,10 @@ use avtomatika_proto::JobId;
 use crate::{
     engine::Job,
     store::{
-        Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, StoreError, Write, bucket, notice,
+        Batch, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, StoreError, UsageRecord, Write, bucket,
+        notice,
         record::{self, Damaged, Origin},
-        schedule,
+        schedule, usage,
     },
     time::Timestamp,
 };
@@ -28,6 +30,7 @@ const NOTICE: u8 = 6;
 const SCHEDULE: u8 = 7;
 const BUCKET: u8 = 8;
 const BUCKETS_FULL: u8 = 9;
+const USAGE: u8 = 10;
 
 /// Whether the batch can go through the journal.
 pub(super) fn is_for_journal(batch: &Batch) -> bool {
@@ -41,6 +44,7 @@ pub(super) fn is_for_journal(batch: &Batch) -> bool {
                 | Write::PutSchedule(_)
                 | Write::PutBucket(_)
                 | Write::ForgetBuckets(_)
+                | Write::PutUsage(_)
         )
     };
     batch.writes.iter().all(is_frequent)
@@ -98,6 +102,11 @@ impl Encoder {
                     self.body.push(BUCKETS_FULL);
                     self.body.extend_from_slice(&full_by.as_micros().to_le_bytes());
                 }
+                Write::PutUsage(usage) => {
+                    self.body.push(USAGE);
+                    put(&mut self.body, usage.client.as_bytes());
+                    self.record(|buffer| usage::encode(usage, buffer));
+                }
                 Write::PutNotice(notice) => {
                     self.begin(NOTICE, notice.id.job_id);
                     self.body.extend_from_slice(&notice.id.sequence.to_le_bytes());
@@ -153,6 +162,10 @@ pub(super) fn decode(
                 batch.writes.push(write);
                 continue;
             }
+            Ok(Entry::Usage(usage)) => {
+                batch.writes.push(Write::PutUsage(usage));
+                continue;
+            }
             Ok(Entry::Removal(removal)) => {
                 batch.writes.push(Write::RemoveJob(removal));
                 continue;
@@ -192,6 +205,7 @@ enum Entry<'b> {
     Removal(Removal),
     Schedule(ScheduleRecord),
     Bucket(Write),
+    Usage(UsageRecord),
     Notice(NoticeRecord),
 }
 
@@ -242,6 +256,9 @@ impl<'b> Reader<'b> {
         if kind == BUCKETS_FULL {
             let full_by = Timestamp::from_micros(i64::from_le_bytes(*self.chunk::<8>()?));
             return Ok(Entry::Bucket(Write::ForgetBuckets(full_by)));
+        }
+        if kind == USAGE {
+            return Ok(Entry::Usage(usage::decode(self.text()?, self.bytes()?)?));
         }
         let id = JobId::from_bytes(*self.chunk::<16>()?);
         let origin = match kind {
@@ -314,6 +331,7 @@ mod tests {
             samples.insert(&last),
             Write::PutSchedule(samples.schedule("nightly")),
             Write::PutBucket(samples.bucket("mail")),
+            Write::PutUsage(samples.usage("acme")),
             Write::PutNotice(Arc::new(samples.notice(&finished))),
             Write::ForgetBuckets(last.created_at),
             Write::RemoveJob(Removal { job_id: old.id, idempotency: None }),

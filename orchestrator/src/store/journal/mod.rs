@@ -36,8 +36,8 @@ use self::{
 };
 use super::{
     Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
-    PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, Write,
-    files, listing::Listing, sqlite::SqliteStore,
+    PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, UsageRecord,
+    Write, files, listing::Listing, sqlite::SqliteStore,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -251,7 +251,10 @@ impl<S: Store> JournaledStore<S> {
                     }
                     continue;
                 }
-                Write::PutSchedule(_) | Write::PutBucket(_) | Write::ForgetBuckets(_) => continue,
+                Write::PutSchedule(_)
+                | Write::PutBucket(_)
+                | Write::ForgetBuckets(_)
+                | Write::PutUsage(_) => continue,
                 // Whatever the store behind has of the job, it takes them.
                 Write::PutNotice(_) => continue,
                 _ => return Ok(false),
@@ -598,6 +601,15 @@ impl<S: Store> Store for JournaledStore<S> {
             buckets.extend(news);
         }
         Ok(buckets.into_values().collect())
+    }
+
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        let news = self.shared.on_its_way(|pending| Some(pending.usage().clone()));
+        let stored = self.shared.behind.usage()?;
+        let mut records: BTreeMap<_, _> =
+            stored.into_iter().map(|usage| (usage.client.clone(), usage)).collect();
+        news.into_iter().rev().for_each(|news| records.extend(news));
+        Ok(records.into_values().collect())
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

@@ -14,7 +14,7 @@ use avtomatika_proto::JobId;
 use super::ring::Appended;
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, BucketRecord, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, Write},
+    store::{Batch, BucketRecord, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, UsageRecord, Write},
     time::Timestamp,
 };
 
@@ -50,6 +50,8 @@ pub(super) struct Pending {
     buckets: BTreeMap<BucketName, BucketRecord>,
     /// Buckets that the store behind has and that were full by then shall be forgotten.
     buckets_forgotten: Option<Timestamp>,
+    /// How much of their quotas clients have used.
+    usage: BTreeMap<Arc<str>, UsageRecord>,
     /// By the job's key and their sequence, as last committed.
     notices: BTreeMap<(i64, u64), Arc<NoticeRecord>>,
     /// Of their frames.
@@ -124,6 +126,9 @@ impl Pending {
                     self.buckets.retain(|_, bucket| bucket.full_at > *full_by);
                     self.buckets_forgotten = self.buckets_forgotten.max(Some(*full_by));
                 }
+                Write::PutUsage(usage) => {
+                    self.usage.insert(usage.client.clone(), usage.clone());
+                }
                 Write::PutNotice(notice) => {
                     self.notices.insert(notice.place(), notice.clone());
                 }
@@ -172,6 +177,7 @@ impl Pending {
         });
         let mut writes: Vec<Write> = removals.chain(self.jobs.values().map(write)).collect();
         writes.extend(self.schedules.values().cloned().map(Write::PutSchedule));
+        writes.extend(self.usage.values().cloned().map(Write::PutUsage));
         writes.extend(self.notices.values().cloned().map(Write::PutNotice));
         writes.extend(self.buckets_forgotten.map(Write::ForgetBuckets));
         writes.extend(self.buckets.values().cloned().map(Write::PutBucket));
@@ -198,6 +204,11 @@ impl Pending {
     /// The buckets with news; and up to when those are forgotten that had been full.
     pub(super) fn buckets(&self) -> (&BTreeMap<BucketName, BucketRecord>, Option<Timestamp>) {
         (&self.buckets, self.buckets_forgotten)
+    }
+
+    /// The clients whose use is news.
+    pub(super) fn usage(&self) -> &BTreeMap<Arc<str>, UsageRecord> {
+        &self.usage
     }
 
     /// The notices that are new or changed, by their job's key and their sequence.

@@ -26,7 +26,8 @@ use rusqlite::ErrorCode;
 use self::{lock::DirLock, read::Readers, write::Writer};
 use super::{
     Batch, BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery,
-    PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, files,
+    PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, UsageRecord,
+    files,
 };
 use crate::engine::{HistoryEntry, Job};
 
@@ -180,6 +181,10 @@ impl Store for SqliteStore {
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
         self.scans.get()?.schedules()
+    }
+
+    fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        self.scans.get()?.usage()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {

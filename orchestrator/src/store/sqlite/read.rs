@@ -15,12 +15,12 @@ use crate::{
     engine::{HistoryEntry, Job, JobStatus},
     store::{
         BlueprintRecord, BucketRecord, EachLoaded, ListPage, ListQuery, NoticeRecord, PruneQuery, PruneSlice,
-        Removal, ScheduleRecord, SessionRecord, Standing, StoreError, Stub, bucket,
+        Removal, ScheduleRecord, SessionRecord, Standing, StoreError, Stub, UsageRecord, bucket,
         listing::Listing,
         notice,
         pruning::Slicing,
         record::{self, Origin},
-        schedule,
+        schedule, usage,
     },
 };
 
@@ -420,6 +420,19 @@ impl Reader<'_> {
             buckets.push(bucket::decode(&key, per, blob(row, 2).at(path)?).at(path)?);
         }
         Ok(buckets)
+    }
+
+    pub(super) fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
+        let path = &self.readers.path;
+        let mut statement =
+            self.prepare_cached("SELECT client, record FROM usage ORDER BY client").at(path)?;
+        let mut rows = statement.query(()).at(path)?;
+        let mut records = Vec::new();
+        while let Some(row) = rows.next().at(path)? {
+            let client: String = row.get(0).at(path)?;
+            records.push(usage::decode(&client, blob(row, 1).at(path)?).at(path)?);
+        }
+        Ok(records)
     }
 }
 

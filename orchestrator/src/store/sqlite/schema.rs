@@ -47,6 +47,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration::Sql(SCHEDULES),
     Migration::Sql(NOTICES),
     Migration::Sql(BUCKETS),
+    Migration::Sql(USAGE),
 ];
 
 const TABLES: &str = "
@@ -156,6 +157,13 @@ const BUCKETS: &str = "
     ) STRICT, WITHOUT ROWID;
     -- Those that are full again are forgotten.
     CREATE INDEX buckets_full ON buckets (full_at);
+";
+
+const USAGE: &str = "
+    CREATE TABLE usage (
+        client TEXT PRIMARY KEY,
+        record BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
 ";
 
 /// The newest format that this release knows.
@@ -299,7 +307,8 @@ mod tests {
         let connection = Connection::open(dir.path().join(super::super::FILE_NAME)).unwrap();
         connection
             .execute_batch(
-                "DROP TABLE buckets;
+                "DROP TABLE usage;
+                 DROP TABLE buckets;
                  DROP TABLE schedules;
                  DROP TABLE notices;
                  DROP TABLE journal;

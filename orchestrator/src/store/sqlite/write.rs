@@ -14,7 +14,7 @@ use crate::{
     store::{
         Batch, IdempotencyKey, NoticeRecord, NoticeStatus, Removal, StoreError, Stub, Write, bucket,
         files::{self, Identity},
-        notice, record, schedule,
+        notice, record, schedule, usage,
     },
 };
 
@@ -165,6 +165,11 @@ impl Writer {
             }
             Write::ForgetBuckets(full_by) => {
                 execute(&self.connection, "DELETE FROM buckets WHERE full_at <= ?1", [full_by.as_micros()])
+            }
+            Write::PutUsage(record) => {
+                usage::encode(record, &mut self.buffer);
+                let sql = "INSERT OR REPLACE INTO usage (client, record) VALUES (?1, ?2)";
+                execute(&self.connection, sql, (&*record.client, &self.buffer))
             }
             Write::JournalApplied(sequence) => {
                 let sql = "INSERT OR REPLACE INTO journal (id, applied) VALUES (1, ?1)";

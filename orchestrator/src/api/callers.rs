@@ -1,0 +1,140 @@
+//! What is noted about calls, and how somebody is answered who was not let in. One place for REST and gRPC, so that neither
+//! forgets what the other notes.
+
+use std::{net::IpAddr, sync::Arc};
+
+use avtomatika_proto::{ApiError, ErrorCode};
+
+use super::{
+    Auth,
+    auth::{Caller, WorkerPass},
+};
+use crate::{
+    audit::{Audit, Note},
+    trust::{Role, Standing},
+};
+
+/// Somebody who was let in.
+#[derive(Debug, Clone)]
+pub(super) enum Visitor {
+    /// Anybody, where nothing is asked for.
+    Anybody,
+    /// A client, for a call that asks for this role.
+    Client(Caller, Role),
+    /// A worker.
+    Worker(WorkerPass),
+}
+
+impl Visitor {
+    /// Whether the token is still good that was shown.
+    pub fn standing(&self) -> Option<&Standing> {
+        match self {
+            Self::Anybody => None,
+            Self::Client(caller, _) => Some(&caller.standing),
+            Self::Worker(pass) => Some(&pass.standing),
+        }
+    }
+}
+
+/// Somebody who was not let in.
+#[derive(Debug)]
+pub(super) struct Unwelcome {
+    /// Who, if the token says so.
+    pub who: Option<Arc<str>>,
+    /// Why.
+    pub error: ApiError,
+}
+
+impl From<ApiError> for Unwelcome {
+    fn from(error: ApiError) -> Self {
+        Self { who: None, error }
+    }
+}
+
+/// The client that a call with these headers belongs to, once it is found to have the role.
+pub(super) fn admit(
+    auth: &Auth,
+    headers: &http::HeaderMap,
+    role: impl FnOnce() -> Role,
+) -> Result<Caller, Unwelcome> {
+    let caller = auth.client(headers)?;
+    let unwelcome = |error| Unwelcome { who: Some(caller.actor.clone()), error };
+    auth.take(&caller).map_err(unwelcome)?;
+    caller.require(role()).map_err(unwelcome)?;
+    Ok(caller)
+}
+
+/// Where a call comes from, and what it calls.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub from: IpAddr,
+    /// The method, where the path does not say enough.
+    pub method: &'a str,
+    pub path: &'a str,
+}
+
+impl Call<'_> {
+    fn what(&self) -> String {
+        let space = if self.method.is_empty() { "" } else { " " };
+        format!("{}{space}{}", self.method, self.path)
+    }
+
+    /// Notes that somebody was turned away, and says what they are told.
+    pub fn turned_away(&self, audit: &Audit, auth: &Auth, unwelcome: Unwelcome) -> ApiError {
+        let Unwelcome { who, error } = unwelcome;
+        let event = match error.code {
+            ErrorCode::MissingToken | ErrorCode::InvalidToken => "token_refused",
+            ErrorCode::PermissionDenied => "role_refused",
+            _ => return error,
+        };
+        let advice = auth.refused(self.from);
+        if let Some(left_out) = advice.note {
+            let (who, outcome) = (who.as_deref().unwrap_or_default(), error.code.as_str());
+            audit.note(Note {
+                event,
+                who,
+                from: Some(self.from),
+                what: &self.what(),
+                outcome,
+                left_out,
+                ..Note::default()
+            });
+        }
+        match advice.wait.filter(|_| error.code == ErrorCode::InvalidToken) {
+            None => error,
+            Some(wait) => {
+                ApiError::new(ErrorCode::RateLimited, "Too many wrong tokens come from this address")
+                    .with_hint("Use a token that this orchestrator knows; with one, nobody has to wait.")
+                    .with_retry_after(wait)
+            }
+        }
+    }
+
+    /// Notes what an operator did, and what somebody who was let in was refused all the same.
+    pub fn answered(&self, audit: &Audit, auth: &Auth, visitor: &Visitor, error: Option<&str>) {
+        let (who, client, is_operators) = match visitor {
+            Visitor::Anybody => return,
+            Visitor::Client(caller, role) => {
+                let client = if caller.client == caller.actor { "" } else { &*caller.client };
+                (&*caller.actor, client, *role > Role::Client || !client.is_empty())
+            }
+            Visitor::Worker(pass) => (pass.names(), "", false),
+        };
+        let event = match error {
+            _ if is_operators => "operator_call",
+            Some(code) if code == ErrorCode::PermissionDenied.as_str() => "role_refused",
+            Some(code) if code == ErrorCode::QuotaExceeded.as_str() => "quota_refused",
+            _ => return,
+        };
+        // What operators do is noted always, what others are refused as far as it is news.
+        let left_out = match is_operators {
+            true => Some(0),
+            false => auth.refused(self.from).note,
+        };
+        if let Some(left_out) = left_out {
+            let outcome = error.unwrap_or("ok");
+            let from = Some(self.from);
+            audit.note(Note { event, who, client, from, what: &self.what(), outcome, left_out });
+        }
+    }
+}

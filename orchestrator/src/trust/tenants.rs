@@ -1,0 +1,45 @@
+//! What holds for which client, for everybody who decides by it: the terms by name.
+//!
+//! Jobs outlive the entries of their clients, so there is an answer for every name. It refuses to know tokens.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+};
+
+use super::Terms;
+
+/// The terms of every client that has some.
+#[derive(Debug, Default)]
+pub struct Tenants(HashMap<Arc<str>, Arc<Terms>>);
+
+static NO_TERMS: LazyLock<Terms> = LazyLock::new(Terms::default);
+
+impl Tenants {
+    /// These.
+    pub fn new(terms: impl IntoIterator<Item = (Arc<str>, Arc<Terms>)>) -> Self {
+        Self(terms.into_iter().collect())
+    }
+
+    /// What holds for this client. One that is not known has no limits of its own, and the weight of anybody.
+    pub fn of(&self, client: &str) -> &Terms {
+        self.0.get(client).map_or(&NO_TERMS, |terms| terms)
+    }
+}
+
+/// The terms in force. Cheap to clone; every clone sees the same ones.
+#[derive(Debug, Clone, Default)]
+pub struct Tenancy(Arc<RwLock<Arc<Tenants>>>);
+
+impl Tenancy {
+    /// The terms in force now. The lock is held for as long as it takes to count one reference more.
+    pub fn current(&self) -> Arc<Tenants> {
+        // Terms are put in their place in one go: there is no half of them to be seen after a panic.
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts others into force.
+    pub fn replace(&self, tenants: Arc<Tenants>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tenants;
+    }
+}
