@@ -7,9 +7,9 @@ use std::{
 };
 
 use avtomatika_orchestrator::blueprint::{
-    ApprovalState, Blueprint, Branch, ChoiceState, End, EndState, EventState, Expr, MapState, Over,
-    PassState, Registry, RetryPolicy, RunState, RunWork, State, StateKind, TaskState, TaskWork, Template,
-    Tolerance, Transitions, WaitState, WaitUntil,
+    ApprovalState, Blueprint, Branch, ChoiceState, End, EndState, EventState, Expr, KeyLimit, KeyPolicy,
+    KeyRule, MapState, Over, PassState, Rate, Registry, RetryPolicy, RunState, RunWork, State, StateKind,
+    TaskState, TaskWork, Template, Tolerance, Transitions, WaitState, WaitUntil,
 };
 use serde_json::{Value, json};
 
@@ -83,6 +83,29 @@ fn fixed() -> Vec<Blueprint> {
         ),
         with("nest-fan", vec![("map", map(run_branch("signal"), Some(3), 2))]),
         with("branches", vec![("map", named(&["task", "fan"]))]),
+        // One key for all of a job and another for each attempt, which children and branches want as well.
+        keyed(
+            "keyed",
+            with(
+                "",
+                vec![
+                    ("work", with_keys(task("cut", &[("success", "again"), ("failure", "bad")]))),
+                    ("again", with_keys(task("mix", &[("success", "done"), ("failure", "done")]))),
+                ],
+            ),
+        ),
+        keyed("keyed-fan", with("", vec![("map", map(keyed_branch("send"), None, 1))])),
+        with("nest-keyed", vec![("map", map(run_branch("keyed"), Some(3), 2))]),
+        with(
+            "newest",
+            vec![(
+                "work",
+                with_rule(
+                    task("cut", &[("success", "done"), ("cancelled", "bad"), ("failure", "bad")]),
+                    newest(),
+                ),
+            )],
+        ),
         with("let-go", vec![("child", run("task", false))]),
         with("unknown-child", vec![("child", run("nobody-knows-it", true))]),
         // Runs itself, until jobs may nest no deeper.
@@ -192,6 +215,49 @@ fn task(task_type: &str, on: &[(&str, &str)]) -> StateKind {
     let work = work(task_type, &json!({ "n": "${initial_data.n}" }));
     let catch = transitions(&[("CAUGHT", "done")]);
     StateKind::Task(TaskState { work, output: None, catch, on: transitions(on) })
+}
+
+// ---- Keys ----
+
+fn rule(key: &str, limit: KeyLimit, policy: KeyPolicy) -> KeyRule {
+    KeyRule { key: Expr::compile(key).unwrap(), limit, policy }
+}
+
+fn keyed(name: &str, mut blueprint: Blueprint) -> Blueprint {
+    blueprint.name = Arc::from(name);
+    let key = "'whole:' + string(initial_data.n % 3)";
+    blueprint.keys = vec![rule(key, KeyLimit::Concurrency(2), KeyPolicy::Queue)];
+    blueprint
+}
+
+fn task_keys() -> Vec<KeyRule> {
+    let rate = Rate { count: 4, per: Duration::from_secs(1), burst: 2 };
+    vec![
+        rule("'attempt'", KeyLimit::Concurrency(2), KeyPolicy::Queue),
+        rule("'attempt:' + string(initial_data.n % 2)", KeyLimit::Concurrency(1), KeyPolicy::Queue),
+        rule("initial_data.n % 5 == 0 ? 'rare' : null", KeyLimit::Rate(rate), KeyPolicy::Queue),
+    ]
+}
+
+fn newest() -> Vec<KeyRule> {
+    vec![rule("'newest'", KeyLimit::Concurrency(1), KeyPolicy::CancelOldest)]
+}
+
+fn with_keys(task: StateKind) -> StateKind {
+    with_rule(task, task_keys())
+}
+
+fn with_rule(mut task: StateKind, keys: Vec<KeyRule>) -> StateKind {
+    if let StateKind::Task(task) = &mut task {
+        task.work.keys = keys;
+    }
+    task
+}
+
+fn keyed_branch(task_type: &str) -> Branch {
+    let mut work = work(task_type, &json!({ "n": "${initial_data.n}" }));
+    work.keys = task_keys();
+    Branch::Task(work)
 }
 
 fn task_branch(task_type: &str) -> Branch {

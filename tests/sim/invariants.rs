@@ -59,6 +59,10 @@ invariants! {
     ChildrenFirst "a parent goes on once, after all its children";
     /// No more children run than the blueprint allows.
     MaxParallel "no more children run than may";
+    /// No key is in more hands than its limit allows.
+    KeysAreRespected "no key is in more hands than it allows";
+    /// Nobody waits for keys that have room, unless somebody before it does.
+    NobodyWaitsInVain "nobody waits for a key that has room";
     /// [7] What is durable is what was committed, after every crash.
     StoreIsAsCommitted "the store has what was committed and nothing else";
     /// [7] Memory is a cache of the store.

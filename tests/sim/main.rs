@@ -11,6 +11,7 @@ mod client;
 mod clock;
 mod faults;
 mod invariants;
+mod keys;
 mod model;
 mod movers;
 #[cfg(feature = "museum")]

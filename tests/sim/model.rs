@@ -21,9 +21,10 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use crate::{
     invariants::{Checked, Invariant as I, require},
+    keys::KeyBook,
     owed::Owed,
     sometimes::{Met, Sometimes as S},
-    tale::Tale,
+    tale::{Tale, is_about_keys},
 };
 
 /// A job as last committed.
@@ -73,6 +74,7 @@ pub struct Model {
     pub intents: Vec<Intent>,
     keys: HashMap<(Arc<str>, Arc<str>), JobId>,
     attempts: HashMap<TaskId, Attempt>,
+    pub key_book: KeyBook,
     settled: HashSet<TaskId>,
     /// Which worker registered which session.
     sessions: HashMap<SessionId, Arc<str>>,
@@ -105,6 +107,7 @@ impl Model {
             intents: Vec::new(),
             keys: HashMap::new(),
             attempts: HashMap::new(),
+            key_book: KeyBook::default(),
             settled: HashSet::new(),
             sessions: HashMap::new(),
             forgotten: HashSet::new(),
@@ -159,6 +162,7 @@ impl Model {
         }
         let mut tale = Tale::new();
         self.tell(&mut tale, job, entries)?;
+        self.key_book.changed(None, job)?;
         self.ids.push(job.id);
         self.note_change(job, entries);
         self.jobs.insert(
@@ -232,6 +236,7 @@ impl Model {
         require(same, I::HistoryIsTheJob, || format!("{before:?} has become another: {job:?}"))?;
         self.tell(&mut tale, job, entries)?;
         self.look_at_children(&before, job, entries)?;
+        self.key_book.changed(Some(&before), job)?;
         self.note_signals(&before, job, entries);
         self.note_change(job, entries);
         if let Some(known) = self.jobs.get_mut(&job.id.key()) {
@@ -539,6 +544,7 @@ impl Model {
             E::TaskTimedOut if entry.worker_id.is_some() => S::AttemptTimedOut,
             E::JobRetried => S::RetriedByHuman,
             E::StateSkipped => S::SkippedByHuman,
+            E::WaitStarted if is_about_keys(entry) => S::KeyAwaited,
             E::TaskSucceeded if entry.outcome.as_deref() == Some("again") => S::CustomOutcome,
             E::TaskFailed if entry.error.as_ref().is_some_and(|error| &*error.code == "CAUGHT") => S::Caught,
             _ => return self.note_error(entry),
@@ -554,6 +560,7 @@ impl Model {
         let Some(error) = &entry.error else { return };
         let ends = matches!(entry.event, HistoryEvent::JobFailed | HistoryEvent::JobQuarantined);
         let met = match &*error.code {
+            code::KEY_TAKEN_OVER => S::KeyTakenOver,
             code::DISPATCH_TIMEOUT => S::DispatchTimeout,
             code::RESULT_TIMEOUT => S::ResultTimeout,
             code::DEPTH_LIMIT => S::DepthLimit,

@@ -30,10 +30,15 @@ pub fn check(conductor: &Stepped, job: &Job, model: &Model, now: Timestamp) -> R
             hold.is_queued != hold.holder.is_some() && (hold.is_queued || known == hold.holder)
         }
         JobStatus::WaitingForTimer => timed,
+        JobStatus::WaitingForKey => hold.stands_in_line,
         JobStatus::WaitingForEvent | JobStatus::WaitingForHuman => timed || job.resumes_at.is_none(),
         JobStatus::WaitingForChild | JobStatus::WaitingForParallel => hold.has_family,
         _ => false,
     };
+    if job.status == JobStatus::WaitingForKey && !hold.has_its_turn {
+        let is_in_the_way = model.key_book.is_in_the_way_of(job);
+        require(is_in_the_way, Invariant::NobodyWaitsInVain, || format!("at {now}: {hold:?} for {job:?}"))?;
+    }
     let is_timed = timed || job.next_due(now).is_none();
     require(moves && is_timed, Invariant::EverythingHasAMover, || format!("at {now}: {hold:?} for {job:?}"))?;
     Ok(false)

@@ -51,6 +51,9 @@ sometimes! {
     StreamTaken "a session's stream is replaced";
     OldStreamSpeaks "an old stream speaks after a new one";
     BrokenStream "a stream that is not read is ended";
+    // ---- Keys ----
+    KeyAwaited "a job waits for a key";
+    KeyTakenOver "an attempt loses its key to a newer one";
     // ---- Clients ----
     Deduplicated "a repeated submission is answered with its job";
     KeyConflict "a key is used for another request";

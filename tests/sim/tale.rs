@@ -20,6 +20,7 @@ pub enum Now {
     New,
     Moving,
     WaitsForTimer,
+    WaitsForKey,
     WaitsForWorker,
     WaitsForEvent,
     WaitsForHuman,
@@ -90,6 +91,8 @@ impl Tale {
             E::JobFinished => self.end(JobStatus::Finished),
             E::JobFailed => self.end(JobStatus::Failed),
             E::JobQuarantined => self.end(JobStatus::Quarantined),
+            // One that waits for keys says which, and has no attempt any more.
+            E::WaitStarted if is_about_keys(entry) => (self.now, self.attempt) = (Now::WaitsForKey, None),
             E::WaitStarted => {
                 let is_event = matches!(self.kind(law), Some(StateKind::Event(_)));
                 self.now = if is_event { Now::WaitsForEvent } else { Now::WaitsForTimer };
@@ -141,6 +144,7 @@ impl Tale {
     pub fn agrees_with(&self, job: &Job) -> Checked {
         let status = match self.now {
             Now::WaitsForTimer => job.status == JobStatus::WaitingForTimer,
+            Now::WaitsForKey => job.status == JobStatus::WaitingForKey,
             Now::WaitsForWorker => job.status == JobStatus::WaitingForWorker,
             Now::WaitsForEvent => job.status == JobStatus::WaitingForEvent,
             Now::WaitsForHuman => job.status == JobStatus::WaitingForHuman,
@@ -232,4 +236,9 @@ fn leads(law: &Blueprint, from: &str, outcome: Option<&str>, to: &str) -> bool {
         Some(StateKind::Wait(wait)) => *wait.next == *to,
         Some(StateKind::End(_)) | None => false,
     }
+}
+
+/// Whether a wait is one for keys: it names them.
+pub fn is_about_keys(entry: &HistoryEntry) -> bool {
+    entry.detail.as_ref().is_some_and(|detail| detail.starts_with("key \""))
 }

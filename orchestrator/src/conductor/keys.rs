@@ -45,10 +45,15 @@ impl Core {
         due.filter(|_| self.draining.is_none()).map(|due| paused_until.map_or(due, |until| due.max(until)))
     }
 
+    /// Whether nobody gets a turn for now: the process is stopping, or the store could not be read a moment ago.
+    pub fn gate_is_held_up(&self, now: Timestamp) -> bool {
+        self.draining.is_some() || self.gate_paused_until.is_some_and(|until| until > now)
+    }
+
     /// Lets those have their keys whose turn it is, for as long as there is room in the batch.
     pub fn tend_gate(&mut self, now: Timestamp) {
         self.gate.advance(now);
-        if self.draining.is_some() || self.gate_paused_until.is_some_and(|until| until > now) {
+        if self.gate_is_held_up(now) {
             return;
         }
         self.gate_paused_until = None;

@@ -88,6 +88,11 @@ pub struct Hold {
     pub is_queued: bool,
     /// Whether its children are looked after.
     pub has_family: bool,
+    /// Whether it stands in line for keys.
+    pub stands_in_line: bool,
+    /// Whether it has its turn there, or somebody has, for which there is no room in the batch or on the disk; or whether nobody gets a
+    /// turn for now, because the store cannot be read or the process is stopping.
+    pub has_its_turn: bool,
     /// Whether something that was noticed of it is to be decided again.
     pub is_to_be_tried_again: bool,
 }
@@ -348,6 +353,8 @@ impl Stepped {
             holder: lease.map(|lease| lease.session_id),
             is_queued: task_id.is_some_and(|task_id| core.dispatch.is_queued(task_id)),
             has_family: job.children().is_some_and(|children| core.families.counts(children).is_some()),
+            stands_in_line: !core.gate.awaited(job.id, core.clock.now()).is_empty(),
+            has_its_turn: core.gate.is_busy() || core.gate_is_held_up(core.clock.now()),
             is_to_be_tried_again: core.again.iter().any(|(job_id, _)| *job_id == job.id),
         })
     }
