@@ -29,6 +29,7 @@ use avtomatika_orchestrator::{
         WorkerRecord, memory::MemoryStore,
     },
     time::{Clock, SystemClock, Timestamp},
+    trust::{Tenants, Terms},
 };
 use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId, limits::START_AHEAD_MAX};
 use tokio::sync::mpsc;

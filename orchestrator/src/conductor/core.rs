@@ -36,7 +36,7 @@ use crate::{
     museum::{Mistake, plants},
     store::{IdempotencyKey, Store, Write},
     time::{Clock, Timestamp},
-    trust::Tenancy,
+    trust::{Tenancy, Tenants},
     webhook,
 };
 
@@ -107,6 +107,8 @@ pub(super) struct Core {
     pub mail: Mail,
     /// What holds for which client.
     pub tenancy: Tenancy,
+    /// Those of them by which clients take turns now.
+    pub weighed: Arc<Tenants>,
     /// How much of their quotas clients have used.
     pub usage: Usage,
     /// What has been decided and is not with the store yet.
@@ -140,6 +142,15 @@ pub(super) struct Core {
 }
 
 impl Core {
+    /// Lets clients take turns by the weights that hold now. They change with a reload, which asks nobody here.
+    pub fn follow_terms(&mut self) {
+        let current = self.tenancy.current();
+        if !Arc::ptr_eq(&current, &self.weighed) {
+            self.dispatch.set_weights(current.weights());
+            self.weighed = current;
+        }
+    }
+
     /// Decides one request into the batch.
     pub fn handle(&mut self, request: Request) {
         match request {

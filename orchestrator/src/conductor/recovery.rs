@@ -84,6 +84,7 @@ impl Core {
             gate_paused_until: None,
             mail,
             tenancy: Tenancy::default(),
+            weighed: Arc::default(),
             usage: Usage::restore(store.usage()?),
             last_job_key,
             watchers: Watchers::default(),

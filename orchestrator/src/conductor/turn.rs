@@ -66,6 +66,7 @@ impl House {
         happening: Happening<'_>,
         helpers: &mut impl Helpers,
     ) -> Result<ControlFlow<()>, StoreError> {
+        self.core.follow_terms();
         let mut committed = Vec::new();
         match happening {
             // Reply and perform, or undo.

@@ -25,6 +25,12 @@ impl Tenants {
     pub fn of(&self, client: &str) -> &Terms {
         self.0.get(client).map_or(&NO_TERMS, |terms| terms)
     }
+
+    /// The shares of those who have another than anybody: 1.
+    pub fn weights(&self) -> HashMap<Arc<str>, u32> {
+        let unlike = self.0.iter().filter(|(_, terms)| terms.weight != NO_TERMS.weight);
+        unlike.map(|(client, terms)| (client.clone(), terms.weight)).collect()
+    }
 }
 
 /// The terms in force. Cheap to clone; every clone sees the same ones.

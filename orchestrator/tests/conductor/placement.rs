@@ -41,3 +41,22 @@ async fn one_clients_many_jobs_do_not_delay_anothers_one_nor_do_they_after_a_res
     let order = served(&after, &mut worker, 5).await;
     assert!(order.iter().any(|served| served == "late"), "{order:?}");
 }
+
+#[tokio::test]
+async fn a_client_of_three_times_the_weight_gets_three_turns_for_one() {
+    let conductor = start(Faulty::new()).conductor;
+    let heavy = Terms { weight: 3, ..Terms::default() };
+    conductor.tenancy().replace(Arc::new(Tenants::new([(Arc::from("heavy"), Arc::new(heavy))])));
+    submit_of(&conductor, "light", 40).await;
+    submit_of(&conductor, "heavy", 40).await;
+    let mut worker = Worker::join(&conductor, "w1", 1).await;
+    let order = served(&conductor, &mut worker, 40).await;
+    let turns = order.iter().filter(|client| *client == "heavy").count();
+    // Where tasks are read as they are needed, a turn may pass while one is being read.
+    assert!((28..=32).contains(&turns), "{turns} of 40: {order:?}");
+    // The weights of a reload hold from the next turn on.
+    conductor.tenancy().replace(Arc::default());
+    let order = served(&conductor, &mut worker, 16).await;
+    let turns = order.iter().filter(|client| *client == "heavy").count();
+    assert!((6..=10).contains(&turns), "{turns} of 16: {order:?}");
+}
