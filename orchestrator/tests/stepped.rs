@@ -393,3 +393,43 @@ fn a_full_batch_waits_for_the_disk_and_looks_for_nothing_meanwhile() {
     assert_eq!(told(&mut signalled), "done");
     assert_eq!(stage.status(job_id), Some(JobStatus::Failed), "it went on when there was");
 }
+
+#[test]
+fn a_message_that_is_wanted_again_does_not_leave_before_that_is_durable() {
+    let mut stage = Stage::new();
+    let submission =
+        Submission { webhook_url: Some(Arc::from("https://example.com/")), ..Submission::of(Json::empty()) };
+    let request = SubmitRequest {
+        blueprint: Arc::from("fails"),
+        submission,
+        idempotency_key: None,
+        delay: None,
+        wait: Duration::ZERO,
+    };
+    let (mut answer, _) = stage.conductor.submit(&acme(), request, false).unwrap();
+    stage.settle();
+    let Answered::Yes(Ok(accepted)) = answer.look() else { panic!("not accepted") };
+    let notice = stage.store.notices(accepted.job_id).unwrap().remove(0);
+
+    // Two want it again, and neither is durable: the chore gets nothing, and the message changes once.
+    let mut first = stage.conductor.redeliver(&acme(), accepted.job_id, Some(notice.id));
+    stage.conductor.take_in().unwrap();
+    let mut second = stage.conductor.redeliver(&acme(), accepted.job_id, Some(notice.id));
+    let mut due = stage.conductor.take_notices();
+    stage.conductor.take_in().unwrap();
+    let Answered::Yes(due) = due.look() else { panic!("no answer") };
+    assert_eq!(due.ids, []);
+    // There is no room: it is due as it was before.
+    stage.fill();
+    assert!(matches!(first.look(), Answered::Yes(Err(_))) && matches!(second.look(), Answered::Yes(Err(_))));
+    stage.pass(Duration::from_secs(2));
+    let mut first = stage.conductor.redeliver(&acme(), accepted.job_id, Some(notice.id));
+    stage.settle();
+    assert!(matches!(first.look(), Answered::Yes(Ok(_))));
+    let again = stage.store.notices(accepted.job_id).unwrap().remove(0);
+    assert_eq!(again.revision, notice.revision + 1);
+    let mut due = stage.conductor.take_notices();
+    stage.settle();
+    let Answered::Yes(due) = due.look() else { panic!("no answer") };
+    assert_eq!(due.ids, [notice.id]);
+}

@@ -426,7 +426,10 @@ impl Model {
         }
         let job = attempt.and_then(|attempt| self.jobs.get(&attempt.job_key)).map(|known| &known.job);
         let current = job.and_then(|job| job.attempt.as_ref()).map(|attempt| attempt.task_id);
-        require(current == Some(task_id), I::OfferedIsDurable, || {
+        // What ends it may be durable, and the conductor not have heard of it: it is taken back then.
+        let known = attempt.and_then(|attempt| self.jobs.get(&attempt.job_key));
+        let is_ending = known.is_some_and(|known| known.changed_in == self.batches);
+        require(current == Some(task_id) || is_ending, I::OfferedIsDurable, || {
             format!("{task_id} is adopted, and durable is {job:?}")
         })?;
         self.met.mark(S::Adopted);

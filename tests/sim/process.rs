@@ -11,7 +11,7 @@ use avtomatika_orchestrator::{
     store::{Batch, NoticeRecord, Store, StoreError},
     time::{SystemClock, Timestamp},
 };
-use avtomatika_proto::{ApiError, ErrorCode, JobId};
+use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -71,14 +71,44 @@ pub enum Synced {
 
 /// A request whose answer has not left.
 pub enum Asked {
-    Submit { number: usize, answer: Answer<Result<Accepted, ApiError>>, is_repeated_after_crash: bool },
-    Act { answer: Answer<Result<Acted, ApiError>>, by_token: bool, event: &'static str },
-    Watch { answer: Answer<Result<(), ApiError>>, updates: Option<mpsc::Receiver<JobView>> },
-    Register { number: usize, link: u32, answer: Answer<Result<Registered, ApiError>> },
-    Prune { answer: Answer<Result<usize, ApiError>> },
-    Notices { answer: Answer<DueNotices> },
-    Settle { answer: Answer<Result<(), ApiError>> },
-    Redeliver { answer: Answer<Result<Vec<NoticeRecord>, ApiError>> },
+    Submit {
+        number: usize,
+        answer: Answer<Result<Accepted, ApiError>>,
+        is_repeated_after_crash: bool,
+    },
+    Act {
+        answer: Answer<Result<Acted, ApiError>>,
+        by_token: bool,
+        event: &'static str,
+    },
+    Watch {
+        answer: Answer<Result<(), ApiError>>,
+        updates: Option<mpsc::Receiver<JobView>>,
+    },
+    Register {
+        number: usize,
+        link: u32,
+        answer: Answer<Result<Registered, ApiError>>,
+    },
+    Open {
+        number: usize,
+        link: u32,
+        session_id: SessionId,
+        answer: Answer<Result<u64, ApiError>>,
+        receiver: Option<mpsc::Receiver<ToWorker>>,
+    },
+    Prune {
+        answer: Answer<Result<usize, ApiError>>,
+    },
+    Notices {
+        answer: Answer<DueNotices>,
+    },
+    Settle {
+        answer: Answer<Result<(), ApiError>>,
+    },
+    Redeliver {
+        answer: Answer<Result<Vec<NoticeRecord>, ApiError>>,
+    },
 }
 
 /// Somebody follows a job.
@@ -219,9 +249,9 @@ impl World {
             }
             Wish::Open { number, link, session_id, credential, held } => {
                 let (outbox, receiver) = Stream::outbox();
-                let mut answer = up.conductor.open(session_id, credential, held, outbox);
-                self.take_in()?;
-                return self.opened(number, link, session_id, &mut answer, receiver);
+                let answer = up.conductor.open(session_id, credential, held, outbox);
+                let receiver = Some(receiver);
+                up.asked.push(Asked::Open { number, link, session_id, answer, receiver });
             }
             Wish::Redeliver { client, job_id, id } => {
                 let answer = up.conductor.redeliver(&client, job_id, id);
@@ -235,50 +265,19 @@ impl World {
         self.take_in()
     }
 
-    fn opened(
-        &mut self,
-        number: usize,
-        link: u32,
-        session_id: avtomatika_proto::SessionId,
-        answer: &mut Answer<Result<u64, ApiError>>,
-        receiver: mpsc::Receiver<ToWorker>,
-    ) -> Checked {
-        match answer.look() {
-            Answered::Yes(Ok(stream)) => {
-                let Some(up) = self.process.up.as_mut() else { return Ok(()) };
-                if up.streams.iter().any(|other| other.session_id == session_id) {
-                    self.model.met.mark(S::StreamTaken);
-                }
-                up.streams.push(Stream::new(number, link, session_id, stream, receiver));
-                self.look_around()
-            }
-            Answered::Yes(Err(error)) => {
-                self.try_again(number, link, Some(error.code));
-                Ok(())
-            }
-            // There is no room in the batch, or the process has just died: the worker comes again.
-            Answered::NotYet | Answered::Never => {
-                self.try_again(number, link, None);
-                Ok(())
-            }
-        }
-    }
-
-    pub fn worker_says(
-        &mut self,
-        session_id: avtomatika_proto::SessionId,
-        stream: u64,
-        message: FromWorker,
-    ) -> Checked {
+    pub fn worker_says(&mut self, session_id: SessionId, stream: u64, message: FromWorker) -> Checked {
         let Some(up) = self.process.up.as_mut() else { return Ok(()) };
         if up.streams.iter().any(|other| other.session_id == session_id && other.stream > stream) {
             self.model.met.mark(S::OldStreamSpeaks);
         }
-        if matches!(message, FromWorker::Ended) {
+        let ends = matches!(message, FromWorker::Ended);
+        up.conductor.tell(session_id, stream, message);
+        self.take_in()?;
+        // What was said on it before its end was heard has been looked at.
+        if let Some(up) = self.process.up.as_mut().filter(|_| ends) {
             up.streams.retain(|other| (other.session_id, other.stream) != (session_id, stream));
         }
-        up.conductor.tell(session_id, stream, message);
-        self.take_in()
+        Ok(())
     }
 
     /// The orderly stop begins.
@@ -319,8 +318,8 @@ impl World {
 
     /// Looks at everything that may have left, and at what the conductor now waits for.
     fn look_around(&mut self) -> Checked {
-        self.look_at_streams()?;
         self.look_at_answers()?;
+        self.look_at_streams()?;
         self.look_at_watches()?;
         let has_news = |up: &Up| up.conductor.has_notice_news();
         if self.has_webhooks && self.process.up.as_ref().is_some_and(has_news) {
@@ -564,7 +563,9 @@ impl World {
                     Verdict::Refused(reason) => 2 + reason.len() as u64,
                     Verdict::RetryLater => 3,
                 });
-                self.model.answered(session_id, *task_id, *verdict, self.workers[stream.number].may_lie)
+                let worker = &self.workers[stream.number];
+                let may_lie = worker.may_lie || worker.speaks_late;
+                self.model.answered(session_id, *task_id, *verdict, may_lie)
             }
             ToWorker::Goodbye(farewell) => {
                 if *farewell == avtomatika_orchestrator::dispatch::Farewell::Replaced {
@@ -656,6 +657,19 @@ impl World {
                 }
                 Answered::Yes(Err(error)) => self.try_again(*number, *link, Some(error.code)),
             },
+            Asked::Open { number, link, session_id, answer, receiver } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Never => self.try_again(*number, *link, None),
+                Answered::Yes(Ok(stream)) => {
+                    if let (Some(receiver), Some(up)) = (receiver.take(), self.process.up.as_mut()) {
+                        if up.streams.iter().any(|other| other.session_id == *session_id) {
+                            self.model.met.mark(S::StreamTaken);
+                        }
+                        up.streams.push(Stream::new(*number, *link, *session_id, stream, receiver));
+                    }
+                }
+                Answered::Yes(Err(error)) => self.try_again(*number, *link, Some(error.code)),
+            },
             Asked::Notices { answer } => match answer.look() {
                 Answered::NotYet => return Ok(false),
                 Answered::Yes(due) => self.begin_to_deliver(due),
@@ -740,7 +754,7 @@ impl World {
             self.worker_will(stream.number, pause, crate::worker::Move::NoticeLoss(stream.link));
         }
         for asked in &up.asked {
-            if let Asked::Register { number, link, .. } = asked {
+            if let Asked::Register { number, link, .. } | Asked::Open { number, link, .. } = asked {
                 self.try_again(*number, *link, None);
             }
         }

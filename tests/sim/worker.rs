@@ -68,6 +68,8 @@ pub struct Worker {
     pub kind: Kind,
     /// Whether it is, or was, one that lies.
     pub may_lie: bool,
+    /// Whether it is, or was, one that reports what nobody waits for any more. It may be given that very task before the answer.
+    pub speaks_late: bool,
     record: WorkerRecord,
     credential: [u8; 32],
     /// Counts its processes: what was to happen in an earlier one does not.
@@ -120,6 +122,7 @@ impl Worker {
         Self {
             kind,
             may_lie: kind == Kind::Lying,
+            speaks_late: kind == Kind::Late,
             record,
             credential: [number as u8; 32],
             life: 0,

@@ -514,7 +514,10 @@ impl Core {
                 self.notice_again(record.id);
                 let _ = reply.send(Err(full()));
             }
-            Afterwards::Redelivered { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Redelivered { before, records, reply } => {
+                self.not_redelivered(&before, &records);
+                let _ = reply.send(Err(full()));
+            }
             Afterwards::Scheduled { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::SchedulesKept(reply) => drop(reply.send(Err(full()))),
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),

@@ -5,7 +5,7 @@
 //! messages say and how they are delivered.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -44,6 +44,8 @@ pub struct DueNotices {
 pub(super) struct Mail {
     clients: BTreeMap<Arc<str>, ClientMail>,
     under_way: HashMap<NoticeId, (Arc<str>, Arc<str>)>,
+    /// Notices of which a change is decided and not durable: they do not leave, and do not change again.
+    changing: HashSet<NoticeId>,
     /// The client who was served last: the next one is served next.
     last: Option<Arc<str>>,
     waiting: usize,
@@ -126,6 +128,18 @@ impl Mail {
         self.forget_idle(&notice.client.clone());
     }
 
+    /// This notice is decided to become another one: it does not leave before that is durable.
+    pub fn begin_change(&mut self, before: &NoticeRecord) {
+        self.withdraw(before);
+        self.changing.insert(before.id);
+    }
+
+    /// What was decided is durable, or is not: the notice is this one.
+    pub fn end_change(&mut self, notice: &NoticeRecord) {
+        self.changing.remove(&notice.id);
+        self.put(notice);
+    }
+
     /// Takes what is due, one of each client in turn.
     pub fn take(&mut self, now: Timestamp) -> DueNotices {
         let mut ids = Vec::new();
@@ -194,9 +208,9 @@ impl Mail {
         self.clients.get(client).is_some_and(|owed| owed.waiting >= UNDELIVERED_OF_CLIENT_MAX)
     }
 
-    /// Whether the notice is being delivered at this moment.
-    pub fn is_under_way(&self, id: NoticeId) -> bool {
-        self.under_way.contains_key(&id)
+    /// Whether the notice is being delivered at this moment, or a change of it is not durable yet.
+    pub fn is_busy(&self, id: NoticeId) -> bool {
+        self.under_way.contains_key(&id) || self.changing.contains(&id)
     }
 
     /// How many messages are not delivered yet.

@@ -201,14 +201,15 @@ impl Core {
             Err(error) => drop(reply.send(Err(error))),
             Ok(found) => {
                 let now = self.clock.now();
-                let again = |notice: &NoticeRecord| match self.mail.is_under_way(notice.id) {
-                    // It is being delivered at this moment.
+                let again = |notice: &NoticeRecord| match self.mail.is_busy(notice.id) {
+                    // It is being delivered at this moment, or will be as soon as that is durable.
                     true => notice.clone(),
                     false => webhook::redelivered(notice, now),
                 };
                 let records: Vec<NoticeRecord> = found.iter().map(again).collect();
                 for (before, record) in found.iter().zip(&records) {
                     if before != record {
+                        self.mail.begin_change(before);
                         self.batch.writes.writes.push(Write::PutNotice(Arc::new(record.clone())));
                     }
                 }
@@ -242,10 +243,14 @@ impl Core {
 
     /// They are durable: they are due now, and not when they were before.
     pub(super) fn redelivered(&mut self, before: &[NoticeRecord], records: &[NoticeRecord]) {
-        for (before, record) in before.iter().zip(records) {
-            self.mail.withdraw(before);
-            self.mail.put(record);
-        }
+        let changed = before.iter().zip(records).filter(|(before, record)| before != record);
+        changed.for_each(|(_, record)| self.mail.end_change(record));
+    }
+
+    /// They could not be stored: they are due when they were before.
+    pub(super) fn not_redelivered(&mut self, before: &[NoticeRecord], records: &[NoticeRecord]) {
+        let changed = before.iter().zip(records).filter(|(before, record)| before != record);
+        changed.for_each(|(before, _)| self.mail.end_change(before));
     }
 }
 
