@@ -34,6 +34,7 @@ type Authorized = InterceptedService<Channel, Bearer>;
 pub struct Server {
     url: String,
     timeout: Duration,
+    route: Route,
     channel: Channel,
     bearer: Bearer,
 }
@@ -56,7 +57,7 @@ impl Server {
             .user_agent(concat!("avtomatika-cli/", env!("CARGO_PKG_VERSION")))
             .map_err(|error| Failure::usage(format!("cannot connect to {url}: {error}"), URL_HINT))?;
         match tokio::time::timeout(timeout, route.connect(&endpoint)).await {
-            Ok(Ok(channel)) => Ok(Self { url, timeout, channel, bearer }),
+            Ok(Ok(channel)) => Ok(Self { url, timeout, route, channel, bearer }),
             Ok(Err(Unreached::Silent(why))) => Err(Failure::Unreachable { url, why }),
             Ok(Err(Unreached::Tls(fault))) => {
                 Err(Failure::Unreachable { url, why: fault.what }.with_hint(fault.hint))
@@ -101,7 +102,12 @@ impl Server {
 
     /// What a status from this orchestrator means.
     pub fn failure(&self, status: &Status) -> Failure {
-        Failure::from_status(&self.url, status)
+        match (Failure::from_status(&self.url, status), self.route.fault()) {
+            (Failure::Unreachable { url, .. }, Some(fault)) => {
+                Failure::Unreachable { url, why: fault.what }.with_hint(fault.hint)
+            }
+            (failure, _) => failure,
+        }
     }
 }
 

@@ -207,8 +207,12 @@ impl Dialer {
             Code::InvalidArgument | Code::Unimplemented | Code::ResourceExhausted => {
                 DialError::RetrySlowly(format!("{error}. {}", error.hint))
             }
-            // A connection that broke keeps its cause, such as a certificate that was not accepted.
-            _ => DialError::Retry(status.source().map_or_else(|| error.to_string(), innermost)),
+            _ => match self.route.fault() {
+                Some(fault) => {
+                    DialError::RetrySlowly(format!("cannot talk to the orchestrator at {url}: {fault}"))
+                }
+                None => DialError::Retry(status.source().map_or_else(|| error.to_string(), innermost)),
+            },
         }
     }
 }

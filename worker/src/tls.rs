@@ -7,7 +7,7 @@ use std::{
     error::Error as _,
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use avtomatika_proto::wire_error::innermost;
@@ -18,7 +18,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     codegen::http::Uri,
     transport::{Channel, Endpoint},
@@ -69,9 +69,16 @@ pub enum Unreached {
     Tls(#[from] TlsFault),
 }
 
+/// What ended a connection that had come about. In TLS 1.3 a peer judges our certificate only when we already believe to be
+/// connected, and the layers above forget why the connection broke.
+type LastWords = Arc<Mutex<Option<TlsFault>>>;
+
 /// The way to one orchestrator.
 #[derive(Debug, Clone)]
-pub struct Route(Option<Encrypted>);
+pub struct Route {
+    encrypted: Option<Encrypted>,
+    last_words: LastWords,
+}
 
 #[derive(Debug, Clone)]
 struct Encrypted {
@@ -92,7 +99,7 @@ impl Route {
             uri.ok_or_else(|| TlsFault::new(format!("{url:?} is not a URL"), "write https://HOST:PORT"))?;
         if uri.scheme_str() != Some("https") {
             return match files == TlsFiles::default() {
-                true => Ok(Self(None)),
+                true => Ok(Self { encrypted: None, last_words: LastWords::default() }),
                 false => Err(TlsFault::new(
                     format!("there are files for TLS, but {url} says that the connection is in clear text"),
                     "write https:// instead of http://, or leave the files out",
@@ -106,7 +113,13 @@ impl Route {
         let system = files.ca.is_none().then(|| Arc::new(trusted_roots()));
         let encrypted = Encrypted { host, files, system };
         encrypted.config()?;
-        Ok(Self(Some(encrypted)))
+        Ok(Self { encrypted: Some(encrypted), last_words: LastWords::default() })
+    }
+
+    /// What the orchestrator has said of TLS since the last [`Route::connect`] that ended the connection: worth more than what a
+    /// call says that failed with it.
+    pub fn fault(&self) -> Option<TlsFault> {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Connects, with the settings of this endpoint, which leads to the same URL. Files are read again each time, so that a
@@ -115,14 +128,18 @@ impl Route {
     /// # Errors
     /// When there is no connection.
     pub async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Unreached> {
-        let Some(encrypted) = &self.0 else {
+        let Some(encrypted) = &self.encrypted else {
             return endpoint.connect().await.map_err(|error| Unreached::Silent(innermost(&error)));
         };
         let connector = TlsConnector::from(Arc::new(encrypted.config()?));
-        let host = encrypted.host.clone();
+        let (host, last_words) = (encrypted.host.clone(), self.last_words.clone());
+        *last_words.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let dial = tower::service_fn(move |uri: Uri| {
-            let (connector, host) = (connector.clone(), host.clone());
-            async move { dial(&uri, &connector, host).await.map(TokioIo::new) }
+            let (connector, host, last_words) = (connector.clone(), host.clone(), last_words.clone());
+            async move {
+                let stream = dial(&uri, &connector, host).await?;
+                Ok::<_, Unreached>(TokioIo::new(Explained::new(stream, last_words)))
+            }
         });
         endpoint.connect_with_connector(dial).await.map_err(|error| {
             let mut cause = error.source();
@@ -141,15 +158,13 @@ async fn dial(
     uri: &Uri,
     connector: &TlsConnector,
     host: ServerName<'static>,
-) -> Result<Explained, Unreached> {
+) -> Result<TlsStream<TcpStream>, Unreached> {
     let address = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     let silent = |error: io::Error| Unreached::Silent(error.to_string());
     let stream = TcpStream::connect((address, uri.port_u16().unwrap_or(HTTPS_PORT))).await.map_err(silent)?;
     stream.set_nodelay(true).map_err(silent)?;
-    match connector.connect(host, stream).await {
-        Ok(stream) => Ok(Explained::new(stream)),
-        Err(error) => Err(explain(&error).map_or_else(|| silent(error), Unreached::Tls)),
-    }
+    let connected = connector.connect(host, stream).await;
+    connected.map_err(|error| explain(&error).map_or_else(|| silent(error), Unreached::Tls))
 }
 
 impl Encrypted {
@@ -265,6 +280,8 @@ mod tests {
     fn a_way_in_clear_text_needs_no_files_and_an_encrypted_one_takes_the_authorities_of_the_machine() {
         assert!(Route::to("http://127.0.0.1:8000", TlsFiles::default()).is_ok());
         let route = Route::to("https://[::1]:8000", TlsFiles::default()).unwrap();
-        assert!(route.0.is_some_and(|encrypted| encrypted.system.is_some_and(|roots| !roots.is_empty())));
+        assert!(
+            route.encrypted.is_some_and(|encrypted| encrypted.system.is_some_and(|roots| !roots.is_empty()))
+        );
     }
 }

@@ -6,6 +6,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::PoisonError,
     task::{Context, Poll},
 };
 
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::TlsFault;
+use super::{LastWords, TlsFault};
 
 const CHECK_CLOCK: &str = "renew it where the orchestrator runs, or check this machine's clock";
 
@@ -95,20 +96,33 @@ fn alert_of(alert: AlertDescription) -> (String, &'static str) {
 }
 
 /// An encrypted stream whose errors explain themselves.
-pub(super) struct Explained(TlsStream<TcpStream>);
+pub(super) struct Explained {
+    stream: TlsStream<TcpStream>,
+    last_words: LastWords,
+}
 
 impl Explained {
-    pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
-        Self(stream)
+    pub(super) fn new(stream: TlsStream<TcpStream>, last_words: LastWords) -> Self {
+        Self { stream, last_words }
+    }
+
+    /// The error in words that help, which are kept as well.
+    fn explained(&self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::InvalidData {
+            return error;
+        }
+        let Some(fault) = explain(&error) else { return error };
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.clone());
+        io::Error::new(io::ErrorKind::InvalidData, fault)
     }
 
     /// A peer that hangs up on us has said why before; that is worth more than that it is gone.
     fn last_words<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         let Poll::Ready(Err(gone)) = written else { return written };
         let mut buffer = [0; 1024];
-        match Pin::new(&mut self.0).poll_read(cx, &mut ReadBuf::new(&mut buffer)) {
+        match Pin::new(&mut self.stream).poll_read(cx, &mut ReadBuf::new(&mut buffer)) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Poll::Ready(Err(explained(error)))
+                Poll::Ready(Err(self.explained(error)))
             }
             _ => Poll::Ready(Err(gone)),
         }
@@ -121,24 +135,16 @@ impl AsyncRead for Explained {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_read(cx, buffer).map_err(explained)
-    }
-}
-
-fn explained(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::InvalidData => match explain(&error) {
-            Some(fault) => io::Error::new(io::ErrorKind::InvalidData, fault),
-            None => error,
-        },
-        _ => error,
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        read.map_err(|error| this.explained(error))
     }
 }
 
 impl AsyncWrite for Explained {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.0).poll_write(cx, bytes);
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.last_words(cx, written)
     }
 
@@ -148,21 +154,21 @@ impl AsyncWrite for Explained {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.0).poll_write_vectored(cx, parts);
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, parts);
         this.last_words(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.0).poll_flush(cx);
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.last_words(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
