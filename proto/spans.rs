@@ -304,8 +304,9 @@ mod tests {
             ("always_on", "", (true, true, true)),
             ("always_off", "", (false, false, false)),
             ("parentbased_always_off", "", (false, true, false)),
-            ("traceidratio", "0.6", (true, true, true)),
-            ("traceidratio", "0.5", (false, false, false)),
+            // The number of this trace is a little above a quarter of the largest.
+            ("traceidratio", "0.26", (true, true, true)),
+            ("traceidratio", "0.25", (false, false, false)),
             ("parentbased_traceidratio", "0.1", (false, true, false)),
         ] {
             assert_eq!(sampled(name, argument), expected, "{name} {argument}");
