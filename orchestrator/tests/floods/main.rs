@@ -1,5 +1,5 @@
 //! Floods: what hostile peers send in order to wear an orchestrator out, over real sockets against a real process. The number of
-//! each is that of the threat it stands for; docs/operations.md names the limits that hold.
+//! each is that of the threat it stands for; docs/operating.md names the limits that hold.
 
 // A test that cannot go on may say so by panicking.
 #![allow(clippy::unwrap_used)]

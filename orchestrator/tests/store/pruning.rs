@@ -149,7 +149,7 @@ fn the_file_gives_its_free_space_back_to_vacuum_and_is_the_same_store() {
     drop(store);
     let size = || fs::metadata(database(dir.path())).unwrap().len();
     let before = size();
-    // What docs/operations.md tells people to do, while no orchestrator runs.
+    // What docs/operating.md tells people to do, while no orchestrator runs.
     rusqlite::Connection::open(database(dir.path())).unwrap().execute_batch("VACUUM").unwrap();
     let after = size();
     assert!(after < before / 2, "{before} bytes became {after}");
