@@ -11,7 +11,7 @@ use avtomatika_orchestrator::{
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     functions::Functions,
     schedule::Schedules,
-    store::{StoreError, journal},
+    store::{Store, StoreError, journal},
     time::SystemClock,
     tls::Tls,
     webhook,
@@ -86,7 +86,9 @@ impl Stack {
         let blueprints: Vec<String> = BLUEPRINTS.iter().chain(more).map(|&text| text.to_owned()).collect();
         let functions = Functions::new();
         let schedules = Schedules::default();
-        let running = Some(serve(dir.path(), listener, &blueprints, &functions, schedules.clone(), None));
+        let store = Arc::new(journal::open(dir.path()).unwrap());
+        let data = (dir.path(), store as Arc<dyn Store>);
+        let running = Some(serve(data, listener, &blueprints, &functions, schedules.clone(), None));
         let url = format!("http://{address}");
         Self { url, address, dir, running, schedules, blueprints, functions, tls: None }
     }
@@ -105,7 +107,22 @@ impl Stack {
         let schedules = self.schedules.clone();
         let tls = self.tls.clone();
         self.running =
-            Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions, schedules, tls));
+            Some(serve(self.opened().await, listener, &self.blueprints, &self.functions, schedules, tls));
+    }
+
+    /// Its data, as soon as nobody else has them: a read that nobody waits for any more keeps the store until it comes to its end.
+    async fn opened(&self) -> (&Path, Arc<dyn Store>) {
+        let dir = self.dir.path();
+        in_time(async {
+            loop {
+                match journal::open(dir) {
+                    Ok(store) => return (dir, Arc::new(store) as Arc<dyn Store>),
+                    Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .await
     }
 
     /// Has the orchestrator that runs read the definitions again.
@@ -136,7 +153,7 @@ impl Stack {
 }
 
 fn serve(
-    dir: &Path,
+    (dir, store): (&Path, Arc<dyn Store>),
     listener: TcpListener,
     blueprints: &[String],
     functions: &Functions,
@@ -149,7 +166,7 @@ fn serve(
         .map(|(name, token)| (name, Secret::new(token)));
     let workers = [WORKER_TOKEN, SECOND_WORKER_TOKEN].map(Secret::new);
     let app: App = assemble(Parts {
-        store: Arc::new(journal::open(dir).unwrap()),
+        store,
         clock: Arc::new(SystemClock::new()),
         definitions,
         schedules,
