@@ -149,7 +149,8 @@ impl Route {
                 }
                 cause = error.source();
             }
-            Unreached::Silent(innermost(&error))
+            // It may have come about, and been ended before it was handed to us.
+            self.fault().map_or_else(|| Unreached::Silent(innermost(&error)), Unreached::Tls)
         })
     }
 }
