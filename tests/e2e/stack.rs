@@ -11,7 +11,7 @@ use avtomatika_orchestrator::{
     conductor::{DEFAULT_RESIDENT_BYTES, Settings},
     functions::Functions,
     schedule::Schedules,
-    store::{Store, StoreError, journal},
+    store::{StoreError, journal},
     time::SystemClock,
     tls::Tls,
     webhook,
@@ -86,9 +86,7 @@ impl Stack {
         let blueprints: Vec<String> = BLUEPRINTS.iter().chain(more).map(|&text| text.to_owned()).collect();
         let functions = Functions::new();
         let schedules = Schedules::default();
-        let store = Arc::new(journal::open(dir.path()).unwrap());
-        let data = (dir.path(), store as Arc<dyn Store>);
-        let running = Some(serve(data, listener, &blueprints, &functions, schedules.clone(), None));
+        let running = Some(serve(dir.path(), listener, &blueprints, &functions, schedules.clone(), None));
         let url = format!("http://{address}");
         Self { url, address, dir, running, schedules, blueprints, functions, tls: None }
     }
@@ -107,22 +105,7 @@ impl Stack {
         let schedules = self.schedules.clone();
         let tls = self.tls.clone();
         self.running =
-            Some(serve(self.opened().await, listener, &self.blueprints, &self.functions, schedules, tls));
-    }
-
-    /// Its data, as soon as nobody else has them: a read that nobody waits for any more keeps the store until it comes to its end.
-    async fn opened(&self) -> (&Path, Arc<dyn Store>) {
-        let dir = self.dir.path();
-        in_time(async {
-            loop {
-                match journal::open(dir) {
-                    Ok(store) => return (dir, Arc::new(store) as Arc<dyn Store>),
-                    Err(StoreError::InUse { .. }) => tokio::task::yield_now().await,
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        })
-        .await
+            Some(serve(self.dir.path(), listener, &self.blueprints, &self.functions, schedules, tls));
     }
 
     /// Has the orchestrator that runs read the definitions again.
@@ -153,7 +136,7 @@ impl Stack {
 }
 
 fn serve(
-    (dir, store): (&Path, Arc<dyn Store>),
+    dir: &Path,
     listener: TcpListener,
     blueprints: &[String],
     functions: &Functions,
@@ -166,7 +149,7 @@ fn serve(
         .map(|(name, token)| (name, Secret::new(token)));
     let workers = [WORKER_TOKEN, SECOND_WORKER_TOKEN].map(Secret::new);
     let app: App = assemble(Parts {
-        store,
+        store: Arc::new(journal::open(dir).unwrap()),
         clock: Arc::new(SystemClock::new()),
         definitions,
         schedules,

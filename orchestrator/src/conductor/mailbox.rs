@@ -72,6 +72,13 @@ impl Mailbox {
     }
 }
 
+/// Ends a mailbox. What arrives at this very moment is let go, so that whoever waits for its answer is told: when an end is only
+/// dropped, a message that comes while it is emptied stays in the channel, and its answer open, for as long as anybody can send.
+pub(super) async fn close(mut requests: mpsc::Receiver<Request>) {
+    requests.close();
+    while requests.recv().await.is_some() {}
+}
+
 /// Where the answer goes. A sender that has lost interest is no error.
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
@@ -244,4 +251,20 @@ pub struct WorkerResult {
     pub data: Json,
     /// Why it failed.
     pub error: Option<JobError>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_asks_while_the_mailbox_is_being_closed_is_told() {
+        let (mailbox, requests) = Mailbox::new();
+        // Half way in.
+        let place = mailbox.0.reserve().await.unwrap();
+        let (reply, answer) = oneshot::channel();
+        tokio::join!(biased; close(requests), async { place.send(Request::Stats(reply)) });
+        assert!(answer.await.is_err());
+        assert!(mailbox.ask(Request::Stats).await.is_err());
+    }
 }

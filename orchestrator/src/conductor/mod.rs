@@ -114,7 +114,7 @@ pub fn start(
     settings: Settings,
     metrics: Arc<Metrics>,
 ) -> Result<Running, StoreError> {
-    let (mailbox, requests) = Mailbox::new();
+    let (mailbox, mut requests) = Mailbox::new();
     let admissions = Admissions::new();
     let webhooks = settings.webhooks.clone();
     let catalog = Catalog::new(blueprints);
@@ -141,7 +141,11 @@ pub fn start(
     thread::Builder::new()
         .name("conductor".into())
         .spawn(move || {
-            let outcome = runtime.block_on(run(core, requests, (writer, commits), (loader, loads)));
+            let outcome = runtime.block_on(async {
+                let outcome = run(core, &mut requests, (writer, commits), (loader, loads)).await;
+                mailbox::close(requests).await;
+                outcome
+            });
             // Whoever is told that we have stopped may open the store again. A panic in there was told by the missing outcome.
             let _ = (committer.join(), loading.join());
             let _ = tell.send(outcome);
@@ -153,7 +157,7 @@ pub fn start(
 /// Takes one happening after the other, and lets the house do what follows: see [`House::turn`].
 async fn run(
     core: Core,
-    mut requests: mpsc::Receiver<Request>,
+    requests: &mut mpsc::Receiver<Request>,
     (writer, mut commits): (Writer, Commits),
     (loader, mut loads): (Loader, Loads),
 ) -> Result<(), StoreError> {
