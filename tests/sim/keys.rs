@@ -53,16 +53,16 @@ impl KeyBook {
         Ok(())
     }
 
-    /// Whether something is in the way of this job, which waits for keys: one of them has no room, or somebody stands before it there.
-    /// Nobody overtakes, also when those before wait for another key; the first of all has nobody before it, so it must go.
+    /// Whether something is in the way of this job, which waits for keys: one of them has no room for it and all before it. Says so
+    /// only while nothing is decided that is not durable: whoever has come meanwhile is not in this book.
     pub fn is_in_the_way_of(&self, job: &Job) -> bool {
         let Some((rank, hold)) = awaited(job) else { return false };
         let has_rates = hold.claim.shares.iter().any(|share| !share.is_slot());
         has_rates
             || slots(hold).any(|share| {
                 let holders = self.held.get(&share.key).map_or(0, BTreeSet::len);
-                let is_behind = self.lines.get(&share.key).is_some_and(|line| line.first() < Some(&rank));
-                is_behind || holders >= limit_of(share)
+                let ahead = self.lines.get(&share.key).map_or(0, |line| line.range(..rank).count());
+                holders + ahead >= limit_of(share)
             })
     }
 

@@ -35,7 +35,8 @@ pub fn check(conductor: &Stepped, job: &Job, model: &Model, now: Timestamp) -> R
         JobStatus::WaitingForChild | JobStatus::WaitingForParallel => hold.has_family,
         _ => false,
     };
-    if job.status == JobStatus::WaitingForKey && !hold.has_its_turn {
+    let is_settled = conductor.batch().is_none() && !conductor.has_more_decided();
+    if job.status == JobStatus::WaitingForKey && !hold.has_its_turn && is_settled {
         let is_in_the_way = model.key_book.is_in_the_way_of(job);
         require(is_in_the_way, Invariant::NobodyWaitsInVain, || format!("at {now}: {hold:?} for {job:?}"))?;
     }
