@@ -1,12 +1,23 @@
-//! Large payloads come in a few at a time, so that small ones do not wait behind many of them.
+//! Large payloads come in a few at a time, and leave the machine to the small ones in between.
 //!
 //! Whoever brings a large payload takes its admission before anybody looks into it, and lets go of it when it is durable.
-//! A small one needs none and passes by. It refuses to know what a payload is for.
+//! A small one needs none and passes by. Everybody who reads, decides and syncs is kept busy by a large one for milliseconds, in
+//! which small ones wait. So while small ones come too, after each large one there is a rest as long as that took: then they have
+//! at least half of the time. It refuses to know what a payload is for.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use avtomatika_proto::limits::PAYLOAD_BYTES_MAX;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until},
+};
 
 /// From here on a payload is large: below it, looking into it costs about as much as everything else about its job.
 const LARGE_BYTES: usize = 64 * 1024;
@@ -18,28 +29,81 @@ const UNDER_WAY_BYTES: usize = PAYLOAD_BYTES_MAX;
 /// What permits count.
 const UNIT_BYTES: usize = 1024;
 
+/// Longest rest after a large payload. One that took longer met a disk that is busy with something else.
+const REST_MAX: Duration = Duration::from_millis(50);
+
 /// Lets large payloads in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Admissions(Arc<Semaphore>);
+pub(super) struct Admissions(Arc<Gate>);
+
+#[derive(Debug)]
+struct Gate {
+    under_way: Arc<Semaphore>,
+    /// Whether a small payload has come since a large one was let in.
+    small_ones_come: AtomicBool,
+    /// When the next large one may come in.
+    rests_until: Mutex<Instant>,
+}
 
 /// Held by what is under way. What is small holds none.
 #[derive(Debug, Default)]
-pub struct Admission(Option<OwnedSemaphorePermit>);
+pub struct Admission(Option<Held>);
+
+#[derive(Debug)]
+struct Held {
+    gate: Arc<Gate>,
+    since: Instant,
+    /// Given back after the rest is noted.
+    _permit: OwnedSemaphorePermit,
+}
 
 impl Admissions {
     /// Nothing is under way.
     pub fn new() -> Self {
-        Self(Arc::new(Semaphore::new(UNDER_WAY_BYTES / UNIT_BYTES)))
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY_BYTES / UNIT_BYTES));
+        let rests_until = Mutex::new(Instant::now());
+        Self(Arc::new(Gate { under_way, small_ones_come: AtomicBool::new(false), rests_until }))
     }
 
-    /// Waits until a payload of this size may come in; those before it come first.
+    /// Waits until a request with a payload of this size may come in; those before it come first.
     pub async fn admit(&self, bytes: usize) -> Admission {
+        if bytes < LARGE_BYTES {
+            self.0.small_ones_come.store(true, Ordering::Relaxed);
+        }
+        self.admit_results(bytes).await
+    }
+
+    /// The same for results of this size. Small ones are no reason to rest: those of large requests are mostly small.
+    pub async fn admit_results(&self, bytes: usize) -> Admission {
+        let gate = &self.0;
         if bytes < LARGE_BYTES {
             return Admission(None);
         }
         let units = (bytes.min(UNDER_WAY_BYTES) / UNIT_BYTES) as u32;
         // Nobody closes the semaphore; if somebody did, there would be nothing to wait for.
-        Admission(self.0.clone().acquire_many_owned(units).await.ok())
+        let Ok(permit) = gate.under_way.clone().acquire_many_owned(units).await else {
+            return Admission(None);
+        };
+        sleep_until(gate.rests_until()).await;
+        gate.small_ones_come.store(false, Ordering::Relaxed);
+        Admission(Some(Held { gate: gate.clone(), since: Instant::now(), _permit: permit }))
+    }
+}
+
+impl Gate {
+    fn rests_until(&self) -> Instant {
+        // An instant is whole at any time.
+        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.gate.small_ones_come.load(Ordering::Relaxed) {
+            let rest = self.since.elapsed().min(REST_MAX);
+            let mut until = self.gate.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+            *until = Instant::now() + rest;
+        }
     }
 }
 
@@ -69,5 +133,23 @@ mod tests {
         // One that is larger than everything that may be under way comes in alone.
         drop(second);
         assert!(admissions.admit(usize::MAX).await.is_held());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_one_leaves_as_much_time_as_it_took_to_the_small_ones_if_there_are_any() {
+        let admissions = Admissions::new();
+        let started = Instant::now();
+        for small_ones_come in [true, false] {
+            let admission = admissions.admit(LARGE_BYTES).await;
+            tokio::time::advance(Duration::from_millis(7)).await;
+            if small_ones_come {
+                admissions.admit(100).await;
+            }
+            admissions.admit_results(100).await;
+            drop(admission);
+        }
+        // 7 ms, a rest of 7 ms, 7 ms, and no rest.
+        assert!(admissions.admit(LARGE_BYTES).await.is_held());
+        assert_eq!(started.elapsed(), Duration::from_millis(21));
     }
 }

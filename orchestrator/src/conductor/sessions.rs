@@ -64,7 +64,7 @@ impl Sessions {
 impl OpenStream {
     /// Waits until results with so many bytes of data may come in: see [`Conductor::admit`].
     pub async fn admit(&self, payload_bytes: usize) -> Admission {
-        self.admissions.admit(payload_bytes).await
+        self.admissions.admit_results(payload_bytes).await
     }
 
     /// Passes on what the worker said. Waits while the mailbox is full: a worker is read no faster than it is served.
