@@ -6,8 +6,8 @@ use avtomatika_proto::limits::NAME_BYTES_MAX;
 use toml::de::DeValue;
 
 use super::{
-    ClientEntry, Rate, Role, Terms, is_client_name, mistake,
-    table::{Entry, Source, read, whole},
+    ClientEntry, Rate, Role, Terms, is_client_name,
+    table::{Entry, entries, read, whole},
 };
 use crate::blueprint::Finding;
 
@@ -27,21 +27,8 @@ pub fn clients(path: &Path) -> Result<Vec<ClientEntry>, Vec<Finding>> {
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<ClientEntry>, Vec<Finding>> {
-    // A byte order mark is what some editors leave; it means nothing.
-    let source = Source { file, text: text.strip_prefix('\u{feff}').unwrap_or(text) };
-    let tables = source.tables()?;
-    if tables.len() > CLIENTS_MAX {
-        let what = format!("it has {} clients, the limit is {CLIENTS_MAX}", tables.len());
-        return Err(vec![mistake(file, 0, what, "let one client stand for many users of its own")]);
-    }
-    let (mut clients, mut wrong) = (Vec::new(), Vec::new());
-    for mut entry in tables {
-        let client = client(file, &mut entry);
-        wrong.extend(entry.finish());
-        clients.push(client);
-    }
-    wrong.sort_by_key(|finding| finding.at);
-    if wrong.is_empty() { Ok(clients) } else { Err(wrong) }
+    let limit = (CLIENTS_MAX, "let one client stand for many users of its own");
+    entries(file, text, limit, |entry| Some(client(file, entry)))
 }
 
 fn client(file: &str, entry: &mut Entry<'_, '_>) -> ClientEntry {

@@ -33,15 +33,42 @@ pub(super) fn read(path: &Path, key: &str) -> Result<String, Finding> {
     fs::read_to_string(path).map_err(unreadable)
 }
 
+/// What each table of a file is understood to say, or everything that is wrong with it. Beyond `max` tables `cure` helps.
+pub(super) fn entries<T>(
+    file: &str,
+    text: &str,
+    (max, cure): (usize, &str),
+    mut understand: impl FnMut(&mut Entry<'_, '_>) -> Option<T>,
+) -> Result<Vec<T>, Vec<Finding>> {
+    // A byte order mark is what some editors leave; it means nothing.
+    let source = Source { file, text: text.strip_prefix('\u{feff}').unwrap_or(text) };
+    let tables = source.tables()?;
+    if tables.len() > max {
+        return Err(vec![mistake(
+            file,
+            0,
+            format!("it has {} tables, the limit is {max}", tables.len()),
+            cure,
+        )]);
+    }
+    let (mut understood, mut wrong) = (Vec::new(), Vec::new());
+    for mut entry in tables {
+        understood.extend(understand(&mut entry));
+        wrong.append(&mut entry.wrong);
+    }
+    wrong.sort_by_key(|finding| finding.at);
+    if wrong.is_empty() { Ok(understood) } else { Err(wrong) }
+}
+
 /// A file as it is read: its name for errors, and its text for lines.
-pub(super) struct Source<'t> {
-    pub file: &'t str,
-    pub text: &'t str,
+struct Source<'t> {
+    file: &'t str,
+    text: &'t str,
 }
 
 impl<'t> Source<'t> {
     /// The tables of the file by name, each with its line.
-    pub fn tables(&self) -> Result<Vec<Entry<'t, '_>>, Vec<Finding>> {
+    fn tables(&self) -> Result<Vec<Entry<'t, '_>>, Vec<Finding>> {
         let parsed = DeTable::parse(self.text).map_err(|error| {
             let line = self.line(error.span().unwrap_or_default().start);
             // The message of a duplicate names the key, and no message quotes a value.
@@ -205,11 +232,6 @@ impl<'t> Entry<'t, '_> {
             (item.get_ref().as_str().map(str::to_owned), self.source.line(item.span().start))
         };
         items.iter().map(text).collect()
-    }
-
-    /// What was wrong with it.
-    pub fn finish(self) -> Vec<Finding> {
-        self.wrong
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Glob, TokenHash, WorkerEntry, WorkerTerms, mistake,
-    table::{Entry, Source, read},
+    Glob, TokenHash, WorkerEntry, WorkerTerms,
+    table::{Entry, entries, read},
 };
 use crate::blueprint::Finding;
 
@@ -23,19 +23,8 @@ pub fn workers(path: &Path) -> Result<Vec<WorkerEntry>, Vec<Finding>> {
 }
 
 fn parse(file: &str, text: &str) -> Result<Vec<WorkerEntry>, Vec<Finding>> {
-    let source = Source { file, text: text.strip_prefix('\u{feff}').unwrap_or(text) };
-    let tables = source.tables()?;
-    if tables.len() > WORKERS_MAX {
-        let what = format!("it has {} entries, the limit is {WORKERS_MAX}", tables.len());
-        return Err(vec![mistake(file, 0, what, "let a pattern such as [\"gpu-*\"] stand for many workers")]);
-    }
-    let (mut workers, mut wrong) = (Vec::new(), Vec::new());
-    for mut entry in tables {
-        workers.extend(worker(file, &mut entry));
-        wrong.extend(entry.finish());
-    }
-    wrong.sort_by_key(|finding| finding.at);
-    if wrong.is_empty() { Ok(workers) } else { Err(wrong) }
+    let limit = (WORKERS_MAX, "let a pattern such as [\"gpu-*\"] stand for many workers");
+    entries(file, text, limit, |entry| worker(file, entry))
 }
 
 fn worker(file: &str, entry: &mut Entry<'_, '_>) -> Option<WorkerEntry> {
