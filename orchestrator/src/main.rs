@@ -20,6 +20,7 @@ use avtomatika_orchestrator::{
     blueprint::{Definition, Finding, Loaded, Position, Severity, load_dir},
     conductor::Settings,
     config::{Args, Config, ConfigError},
+    memory,
     reload::Reload,
     schedule::{self, Known, Schedule, ScheduleError, Schedules},
     store::{StoreError, journal},
@@ -95,6 +96,7 @@ fn run(args: Args) -> Result<(), Failure> {
             "write a level such as info, or a filter such as info,avtomatika_orchestrator=debug",
         )
     })?;
+    memory::do_without_huge_pages();
     let definitions = blueprints(&config)?;
     let access = config.access().map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();

@@ -13,7 +13,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::load,
     config::{self, LogFormat},
-    telemetry,
+    memory, telemetry,
 };
 use clap::Parser;
 use serde::{Deserialize, Serialize};
@@ -77,6 +77,7 @@ pub(super) struct Serving {
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     // A log that somebody else has started in this process serves as well.
     let _log = telemetry::start(LogFormat::Text, "warn");
+    memory::do_without_huge_pages();
     let limits = Limits {
         max_open_jobs: args.max_open_jobs,
         max_workers: args.max_workers,
