@@ -5,7 +5,7 @@
 //! a bounded number of workers and tasks, so that no question holds up dispatch. A new condition for taking a task is a new
 //! [`Lack`].
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
 use avtomatika_proto::TaskId;
 
@@ -196,7 +196,7 @@ impl Dispatch {
         let mut nearest: Option<(Distance<'_>, Lack)> = None;
         for session in self.roster.serving(task_type).take(WORKERS_LOOKED_AT_MAX) {
             let unmet = suit::unmet(class, &session.record.worker);
-            let missing = unmet.len();
+            let missing = (unmet.len(), unmet.iter().map(|unmet| unmet.shortfall_millionths).sum());
             let lack = unmet.into_iter().next().map(Lack::Needs);
             let Some(lack) = lack.or_else(|| lack_of(session, task_type)) else { continue };
             match lack {
@@ -235,25 +235,22 @@ impl Dispatch {
     }
 }
 
-/// How far a worker is from taking a task: what it lacks, then how much of it, then its name.
-type Distance<'s> = (u8, Reverse<i64>, &'s str);
+/// How far a worker is from taking a task: what kind of thing it lacks, how many of them, how much, then its name.
+type Distance<'s> = (u8, usize, i64, &'s str);
 
-/// `missing` is how much of what is required it does not have.
-fn distance<'s>(session: &'s Session, lack: &Lack, missing: usize) -> Distance<'s> {
-    let (kind, free) = match lack {
-        Lack::FreeSlot { held, slots } => (0, i64::from(*slots) - i64::from(*held)),
-        Lack::TypeSlot { held, limit } => (0, i64::from(*limit) - i64::from(*held)),
-        Lack::Credits => (1, 0),
-        Lack::Trust(until) => (2, -until.as_micros()),
-        Lack::Permanence => (3, 0),
-        Lack::Needs(unmet) => {
-            // One thing less counts for more than any quantity; of one quantity, whoever has most of it comes nearest.
-            let has = unmet.has.as_deref().and_then(|has| has.parse::<f64>().ok()).unwrap_or(0.0);
-            (4, has.clamp(0.0, 1e12) as i64 - (missing as i64) * 2_000_000_000_000)
+/// `missing` are how many of the things that are required it does not have, and how far it is from having them.
+fn distance<'s>(session: &'s Session, lack: &Lack, missing: (usize, u32)) -> Distance<'s> {
+    let (kind, count, much) = match lack {
+        Lack::FreeSlot { held, slots: limit } | Lack::TypeSlot { held, limit } => {
+            (0, 1, i64::from(*held) - i64::from(*limit))
         }
-        Lack::TaskType { .. } => (5, 0),
+        Lack::Credits => (1, 1, 0),
+        Lack::Trust(until) => (2, 1, until.as_micros()),
+        Lack::Permanence => (3, 1, 0),
+        Lack::Needs(_) => (4, missing.0, missing.1.into()),
+        Lack::TaskType { .. } => (5, 1, 0),
     };
-    (kind, Reverse(free), &session.record.worker.worker_id)
+    (kind, count, much, &session.record.worker.worker_id)
 }
 
 /// What a worker lacks that serves the type; nothing when it could take the task.

@@ -5,7 +5,7 @@
 
 use super::classes::Class;
 use crate::{
-    blueprint::{About, Condition},
+    blueprint::{About, Condition, Test},
     store::WorkerRecord,
 };
 
@@ -18,7 +18,13 @@ pub struct Unmet {
     pub needs: String,
     /// What the worker has under that name.
     pub has: Option<String>,
+    /// How far that is from what is needed: the difference in millionths of the larger one, so that gigabytes and costs compare. All of
+    /// them where it is no number, or not there.
+    pub shortfall_millionths: u32,
 }
+
+/// Nothing of what is needed.
+const WHOLE: u32 = 1_000_000;
 
 /// Whether the worker may have tasks of this class.
 pub fn suits(class: &Class, worker: &WorkerRecord) -> bool {
@@ -32,18 +38,41 @@ pub fn unmet(class: &Class, worker: &WorkerRecord) -> Vec<Unmet> {
     let Some(needs) = &class.needs else { return Vec::new() };
     let conditions = needs.requires.iter().filter(|condition| !holds(condition, worker));
     let mut unmet: Vec<Unmet> = conditions
-        .map(|condition| Unmet {
-            about: condition.about.as_str(),
-            needs: condition.to_string(),
-            has: has(condition, worker),
+        .map(|condition| {
+            let (needs, has) = (condition.to_string(), has(condition, worker));
+            let shortfall_millionths = match &condition.test {
+                Test::Compared(_, wants) => shortfall(number(wants), has.as_deref().and_then(number)),
+                Test::Present | Test::OneOf(_) => WHOLE,
+            };
+            Unmet { about: condition.about.as_str(), needs, has, shortfall_millionths }
         })
         .collect();
     let cost = cost(class, worker);
     if let Some(max) = needs.max_cost.filter(|max| cost > *max) {
-        let has = cost.is_finite().then(|| cost.to_string());
-        unmet.push(Unmet { about: "cost", needs: format!("<= {max}"), has });
+        let has = Some(cost).filter(|cost| cost.is_finite());
+        unmet.push(Unmet {
+            about: "cost",
+            needs: format!("<= {max}"),
+            has: has.map(|cost| cost.to_string()),
+            shortfall_millionths: shortfall(Some(max), has),
+        });
     }
     unmet
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+fn shortfall(wants: Option<f64>, has: Option<f64>) -> u32 {
+    let (Some(wants), Some(has)) = (wants, has) else { return WHOLE };
+    let larger = wants.abs().max(has.abs());
+    if larger == 0.0 {
+        // Both are nothing, and the one is to be more or less than the other.
+        return 0;
+    }
+    // At most twice the larger one, when they differ in sign; the cast keeps within bounds.
+    ((wants - has).abs() / larger * f64::from(WHOLE)).min(f64::from(WHOLE)) as u32
 }
 
 /// What the class's preferences that the worker meets are worth.

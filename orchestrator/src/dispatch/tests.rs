@@ -97,7 +97,7 @@ impl Floor {
         };
         let nearest = standing.nearest.expect("somebody comes near");
         let lack = match &nearest.lacks {
-            Lack::Needs(Unmet { about, needs, has }) => format!("{about} {needs}, has {has:?}"),
+            Lack::Needs(Unmet { about, needs, has, .. }) => format!("{about} {needs}, has {has:?}"),
             other => format!("{other:?}"),
         };
         (standing.obstacle, nearest.worker_id.to_string(), lack)
@@ -147,6 +147,23 @@ fn the_one_who_misses_least_comes_nearest() {
     let terms = BTreeMap::from([(Arc::from("render"), Terms { limit: None, cost: Some(0.5) })]);
     floor.join(WorkerRecord { worker_id: Arc::from("fits"), terms, ..near });
     assert_eq!(&*floor.dispatch.lease(waiting).unwrap().worker_id, "fits");
+}
+
+#[test]
+fn quantities_of_different_kinds_are_compared_by_what_is_missing_of_each() {
+    // The one lacks a quarter of the memory, and the other costs nearly twice what it may.
+    let needs = r#"{"requires":{"resources":{"gpu_vram_gb":">= 16"},"max_cost":0.5}}"#;
+    let mut small = with_cost("small", 0.5);
+    small.resources.insert("gpu_vram_gb".to_owned(), 12.0);
+    let mut dear = with_cost("dear", 0.9);
+    dear.resources.insert("gpu_vram_gb".to_owned(), 16.0);
+    let mut floor = Floor::with(vec![dear, small]);
+    let waiting = floor.queue("render", Some(needs));
+    assert_eq!(floor.nearest(waiting).1, "small");
+    // And the cheaper of two comes nearer than the dearer one.
+    let mut floor = Floor::with(vec![with_cost("a", 0.9), with_cost("b", 0.6)]);
+    let waiting = floor.queue("render", Some(r#"{"requires":{"max_cost":0.5}}"#));
+    assert_eq!(floor.nearest(waiting).1, "b");
 }
 
 #[test]

@@ -130,7 +130,11 @@ pub(super) fn sample(reason: Reason) -> Explanation {
         Reason::NoSuitableWorker => {
             let (needs, has) = ("gpu_vram_gb >= 16".to_owned(), Some("12".to_owned()));
             let workers = Workers { unsuited: 2, ..of(2, 0, 0, 0) };
-            queued(Obstacle::NoneSuits, workers, Some(Lack::Needs(Unmet { about: "resource", needs, has })))
+            queued(
+                Obstacle::NoneSuits,
+                workers,
+                Some(Lack::Needs(Unmet { about: "resource", needs, has, shortfall_millionths: 250_000 })),
+            )
         }
         Reason::WorkersSetAside => {
             let workers = Workers { set_aside: 1, ..of(1, 0, 0, 0) };
