@@ -15,7 +15,7 @@ use avtomatika_orchestrator::{
         builder::{Unsound, choice, code, finished, pass},
     },
     conductor::{JobView, SubmitRequest},
-    functions::{Call, FunctionError, Functions},
+    functions::{Call, Functions, TaskError},
     json::Json,
     store::{Store, journal, memory::MemoryStore},
 };
@@ -35,21 +35,21 @@ struct Counted {
     words: usize,
 }
 
-async fn count_words(params: Text, _: Call) -> Result<Counted, FunctionError> {
+async fn count_words(params: Text, _: Call) -> Result<Counted, TaskError> {
     if params.text.is_empty() {
         // The job's own data is at fault, so nobody tries again.
-        return Err(FunctionError::invalid_input("there is no text"));
+        return Err(TaskError::invalid_input("there is no text"));
     }
     Ok(Counted { words: params.text.split_whitespace().count() })
 }
 
 /// The sum of all bytes. It computes without a pause, so it gets a thread of its own, and looks now and then whether it is still
 /// wanted.
-fn checksum(params: Text, call: Call) -> Result<serde_json::Value, FunctionError> {
+fn checksum(params: Text, call: Call) -> Result<serde_json::Value, TaskError> {
     let mut sum = 0_u64;
     for part in params.text.as_bytes().chunks(4096) {
         if call.is_cancelled() {
-            return Err(FunctionError::transient("stopped half way"));
+            return Err(TaskError::transient("stopped half way"));
         }
         sum = part.iter().fold(sum, |sum, byte| sum.wrapping_add(u64::from(*byte)));
     }

@@ -14,12 +14,14 @@ pub mod names;
 pub mod span;
 #[cfg(feature = "otlp")]
 pub mod spans;
+pub mod task_error;
 pub mod trace;
 pub mod wire_error;
 pub mod wire_time;
 
 pub use error_code::ErrorCode;
 pub use ids::{JobId, SessionId, TaskId};
+pub use task_error::TaskError;
 pub use wire_error::ApiError;
 
 /// Package `avtomatika.v1`: messages, clients and servers, generated from `proto/avtomatika/v1/*.proto`.
@@ -55,21 +57,4 @@ pub mod outcome {
     pub const TIMEOUT: &str = "timeout";
     /// The attempt was stopped on request.
     pub const CANCELLED: &str = "cancelled";
-}
-
-/// Codes that a task's error carries. A worker may use its own; those count as [`TRANSIENT`](task_error::TRANSIENT).
-pub mod task_error {
-    /// May succeed when tried again; the default.
-    pub const TRANSIENT: &str = "TRANSIENT_ERROR";
-    /// Will not succeed however often it is tried.
-    pub const PERMANENT: &str = "PERMANENT_ERROR";
-    /// The job's own data is at fault.
-    pub const INVALID_INPUT: &str = "INVALID_INPUT_ERROR";
-    /// The attempt ran longer than the state's `timeout`; handled as transient.
-    pub const TIMEOUT: &str = "TIMEOUT_ERROR";
-    /// The worker stops, and gives the task back: it is ready for others at once and has used up no retry. Taken at its word only
-    /// from a worker that is draining.
-    pub const WORKER_STOPPED: &str = "WORKER_STOPPED";
-    /// The result cannot be stored (not a JSON object, or too large); handled as permanent.
-    pub const INVALID_RESULT: &str = "INVALID_RESULT_ERROR";
 }

@@ -14,6 +14,10 @@ pub const BATCH_BYTES_TARGET: usize = MESSAGE_BYTES_MAX / 4;
 /// Items in one batch message of the task stream; keeps a batch decodable within a millisecond.
 pub const BATCH_ITEMS_MAX: usize = 1024;
 
+/// Largest checkpoint of an attempt, in bytes: a place in the work and not the work, and there is one in memory for each attempt
+/// that runs.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 * 1024;
+
 /// Nesting of JSON accepted from outside. Far above real data, far below what overflows a 2 MiB stack.
 pub const JSON_DEPTH_MAX: usize = 127;
 

@@ -207,6 +207,7 @@ fn success(task: Task) -> TaskResult {
         outcome: outcome::SUCCESS.into(),
         data: r#"{"ok":true}"#.into(),
         error: None,
+        checkpoint: String::new(),
     }
 }
 

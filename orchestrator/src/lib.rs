@@ -24,15 +24,15 @@
 //!     Parts, assemble,
 //!     blueprint::{Blueprint, builder::{code, finished}},
 //!     conductor::SubmitRequest,
-//!     functions::{Call, FunctionError, Functions},
+//!     functions::{Call, TaskError, Functions},
 //!     json::Json,
 //!     store::memory::MemoryStore,
 //! };
 //! use serde_json::{Value, json};
 //! use tokio_util::sync::CancellationToken;
 //!
-//! async fn double(params: Value, _: Call) -> Result<Value, FunctionError> {
-//!     let n = params["n"].as_i64().ok_or_else(|| FunctionError::invalid_input("n is no number"))?;
+//! async fn double(params: Value, _: Call) -> Result<Value, TaskError> {
+//!     let n = params["n"].as_i64().ok_or_else(|| TaskError::invalid_input("n is no number"))?;
 //!     Ok(json!({ "doubled": 2 * n }))
 //! }
 //!

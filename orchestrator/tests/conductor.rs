@@ -340,6 +340,7 @@ impl Worker {
             outcome: Arc::from("success"),
             data: Json::object(r#"{"answer":42}"#).unwrap(),
             error: None,
+            checkpoint: None,
         };
         self.stream.tell(FromWorker::Results(vec![result])).await;
     }
@@ -768,6 +769,7 @@ async fn a_stopping_worker_gives_its_task_back_and_nothing_is_counted_against_it
         outcome: Arc::from("failure"),
         data: Json::empty(),
         error: Some(JobError { code: Arc::from("WORKER_STOPPED"), message: Arc::from("stopping") }),
+        checkpoint: None,
     };
     leaving.stream.tell(FromWorker::Results(vec![given_back])).await;
     assert_eq!(leaving.verdict().await, Verdict::Applied);
@@ -832,6 +834,7 @@ async fn a_failed_attempt_is_tried_again_when_its_time_has_come() {
         outcome: Arc::from("failure"),
         data: Json::empty(),
         error: None,
+        checkpoint: None,
     };
     worker.stream.tell(FromWorker::Results(vec![failed])).await;
     assert_eq!(worker.verdict().await, Verdict::Applied);

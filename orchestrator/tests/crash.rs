@@ -11,10 +11,14 @@
 // A test that cannot go on should stop where it is.
 #![allow(clippy::unwrap_used)]
 
+#[path = "crash/attempts.rs"]
+mod attempts;
 #[path = "crash/explained.rs"]
 mod explained;
 #[path = "crash/keys.rs"]
 mod keys;
+#[path = "crash/repairs.rs"]
+mod repairs;
 #[path = "crash/waits.rs"]
 mod waits;
 
@@ -38,7 +42,8 @@ use avtomatika_proto::{
     },
     wire_time,
 };
-use avtomatika_worker::{TaskContext, TaskError, Worker};
+use avtomatika_worker::{TaskContext, TaskError, Worker, WorkerBuilder};
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Notify, task::JoinSet};
 use tonic::{
@@ -263,26 +268,39 @@ impl Journal {
     fn len(&self) -> usize {
         self.runs.lock().unwrap().len()
     }
+
+    /// An attempt at the job's task. It takes long enough for kills to find tasks in flight, and each another time, so that
+    /// results do not come in step.
+    async fn note(&self, context: &TaskContext) {
+        *self.runs.lock().unwrap().entry(context.job_id().to_owned()).or_default() += 1;
+        tokio::time::sleep(Duration::from_millis(u64::from(context.job_id().as_bytes()[35] % 40))).await;
+    }
+
+    /// A handler that does nothing but note its attempts.
+    fn handler(&self) -> impl Fn(Params, TaskContext) -> BoxFuture<'static, Result<Done, TaskError>> + use<> {
+        let journal = self.clone();
+        move |_, context| {
+            let journal = journal.clone();
+            Box::pin(async move {
+                journal.note(&context).await;
+                Ok(Done {})
+            })
+        }
+    }
 }
 
 async fn work(url: String, number: usize, slots: u32, journal: Journal, stop: Arc<Notify>) {
-    let handler = move |_: Params, context: TaskContext| {
-        let journal = journal.clone();
-        async move {
-            *journal.runs.lock().unwrap().entry(context.job_id().to_owned()).or_default() += 1;
-            // Long enough for kills to find tasks in flight, of different lengths so that results do not come in step.
-            tokio::time::sleep(Duration::from_millis(u64::from(context.job_id().as_bytes()[35] % 40))).await;
-            Ok::<_, TaskError>(Done {})
-        }
-    };
-    let worker = Worker::builder(url)
-        .token("worker-token-of-the-test")
-        .worker_id(format!("journal-{number}"))
-        .slots(slots)
-        .handle("note", handler)
-        .build()
-        .unwrap();
-    worker.run_until(async move { stop.notified().await }).await.unwrap();
+    let name = format!("journal-{number}");
+    run(worker(&url, &name, slots).handle("note", journal.handler()), stop).await;
+}
+
+/// A worker of the orchestrator, to be given its handlers.
+fn worker(url: &str, name: &str, slots: u32) -> WorkerBuilder {
+    Worker::builder(url).token("worker-token-of-the-test").worker_id(name).slots(slots)
+}
+
+async fn run(worker: WorkerBuilder, stop: Arc<Notify>) {
+    worker.build().unwrap().run_until(async move { stop.notified().await }).await.unwrap();
 }
 
 // ---- The orchestrator and the way to it ----

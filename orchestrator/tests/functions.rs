@@ -23,7 +23,7 @@ use avtomatika_orchestrator::{
     },
     conductor::{Conductor, JobView, SubmitRequest},
     engine::{HistoryEvent, JobStatus},
-    functions::{Call, FunctionError, Functions, Outcome, WORKER_ID},
+    functions::{Call, Functions, Outcome, TaskError, WORKER_ID},
     json::Json,
     store::{Store, StoreError, journal, memory::MemoryStore},
 };
@@ -117,8 +117,8 @@ fn definitions() -> Vec<Definition> {
     ]
 }
 
-async fn add_one(params: Value, _: Call) -> Result<Value, FunctionError> {
-    let n = params["n"].as_i64().ok_or_else(|| FunctionError::invalid_input("n is no number"))?;
+async fn add_one(params: Value, _: Call) -> Result<Value, TaskError> {
+    let n = params["n"].as_i64().ok_or_else(|| TaskError::invalid_input("n is no number"))?;
     Ok(json!({ "n": n + 1 }))
 }
 
@@ -165,9 +165,9 @@ async fn whatever_a_function_does_only_its_attempt_suffers() {
     let brittle = |params: Value, call: Call| async move {
         match params["n"].as_u64() {
             Some(1) => panic!("a fault of its own"),
-            Some(2) => Err(FunctionError::permanent("beyond repair")),
-            Some(3) => Err(FunctionError::invalid_input("not like this")),
-            Some(4) if call.attempt() == 1 => Err(FunctionError::transient("try again")),
+            Some(2) => Err(TaskError::permanent("beyond repair")),
+            Some(3) => Err(TaskError::invalid_input("not like this")),
+            Some(4) if call.attempt() == 1 => Err(TaskError::transient("try again")),
             Some(5) => Ok(Outcome::custom("rejected", json!({ "why": "no" }))),
             Some(6) => Ok(Outcome::custom("unheard_of", ())),
             Some(7) => Ok(Outcome::success([1, 2])),
@@ -265,7 +265,7 @@ async fn a_function_that_takes_too_long_is_dropped() {
         let tell = Tell(drops.clone());
         async move {
             let _tell = tell;
-            std::future::pending::<Result<(), FunctionError>>().await
+            std::future::pending::<Result<(), TaskError>>().await
         }
     };
     let orchestrator = Embedded::start(Functions::new().add("short", short));
@@ -317,7 +317,7 @@ async fn what_an_attempt_has_saved_is_there_for_the_next_and_progress_is_seen() 
                 call.save(json!({ "page": 7 }))?;
                 call.progress(0.5, "half");
                 released.notified().await;
-                return Err(FunctionError::transient("lost the connection"));
+                return Err(TaskError::transient("lost the connection"));
             };
             Ok(Value::Object(saved.to_map()))
         }
@@ -330,6 +330,27 @@ async fn what_an_attempt_has_saved_is_there_for_the_next_and_progress_is_seen() 
     assert_eq!(&*progress(&view).unwrap().message, "half");
     release.notify_one();
     assert_eq!(orchestrator.end_of(job_id).await.job.state_history.to_string(), r#"{"page":7}"#);
+    orchestrator.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_saved_at_the_last_moment_is_not_lost() {
+    let slow = |_: Value, call: Call| async move {
+        let page = call.checkpoint().map_or(0, |saved| saved.to_map()["page"].as_u64().unwrap());
+        if page == 1 {
+            return Ok(json!({ "page": page }));
+        }
+        call.save(json!({ "page": page + 1 }))?;
+        Err(TaskError::transient("lost the connection"))
+    };
+    let orchestrator = Embedded::start(Functions::new().add("slow", slow));
+    let mut jobs = Vec::new();
+    for n in 0..20 {
+        jobs.push(orchestrator.submit("slow", json!({ "n": n })).await);
+    }
+    for job_id in jobs {
+        assert_eq!(orchestrator.end_of(job_id).await.job.state_history.to_string(), r#"{"page":1}"#);
+    }
     orchestrator.stop().await;
 }
 
@@ -408,7 +429,7 @@ fn child() {
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let slow = |_: Value, call: Call| async move {
             println!("\ncalled {} {} {}", call.job_id(), call.task_id(), call.attempt());
-            std::future::pending::<Result<(), FunctionError>>().await
+            std::future::pending::<Result<(), TaskError>>().await
         };
         let store = Arc::new(journal::open(Path::new(&dir)).unwrap());
         let orchestrator = Embedded::over(store, Functions::new().add("slow", slow));

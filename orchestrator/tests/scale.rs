@@ -138,6 +138,7 @@ async fn work(conductor: &Conductor, count: usize) -> (Duration, Duration) {
                         outcome: Arc::from("success"),
                         data: Json::empty(),
                         error: None,
+                        checkpoint: None,
                     });
                 }
                 ToWorker::Ack { .. } => acknowledged += 1,

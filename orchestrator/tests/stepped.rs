@@ -249,6 +249,7 @@ impl Stage {
                 outcome: Arc::from("success"),
                 data: Json::empty(),
                 error: None,
+                checkpoint: None,
             };
             self.conductor.tell(worker.session_id, worker.stream, FromWorker::Results(vec![result]));
             return Some(assignment.offer.job_id);

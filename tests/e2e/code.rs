@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use avtomatika_orchestrator::functions::{Call, FunctionError, Functions};
+use avtomatika_orchestrator::functions::{Call, Functions};
 use avtomatika_proto::v1::{JobStatus, SubmitJobRequest};
 use avtomatika_worker::{TaskContext, TaskError};
 use serde_json::{Value, json};
@@ -34,11 +34,11 @@ states:
   done: { end: finished, result: { sum: "${state_history.sum}" } }
 "#;
 
-async fn double(params: Value, _: Call) -> Result<Value, FunctionError> {
+async fn double(params: Value, _: Call) -> Result<Value, TaskError> {
     Ok(json!({ "doubled": 2 * params["n"].as_u64().unwrap() }))
 }
 
-async fn add_up(params: Value, _: Call) -> Result<Value, FunctionError> {
+async fn add_up(params: Value, _: Call) -> Result<Value, TaskError> {
     Ok(json!({ "sum": params["all"].as_array().unwrap().iter().filter_map(Value::as_u64).sum::<u64>() }))
 }
 

@@ -3,7 +3,7 @@
 
 use avtomatika_proto::{
     ApiError, ErrorCode, TaskId,
-    limits::PAYLOAD_BYTES_MAX,
+    limits::{CHECKPOINT_BYTES_MAX, PAYLOAD_BYTES_MAX},
     v1::{
         self, JobStatus, ResultVerdict, SubmitJobRequest, orchestrator_message::Message as Down,
         worker_message::Message as Up, worker_service_client::WorkerServiceClient,
@@ -119,6 +119,7 @@ fn success(task: &v1::Task, data: &str) -> v1::TaskResult {
         outcome: "success".into(),
         data: data.into(),
         error: None,
+        checkpoint: String::new(),
     }
 }
 
@@ -262,6 +263,43 @@ async fn a_result_that_cannot_be_used_fails_its_attempt_and_the_stream_lives() {
         assert_eq!((job.status(), job.error_code.as_str()), (JobStatus::Quarantined, "INVALID_RESULT_ERROR"));
         assert!(job.error_message.contains(reason), "{}", job.error_message);
     }
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_used_is_not_taken_and_the_last_good_one_stays() {
+    let stack = Stack::start().await;
+    submit(&stack).await;
+    let mut wire = Wire::new(&stack, WORKER_TOKEN).await;
+    let mut stream = wire.join("w1").await;
+    let task = stream.task().await;
+    assert_eq!(task.checkpoint, "");
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(CHECKPOINT_BYTES_MAX));
+    let said = |checkpoint: &str| {
+        let (task_id, checkpoint) = (task.task_id.clone(), checkpoint.to_owned());
+        Up::TaskProgress(v1::TaskProgress { task_id, fraction: 0.5, message: "half".into(), checkpoint })
+    };
+    for checkpoint in [r#"{"page":7}"#, "", "[]", r#"{"page":"#, "7", &large] {
+        stream.say(said(checkpoint)).await;
+    }
+    let failure = v1::TaskResult {
+        outcome: "failure".into(),
+        error: Some(v1::TaskError { code: "WORKER_STOPPED".into(), message: "stopping".into() }),
+        checkpoint: large.clone(),
+        ..success(&task, "")
+    };
+    // Given back by a worker that leaves, so that the next attempt is ready at once.
+    stream.say(Up::Drain(v1::Drain {})).await;
+    assert_eq!(stream.report(failure.clone()).await.0, ResultVerdict::Applied);
+    let mut stream = wire.join("w2").await;
+    let again = stream.task().await;
+    assert_eq!((again.job_id.as_str(), again.checkpoint.as_str()), (task.job_id.as_str(), r#"{"page":7}"#));
+
+    // What stands in the result is the last word.
+    stream.say(Up::Drain(v1::Drain {})).await;
+    let failure =
+        v1::TaskResult { task_id: again.task_id.clone(), checkpoint: r#"{"page":8}"#.into(), ..failure };
+    assert_eq!(stream.report(failure).await.0, ResultVerdict::Applied);
+    assert_eq!(wire.join("w3").await.task().await.checkpoint, r#"{"page":8}"#);
 }
 
 #[tokio::test]

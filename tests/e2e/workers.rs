@@ -173,6 +173,73 @@ async fn whatever_a_handler_does_only_its_attempt_suffers() {
     }
 }
 
+/// A handler that notes with which page each attempt begins, saves the next one, and then waits to be lost, or to be let fail. The attempt
+/// that begins with page 3 is done.
+#[derive(Clone, Default)]
+struct Reader {
+    fail: Arc<Notify>,
+    pages: Arc<std::sync::Mutex<Vec<u64>>>,
+}
+
+impl Reader {
+    fn serve(&self, builder: WorkerBuilder) -> WorkerBuilder {
+        let reader = self.clone();
+        builder.handle("slow", move |_: Value, context: TaskContext| {
+            let reader = reader.clone();
+            async move {
+                let saved: Option<Value> = context.checkpoint()?;
+                let page = saved.map_or(0, |saved| saved["page"].as_u64().unwrap());
+                reader.pages.lock().unwrap().push(page);
+                if page == 3 {
+                    return Ok(json!({ "pages": page }));
+                }
+                context.save(json!({ "page": page + 1 }))?;
+                context.progress(0.1, format!("page {page}"));
+                reader.fail.notified().await;
+                Err(TaskError::transient("the lamp is out"))
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_an_attempt_has_saved_is_given_to_the_next_after_a_loss_a_restart_and_a_failure() {
+    let mut stack = Stack::start().await;
+    let mut client = stack.grpc().await;
+    let reader = Reader::default();
+    let said = |page: &'static str| {
+        move |job: &avtomatika_proto::v1::Job| {
+            let progress = job.current_task.as_ref().and_then(|task| task.progress.as_ref());
+            progress.is_some_and(|progress| progress.message == page)
+        }
+    };
+    let first = RunningWorker::start(reader.serve(stack.worker("w1"))).await;
+    let job_id = submit(&mut client, "slow", json!({})).await;
+    // Told together with the checkpoint, so that this one is known as well.
+    client.until(&job_id, said("page 0")).await;
+    first.kill();
+
+    let second = RunningWorker::start(reader.serve(stack.worker("w2"))).await;
+    client.until(&job_id, said("page 1")).await;
+    // What the orchestrator was told is gone with it, and told again.
+    stack.stop().await;
+    stack.start_again().await;
+    let mut client = stack.grpc().await;
+    client.until(&job_id, said("page 1")).await;
+    second.kill();
+
+    let _third = RunningWorker::start(reader.serve(stack.worker("w3"))).await;
+    client.until(&job_id, said("page 2")).await;
+    reader.fail.notify_one();
+    let job = client.until(&job_id, |job| job.finished_at.is_some()).await;
+    assert_eq!(
+        (job.status(), job.state_history.as_str()),
+        (JobStatus::Finished, r#"{"pages":3}"#),
+        "{job:?}"
+    );
+    assert_eq!(*reader.pages.lock().unwrap(), [0, 1, 2, 3]);
+}
+
 #[tokio::test]
 async fn progress_is_seen_by_those_who_watch() {
     let stack = Stack::start().await;

@@ -318,7 +318,14 @@ impl World {
             let Some(held) = self.workers[number].held.get_mut(&task_id) else { continue };
             let error = error("WORKER_STOPPED");
             let (job_id, outcome, data) = (Some(held.job_id), Arc::from("failure"), Json::empty());
-            held.result.get_or_insert(WorkerResult { task_id, job_id, outcome, data, error: Some(error) });
+            held.result.get_or_insert(WorkerResult {
+                task_id,
+                job_id,
+                outcome,
+                data,
+                error: Some(error),
+                checkpoint: None,
+            });
             self.report(number, task_id);
         }
         let pause = self.random.between(10 * MS, SECOND);
@@ -347,7 +354,14 @@ impl World {
                 } else {
                     let outcome = Arc::from("success");
                     let data = Json::object("{\"lie\":true}").unwrap();
-                    FromWorker::Results(vec![WorkerResult { task_id, job_id, outcome, data, error: None }])
+                    FromWorker::Results(vec![WorkerResult {
+                        task_id,
+                        job_id,
+                        outcome,
+                        data,
+                        error: None,
+                        checkpoint: None,
+                    }])
                 }
             }
         };
@@ -446,7 +460,14 @@ impl World {
         let Some(held) = worker.held.get_mut(&task_id) else { return };
         if held.result.is_none() {
             let (job_id, outcome) = (Some(held.job_id), Arc::from("cancelled"));
-            held.result = Some(WorkerResult { task_id, job_id, outcome, data: Json::empty(), error: None });
+            held.result = Some(WorkerResult {
+                task_id,
+                job_id,
+                outcome,
+                data: Json::empty(),
+                error: None,
+                checkpoint: None,
+            });
         }
         let pause = self.random.between(MS, 20 * MS);
         self.worker_will(number, pause, Move::Report(task_id));
@@ -493,7 +514,14 @@ fn result(
         1 => Json::object("{\"size\":3}").unwrap(),
         _ => Json::object("{\"kind\":\"b\",\"list\":[1,2]}").unwrap(),
     };
-    WorkerResult { task_id, job_id, outcome: Arc::from(outcome), data, error: code.map(error) }
+    WorkerResult {
+        task_id,
+        job_id,
+        outcome: Arc::from(outcome),
+        data,
+        error: code.map(error),
+        checkpoint: None,
+    }
 }
 
 fn error(code: &str) -> JobError {

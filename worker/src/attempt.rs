@@ -140,7 +140,7 @@ fn failure(error: TaskError) -> v1::TaskResult {
 }
 
 fn end(outcome: &str, error: Option<TaskError>) -> v1::TaskResult {
-    let error = error.map(TaskError::into_wire);
+    let error = error.map(v1::TaskError::from);
     v1::TaskResult { outcome: outcome.to_owned(), error, ..v1::TaskResult::default() }
 }
 

@@ -1,16 +1,17 @@
 //! What a handler knows about its attempt, and what it may say while it runs.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use avtomatika_proto::{limits, trace::TraceContext, v1};
+use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::cut;
+use crate::{TaskError, error::cut};
 
 /// One attempt at one task, as its handler sees it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ struct Attempt {
     /// By this process's monotonic clock; `None` when the attempt may run for ever.
     stops_at: Option<Instant>,
     trace: Option<TraceContext>,
+    /// As the orchestrator sent it; empty when there is none.
+    checkpoint: String,
 }
 
 impl TaskContext {
@@ -51,6 +54,7 @@ impl TaskContext {
             deadline: task.deadline.and_then(|deadline| SystemTime::try_from(deadline).ok()),
             stops_at: timeout_of(task).and_then(|timeout| Instant::now().checked_add(timeout)),
             trace,
+            checkpoint: task.checkpoint.clone(),
         };
         Self { attempt: Arc::new(attempt), cancellation: CancellationToken::new(), progress }
     }
@@ -118,8 +122,45 @@ impl TaskContext {
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
         let mut message = message.into();
         cut(&mut message, limits::PROGRESS_MESSAGE_BYTES_MAX);
-        let task_id = self.attempt.task_id.clone();
-        self.progress.put(v1::TaskProgress { task_id, fraction, message });
+        self.progress.progress(&self.attempt.task_id, fraction, message);
+    }
+
+    /// How far the attempts before this one came, as the last of them that [saved](Self::save) something left it; `None` for the
+    /// first attempt, and when none of them did.
+    ///
+    /// # Errors
+    ///
+    /// When what was saved is no `T`: perhaps another version of the handler saved it.
+    pub fn checkpoint<T: DeserializeOwned>(&self) -> Result<Option<T>, serde_json::Error> {
+        match self.attempt.checkpoint.as_str() {
+            "" => Ok(None),
+            text => serde_json::from_str(text).map(Some),
+        }
+    }
+
+    /// Saves how far the attempt came, for the next one if this one does not come to its end: it fails, takes too long, or its worker
+    /// is lost. `checkpoint` must serialise to a JSON object of at most 64 KiB; it takes the place of what was saved before, by
+    /// earlier attempts too. Never waits: what was saved a tenth of a second before a worker is lost may be lost with it.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such object. With `?` that fails the attempt.
+    pub fn save(&self, checkpoint: impl Serialize) -> Result<(), TaskError> {
+        let text = serde_json::to_string(&checkpoint).map_err(TaskError::permanent)?;
+        if !text.starts_with('{') {
+            return Err(TaskError::permanent(format!(
+                "the checkpoint is not a JSON object: it starts with {:?}",
+                text.chars().take(40).collect::<String>()
+            )));
+        }
+        if text.len() > limits::CHECKPOINT_BYTES_MAX {
+            let (bytes, limit) = (text.len(), limits::CHECKPOINT_BYTES_MAX);
+            return Err(TaskError::permanent(format!(
+                "the checkpoint has {bytes} bytes and the limit is {limit}; save where the work stands and not the work"
+            )));
+        }
+        self.progress.save(&self.attempt.task_id, text);
+        Ok(())
     }
 
     /// The orchestrator's deadline in its wire form, whose `Display` is RFC 3339.
@@ -133,16 +174,49 @@ pub(crate) fn timeout_of(task: &v1::Task) -> Option<Duration> {
     task.timeout.and_then(|timeout| Duration::try_from(timeout).ok()).filter(|timeout| !timeout.is_zero())
 }
 
-/// Where handlers leave their progress and the session picks it up. Holds one report per task: the latest.
+/// Where handlers leave their progress and the session picks it up. Holds one report for each attempt that runs: the latest.
 #[derive(Debug, Default)]
 pub(crate) struct ProgressBoard {
-    latest: Mutex<HashMap<String, v1::TaskProgress>>,
+    reports: Mutex<Reports>,
     news: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Reports {
+    /// What each running attempt said last; `None` when it has said nothing.
+    latest: HashMap<String, Option<v1::TaskProgress>>,
+    /// Those of which the orchestrator has not been told.
+    untold: HashSet<String>,
+    /// Those of whose checkpoint it has not been told.
+    unsaved: HashSet<String>,
+}
+
 impl ProgressBoard {
-    fn put(&self, progress: v1::TaskProgress) {
-        self.lock().insert(progress.task_id.clone(), progress);
+    /// An attempt begins; until its end it may say something.
+    pub(crate) fn begin(&self, task_id: &str) {
+        self.lock().latest.insert(task_id.to_owned(), None);
+    }
+
+    fn progress(&self, task_id: &str, fraction: f64, message: String) {
+        self.note(task_id, |said, _| (said.fraction, said.message) = (fraction, message));
+    }
+
+    fn save(&self, task_id: &str, checkpoint: String) {
+        self.note(task_id, |said, unsaved| {
+            said.checkpoint = checkpoint;
+            unsaved.insert(task_id.to_owned());
+        });
+    }
+
+    fn note(&self, task_id: &str, change: impl FnOnce(&mut v1::TaskProgress, &mut HashSet<String>)) {
+        let mut reports = self.lock();
+        let Reports { latest, untold, unsaved } = &mut *reports;
+        // Whatever is said after the end is said to nobody.
+        let Some(latest) = latest.get_mut(task_id) else { return };
+        let nothing = || v1::TaskProgress { task_id: task_id.to_owned(), ..v1::TaskProgress::default() };
+        change(latest.get_or_insert_with(nothing), unsaved);
+        untold.insert(task_id.to_owned());
+        drop(reports);
         self.news.notify_one();
     }
 
@@ -151,23 +225,48 @@ impl ProgressBoard {
         self.news.notified().await;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+    pub(crate) fn has_news(&self) -> bool {
+        !self.lock().untold.is_empty()
     }
 
-    /// Takes everything off the board.
-    pub(crate) fn take(&self) -> Vec<v1::TaskProgress> {
-        self.lock().drain().map(|(_, report)| report).collect()
+    /// Whose reports the orchestrator is to be told.
+    pub(crate) fn take_news(&self) -> Vec<String> {
+        self.lock().untold.drain().collect()
     }
 
-    /// Forgets the task's report, because the task ended.
-    pub(crate) fn forget(&self, task_id: &str) {
-        self.lock().remove(task_id);
+    /// What to tell of an attempt, if it still runs: a checkpoint only when it is a new one.
+    pub(crate) fn report(&self, task_id: &str) -> Option<v1::TaskProgress> {
+        let mut reports = self.lock();
+        let mut report = reports.latest.get(task_id).cloned().flatten()?;
+        if !reports.unsaved.remove(task_id) {
+            report.checkpoint.clear();
+        }
+        Some(report)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, v1::TaskProgress>> {
-        // A map of whole reports is never left half changed.
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The orchestrator may know nothing any more of what it was told.
+    pub(crate) fn tell_again(&self) {
+        let mut reports = self.lock();
+        let Reports { latest, untold, unsaved } = &mut *reports;
+        for (task_id, _) in latest.iter().filter(|(_, said)| said.is_some()) {
+            untold.insert(task_id.clone());
+            unsaved.insert(task_id.clone());
+        }
+        drop(reports);
+        self.news.notify_one();
+    }
+
+    /// The attempt has ended. What it said last.
+    pub(crate) fn end(&self, task_id: &str) -> Option<v1::TaskProgress> {
+        let mut reports = self.lock();
+        reports.untold.remove(task_id);
+        reports.unsaved.remove(task_id);
+        reports.latest.remove(task_id).flatten()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reports> {
+        // Sets and maps of whole values are never left half changed.
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,15 +281,53 @@ mod tests {
 
     #[test]
     fn only_the_latest_progress_of_a_task_is_kept() {
-        let board = Arc::new(ProgressBoard::default());
-        let task = v1::Task { task_id: "t".into(), ..v1::Task::default() };
-        let context = TaskContext::new(&task, Arc::from("w"), Arc::clone(&board), None);
+        let (board, context) = running();
         context.progress(0.1, "begun");
         context.progress(7.0, "ж".repeat(limits::PROGRESS_MESSAGE_BYTES_MAX));
-        let report = board.take().pop().unwrap();
+        assert_eq!(board.take_news(), ["t"]);
+        let report = board.report("t").unwrap();
         assert_eq!(report.fraction, 1.0);
         assert_eq!(report.message.len(), limits::PROGRESS_MESSAGE_BYTES_MAX);
-        assert!(board.is_empty());
+        assert!(!board.has_news());
+    }
+
+    /// An attempt named `t` that has begun.
+    fn running() -> (Arc<ProgressBoard>, TaskContext) {
+        let board = Arc::new(ProgressBoard::default());
+        board.begin("t");
+        let task = v1::Task { task_id: "t".into(), ..v1::Task::default() };
+        let context = TaskContext::new(&task, Arc::from("w"), Arc::clone(&board), None);
+        (board, context)
+    }
+
+    #[test]
+    fn what_was_saved_is_told_again_and_nothing_after_the_end() {
+        let (board, context) = running();
+        board.begin("silent");
+        context.save(serde_json::json!({ "page": 7 })).unwrap();
+        context.progress(0.5, "half");
+        assert_eq!(board.take_news(), ["t"]);
+        let checkpoint = || board.report("t").unwrap().checkpoint;
+        assert_eq!((checkpoint().as_str(), checkpoint().as_str()), (r#"{"page":7}"#, ""), "told once");
+        board.tell_again();
+        assert_eq!(checkpoint(), r#"{"page":7}"#);
+        assert_eq!(board.take_news(), ["t"], "who has said nothing has nothing to say again");
+        assert_eq!(board.end("t").unwrap().checkpoint, r#"{"page":7}"#);
+        context.save(serde_json::json!({ "page": 8 })).unwrap();
+        assert!(!board.has_news() && board.report("t").is_none());
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_refused_by_name() {
+        let (board, context) = running();
+        let refusal = context.save([1, 2]).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            r#"PERMANENT_ERROR: the checkpoint is not a JSON object: it starts with "[1,2]""#
+        );
+        let large = serde_json::json!({ "x": "y".repeat(limits::CHECKPOINT_BYTES_MAX) });
+        assert!(context.save(large).unwrap_err().message().contains("the limit is 65536"));
+        assert!(!board.has_news());
     }
 
     #[test]

@@ -73,10 +73,11 @@ pub mod tls;
 mod traced;
 
 pub use avtomatika_proto::{
+    TaskError,
     spans::{Sampler, Spans},
     trace::TraceContext,
 };
 pub use builder::{DRAIN_TIMEOUT, Worker, WorkerBuilder, WorkerHandle};
 pub use context::TaskContext;
-pub use error::{BuildError, TaskError, WorkerError};
+pub use error::{BuildError, WorkerError};
 pub use handler::{Handler, HandlerFuture, IntoOutcome, STOP_GRACE, TaskOutcome};

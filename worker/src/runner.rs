@@ -75,8 +75,10 @@ impl Runner {
         }
         for task_id in held.iter().filter(|task_id| !self.held.holds(task_id)) {
             info!(task = %task_id, "Dropping task {task_id}: the orchestrator no longer wants it");
-            self.progress.forget(task_id);
+            self.progress.end(task_id);
         }
+        // What was said of tasks is in memory on the other side, and that may be another process now.
+        self.progress.tell_again();
         self.retry_at = None;
         self.retry.reset();
     }
@@ -98,6 +100,7 @@ impl Runner {
             self.held.finish(attempt::refused(&task, error));
             return true;
         };
+        self.progress.begin(&task.task_id);
         let traced = Traced::of(&task, self.spans.as_ref());
         let trace = traced.as_ref().map(|traced| traced.context.clone());
         let context = TaskContext::new(&task, Arc::clone(&self.worker_id), Arc::clone(&self.progress), trace);
@@ -162,8 +165,13 @@ impl Runner {
         }
     }
 
-    fn file(&mut self, result: v1::TaskResult) {
-        self.progress.forget(&result.task_id);
+    fn file(&mut self, mut result: v1::TaskResult) {
+        // Where another attempt may follow, it is to know how far this one came.
+        if let Some(last) = self.progress.end(&result.task_id)
+            && result.error.is_some()
+        {
+            result.checkpoint = last.checkpoint;
+        }
         self.held.finish(result);
     }
 

@@ -6,9 +6,8 @@
 use std::{collections::VecDeque, time::Duration};
 
 use avtomatika_proto::v1::{
-    Credits, Drain as DrainMessage, Goodbye, GoodbyeReason, Heartbeat, OrchestratorMessage, TaskProgress,
-    TaskResults, TasksAccepted, Welcome, WorkerMessage, WorkerState, orchestrator_message,
-    worker_message::Message,
+    Credits, Drain as DrainMessage, Goodbye, GoodbyeReason, Heartbeat, OrchestratorMessage, TaskResults,
+    TasksAccepted, Welcome, WorkerMessage, WorkerState, orchestrator_message, worker_message::Message,
 };
 use tokio::{
     sync::watch,
@@ -63,7 +62,8 @@ struct Said {
     /// The orchestrator begins with an empty state, so that one need not be said.
     state: WorkerState,
     accepted: Vec<String>,
-    progress: VecDeque<TaskProgress>,
+    /// Tasks whose progress is to be told.
+    progress: VecDeque<String>,
     progress_at: Option<Instant>,
 }
 
@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
     /// When the loop must turn even if nothing happens.
     fn wake_at(&self) -> Instant {
         let Keepalive { interval, timeout } = self.link.keepalive;
-        let progress = self.said.progress_at.filter(|_| !self.runner.progress.is_empty());
+        let progress = self.said.progress_at.filter(|_| self.runner.progress.has_news());
         // A heartbeat that is due but finds no room is no reason to wake up: the room is.
         let heartbeat = Some(self.last_sent + interval).filter(|&at| at > Instant::now());
         let others = [heartbeat, progress, self.runner.retry_at(), self.drain.deadline()];
@@ -181,12 +181,12 @@ impl<'a> Session<'a> {
             return Some(Message::TaskResults(TaskResults { results }));
         }
         if self.said.progress.is_empty() && self.is_progress_due(now) {
-            self.said.progress = self.runner.progress.take().into();
+            self.said.progress = self.runner.progress.take_news().into();
             self.said.progress_at = Some(now + PROGRESS_INTERVAL);
         }
-        while let Some(report) = self.said.progress.pop_front() {
+        while let Some(task_id) = self.said.progress.pop_front() {
             // The task may have ended since, and its result says more.
-            if self.runner.held.runs(&report.task_id) {
+            if let Some(report) = self.runner.progress.report(&task_id) {
                 return Some(Message::TaskProgress(report));
             }
         }
@@ -208,7 +208,7 @@ impl<'a> Session<'a> {
     }
 
     fn is_progress_due(&self, now: Instant) -> bool {
-        !self.runner.progress.is_empty() && self.said.progress_at.is_none_or(|at| at <= now)
+        self.runner.progress.has_news() && self.said.progress_at.is_none_or(|at| at <= now)
     }
 
     fn is_heartbeat_due(&self, now: Instant) -> bool {

@@ -79,11 +79,6 @@ impl<S> HeldTasks<S> {
         self.held.contains_key(task_id)
     }
 
-    /// Whether the task's attempt has not ended.
-    pub(crate) fn runs(&self, task_id: &str) -> bool {
-        matches!(self.held.get(task_id), Some(Held::Running(_)))
-    }
-
     /// An attempt ended. False when its task was dropped meanwhile, so that the result interests nobody.
     pub(crate) fn finish(&mut self, result: TaskResult) -> bool {
         let Some(entry) = self.held.get_mut(&result.task_id) else { return false };
@@ -229,6 +224,7 @@ fn weight(result: &TaskResult) -> usize {
         + result.job_id.len()
         + result.outcome.len()
         + result.data.len()
+        + result.checkpoint.len()
         + error
 }
 

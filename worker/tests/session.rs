@@ -282,6 +282,49 @@ async fn the_latest_progress_of_a_running_task_is_reported() {
     assert_eq!((progress.task_id.as_str(), progress.fraction), ("t1", 0.5));
 }
 
+/// Serves `work` with a handler that saves where it begins and one page on, and ends when the test lets it: in failure.
+fn turning_pages(orchestrator: &Orchestrator) -> (WorkerBuilder, Arc<tokio::sync::Semaphore>) {
+    let (gate, opener) = gate();
+    let builder = orchestrator.worker().handle("work", move |_: Value, context: TaskContext| {
+        let gate = Arc::clone(&gate);
+        async move {
+            let saved: Option<Value> = context.checkpoint()?;
+            let page = saved.map_or(0, |saved| saved["page"].as_u64().unwrap());
+            context.save(json!({ "page": page + 1 }))?;
+            gate.acquire().await?.forget();
+            context.save(json!({ "page": page + 2 }))?;
+            Err::<(), _>(TaskError::transient("the ink is out"))
+        }
+    });
+    (builder, opener)
+}
+
+fn checkpoint(message: Up) -> Option<String> {
+    match message {
+        Up::TaskProgress(progress) if !progress.checkpoint.is_empty() => Some(progress.checkpoint),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn what_an_attempt_saves_is_told_while_it_runs_again_on_the_next_stream_and_with_its_failure() {
+    let mut orchestrator = Orchestrator::start().await;
+    let (builder, opener) = turning_pages(&orchestrator);
+    let _worker = Running::start(builder);
+    let mut stream = orchestrator.welcome_worker("s1").await;
+    stream.send(Task { checkpoint: r#"{"page":7}"#.into(), ..task("t1") }).await;
+    assert_eq!(stream.hear_a("a checkpoint", checkpoint).await, r#"{"page":8}"#);
+    drop(stream);
+
+    let (mut stream, _) = orchestrator.call().await.open().await;
+    stream.welcome(&["t1"]).await;
+    assert_eq!(stream.hear_a("a checkpoint", checkpoint).await, r#"{"page":8}"#);
+    opener.add_permits(1);
+    let result = stream.result().await;
+    assert_eq!((result.outcome.as_str(), result.checkpoint.as_str()), ("failure", r#"{"page":9}"#));
+    assert_eq!(error_message(&result), "the ink is out");
+}
+
 #[tokio::test]
 async fn what_the_worker_says_of_itself_is_told_and_told_again_on_the_next_stream() {
     let mut orchestrator = Orchestrator::start().await;

@@ -251,6 +251,8 @@ pub struct WorkerResult {
     pub data: Json,
     /// Why it failed.
     pub error: Option<JobError>,
+    /// How far it came, for the next attempt; `None` when it does not say, and what it said while it ran holds.
+    pub checkpoint: Option<Json>,
 }
 
 #[cfg(test)]

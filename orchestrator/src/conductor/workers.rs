@@ -216,7 +216,7 @@ impl Core {
             data: result.data,
             error,
             held_for: lease.map(|lease| now.saturating_since(lease.dispatched_at)),
-            checkpoint: lease.and_then(|lease| lease.checkpoint()),
+            checkpoint: result.checkpoint.or_else(|| lease.and_then(|lease| lease.checkpoint())),
         };
         Ok(self.decide(&job, Event::Reported(report), false).map(drop))
     }

@@ -291,10 +291,12 @@ impl Dispatch {
         self.pump(session_id, now);
     }
 
-    /// The worker's last word on how far a task is. Ignored unless it holds the task.
+    /// The worker's last word on how far a task is. Ignored unless it holds the task. One that says nothing of a checkpoint leaves
+    /// the last one as it is.
     pub fn progress(&mut self, session_id: SessionId, task_id: TaskId, progress: Progress) -> Option<JobId> {
         let lease = self.leases.get_mut(&task_id).filter(|lease| lease.session_id == session_id)?;
-        lease.progress = Some(progress);
+        let checkpoint = progress.checkpoint.or_else(|| lease.checkpoint());
+        lease.progress = Some(Progress { checkpoint, ..progress });
         Some(lease.job_id)
     }
 

@@ -14,10 +14,10 @@ use std::{
 use avtomatika_proto::{
     ApiError, ErrorCode, SessionId, TaskId,
     limits::{
-        BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, ERROR_MESSAGE_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-        LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, MESSAGE_BYTES_MAX, NAME_BYTES_MAX,
-        OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX, WORKER_SLOTS_MAX,
-        WORKER_TASK_TYPES_MAX,
+        BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, CHECKPOINT_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX,
+        KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
+        MESSAGE_BYTES_MAX, NAME_BYTES_MAX, OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX,
+        WORKER_SLOTS_MAX, WORKER_TASK_TYPES_MAX,
     },
     names::{CODE_PREFIX, is_name, is_outcome},
     outcome, task_error,
@@ -179,7 +179,10 @@ async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, stand
 
 fn data_bytes(message: &Up) -> usize {
     match message {
-        Up::TaskResults(results) => results.results.iter().map(|result| result.data.len()).sum(),
+        Up::TaskResults(results) => {
+            results.results.iter().map(|result| result.data.len() + result.checkpoint.len()).sum()
+        }
+        Up::TaskProgress(progress) => progress.checkpoint.len(),
         _ => 0,
     }
 }
@@ -206,7 +209,8 @@ fn word(message: Up) -> Option<FromWorker> {
             let task_id = progress.task_id.parse().ok()?;
             let fraction = if progress.fraction.is_nan() { 0.0 } else { progress.fraction.clamp(0.0, 1.0) };
             let message = Arc::from(cut(&progress.message, PROGRESS_MESSAGE_BYTES_MAX));
-            Some(FromWorker::Progress(task_id, Progress { fraction, message, checkpoint: None }))
+            let checkpoint = checkpoint(&progress.checkpoint);
+            Some(FromWorker::Progress(task_id, Progress { fraction, message, checkpoint }))
         }
         Up::WorkerState(state) => {
             let hot_cache = state.hot_cache.into_iter().filter(|name| is_name(name)).take(HOT_CACHE_MAX);
@@ -224,6 +228,7 @@ fn word(message: Up) -> Option<FromWorker> {
 fn result(result: v1::TaskResult) -> Option<WorkerResult> {
     let task_id: TaskId = result.task_id.parse().ok()?;
     let job_id = result.job_id.parse().ok();
+    let checkpoint = checkpoint(&result.checkpoint);
     let error = result.error.map(|error| JobError {
         code: match error.code.as_str() {
             "" => Arc::from(task_error::TRANSIENT),
@@ -234,14 +239,21 @@ fn result(result: v1::TaskResult) -> Option<WorkerResult> {
     match checked(&result.outcome, &result.data) {
         Ok(data) => {
             let outcome = Arc::from(result.outcome);
-            Some(WorkerResult { task_id, job_id, outcome, data, error })
+            Some(WorkerResult { task_id, job_id, outcome, data, error, checkpoint })
         }
         Err(reason) => {
             let error = JobError { code: Arc::from(task_error::INVALID_RESULT), message: Arc::from(reason) };
             let outcome = Arc::from(outcome::FAILURE);
-            Some(WorkerResult { task_id, job_id, outcome, data: Json::empty(), error: Some(error) })
+            let data = Json::empty();
+            Some(WorkerResult { task_id, job_id, outcome, data, error: Some(error), checkpoint })
         }
     }
+}
+
+/// What a worker leaves for the next attempt, if it can be taken.
+fn checkpoint(text: &str) -> Option<Json> {
+    let usable = !text.is_empty() && text.len() <= CHECKPOINT_BYTES_MAX;
+    usable.then(|| Json::object(text).ok()).flatten()
 }
 
 fn checked(outcome: &str, data: &str) -> Result<Json, String> {
@@ -291,7 +303,7 @@ fn pack(batch: Vec<ToWorker>) -> Vec<v1::OrchestratorMessage> {
             }))),
             ToWorker::Task(assignment) => {
                 let task = wire_task(*assignment);
-                task_bytes += task.params.len();
+                task_bytes += task.params.len() + task.checkpoint.len();
                 tasks.push(task);
                 if task_bytes >= BATCH_BYTES_TARGET {
                     packed.push(wire(Down::Tasks(v1::Tasks { tasks: std::mem::take(&mut tasks) })));
@@ -341,6 +353,7 @@ fn wire_task(assignment: super::Assignment) -> v1::Task {
         timeout: Some(wire_time::duration(offer.timeout)),
         traceparent: trace.as_ref().map(TraceContext::traceparent).unwrap_or_default(),
         tracestate: trace.and_then(|trace| trace.state).map(|state| state.to_string()).unwrap_or_default(),
+        checkpoint: offer.checkpoint.map(|checkpoint| checkpoint.to_string()).unwrap_or_default(),
     }
 }
 

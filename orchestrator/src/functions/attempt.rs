@@ -7,7 +7,7 @@ use avtomatika_proto::{outcome, task_error};
 use tokio::{sync::oneshot, task::JoinError};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Call, Function, FunctionError, Outcome, call::Running};
+use super::{Call, Function, Outcome, TaskError, call::Running, outcome::job_error};
 use crate::{conductor::WorkerResult, engine::Offer, json::Json};
 
 /// How long a function that was told to stop may take before it is dropped.
@@ -36,6 +36,7 @@ impl Attempt {
         let Self { offer, function, call, running, stop } = self;
         let Offer { task_id, job_id, params, timeout, .. } = offer;
         let token = call.cancellation().clone();
+        let kept = call.clone();
         // The call itself is inside, so that a panic before the first await is caught like any other.
         let calling = async move { function.call(params, call, running).await };
         let mut calling = AbortOnDropHandle::new(tokio::spawn(calling));
@@ -51,7 +52,7 @@ impl Attempt {
                     Stop::Cancel => (Arc::from(outcome::CANCELLED), Json::empty(), None),
                     Stop::Shutdown => {
                         let message = "the orchestrator stopped before the function was done";
-                        failure(outcome::FAILURE, FunctionError::custom(task_error::WORKER_STOPPED, message))
+                        failure(outcome::FAILURE, TaskError::custom(task_error::WORKER_STOPPED, message))
                     }
                 }
             }
@@ -59,24 +60,26 @@ impl Attempt {
                 token.cancel();
                 let _ = tokio::time::timeout(STOP_GRACE, calling).await;
                 let message = format!("the function ran longer than {timeout:?}");
-                failure(outcome::TIMEOUT, FunctionError::custom(task_error::TIMEOUT, message))
+                failure(outcome::TIMEOUT, TaskError::custom(task_error::TIMEOUT, message))
             }
         };
         let (outcome, data, error) = ended;
-        let error = error.map(FunctionError::into_job_error);
-        WorkerResult { task_id, job_id: Some(job_id), outcome, data, error }
+        // Of what it saved last the host need not have heard.
+        let checkpoint = if error.is_some() { kept.saved() } else { None };
+        let error = error.map(job_error);
+        WorkerResult { task_id, job_id: Some(job_id), outcome, data, error, checkpoint }
     }
 }
 
-type Ended = (Arc<str>, Json, Option<FunctionError>);
+type Ended = (Arc<str>, Json, Option<TaskError>);
 
-fn ended_by_itself(ended: Result<Result<Outcome, FunctionError>, JoinError>) -> Ended {
+fn ended_by_itself(ended: Result<Result<Outcome, TaskError>, JoinError>) -> Ended {
     let ended = match ended {
         Ok(ended) => ended.and_then(Outcome::into_parts),
         // A panic is a failed attempt; another one may go well.
         Err(error) => Err(match error.try_into_panic() {
-            Ok(panic) => FunctionError::transient(format!("the function panicked: {}", message_of(&*panic))),
-            Err(_) => FunctionError::transient("the runtime was shut down"),
+            Ok(panic) => TaskError::transient(format!("the function panicked: {}", message_of(&*panic))),
+            Err(_) => TaskError::transient("the runtime was shut down"),
         }),
     };
     match ended {
@@ -90,6 +93,6 @@ fn message_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }
 
-fn failure(outcome: &str, error: FunctionError) -> Ended {
+fn failure(outcome: &str, error: TaskError) -> Ended {
     (Arc::from(outcome), Json::empty(), Some(error))
 }

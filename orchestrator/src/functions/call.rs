@@ -7,14 +7,13 @@ use std::{
 };
 
 use avtomatika_proto::{
-    JobId, TaskId,
-    limits::{PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX},
+    JobId, TaskError, TaskId,
+    limits::{CHECKPOINT_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX},
 };
 use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::FunctionError;
 use crate::{conductor::Progress, engine::Offer, json::Json};
 
 /// One call of a function: one attempt at the task of a `code` state. Cheap to clone.
@@ -31,6 +30,8 @@ struct Attempt {
     job_id: JobId,
     number: u32,
     checkpoint: Option<Json>,
+    /// What it leaves for the next attempt.
+    saved: Mutex<Option<Json>>,
     /// By this process's monotonic clock; `None` when that is beyond what the clock can say.
     stops_at: Option<Instant>,
 }
@@ -42,6 +43,7 @@ impl Call {
             job_id: offer.job_id,
             number: offer.attempt,
             checkpoint: offer.checkpoint.clone(),
+            saved: Mutex::default(),
             stops_at: Instant::now().checked_add(offer.timeout),
         };
         Self { attempt: Arc::new(attempt), cancellation: CancellationToken::new(), board }
@@ -94,22 +96,28 @@ impl Call {
         self.attempt.checkpoint.as_ref()
     }
 
-    /// Saves how far the call came, for the next attempt if this one does not come to its end: an object of at most 1 MiB. It is
-    /// in memory until the attempt has ended, and lost with the process.
+    /// Saves how far the call came, for the next attempt if this one does not come to its end: an object of at most 64 KiB. It
+    /// is in memory until the attempt has ended, and lost with the process.
     ///
     /// # Errors
     /// When it is no such object.
-    pub fn save(&self, checkpoint: impl Serialize) -> Result<(), FunctionError> {
+    pub fn save(&self, checkpoint: impl Serialize) -> Result<(), TaskError> {
         let text = serde_json::to_string(&checkpoint)?;
-        if text.len() > PAYLOAD_BYTES_MAX {
+        if text.len() > CHECKPOINT_BYTES_MAX {
             let message =
-                format!("the checkpoint has {} bytes; the limit is {PAYLOAD_BYTES_MAX}", text.len());
-            return Err(FunctionError::permanent(message));
+                format!("the checkpoint has {} bytes; the limit is {CHECKPOINT_BYTES_MAX}", text.len());
+            return Err(TaskError::permanent(message));
         }
         let checkpoint = Json::object(&text)
-            .map_err(|error| FunctionError::permanent(format!("the checkpoint is not usable: {error}")))?;
+            .map_err(|error| TaskError::permanent(format!("the checkpoint is not usable: {error}")))?;
+        *self.attempt.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(checkpoint.clone());
         self.board.note(self.attempt.task_id, |progress| progress.checkpoint = Some(checkpoint));
         Ok(())
+    }
+
+    /// What it has saved.
+    pub(super) fn saved(&self) -> Option<Json> {
+        self.attempt.saved.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

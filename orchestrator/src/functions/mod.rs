@@ -14,6 +14,7 @@ mod outcome;
 
 use std::{collections::BTreeMap, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
+pub use avtomatika_proto::TaskError;
 use avtomatika_proto::names::{CODE_PREFIX, is_name};
 use serde::de::DeserializeOwned;
 
@@ -22,7 +23,7 @@ pub(crate) use self::host::start;
 pub use self::{
     call::Call,
     host::WORKER_ID,
-    outcome::{FunctionError, IntoOutcome, Outcome},
+    outcome::{IntoOutcome, Outcome},
 };
 use crate::blueprint::{Finding, Position, Registry, Severity};
 
@@ -32,11 +33,11 @@ pub const SLOTS_DEFAULT: u32 = 64;
 /// The functions that blueprints may name. Give them to [`App::with_functions`](crate::App::with_functions).
 ///
 /// ```
-/// use avtomatika_orchestrator::functions::{Call, FunctionError, Functions};
+/// use avtomatika_orchestrator::functions::{Call, TaskError, Functions};
 /// use serde_json::{Value, json};
 ///
-/// async fn count_words(params: Value, _: Call) -> Result<Value, FunctionError> {
-///     let text = params["text"].as_str().ok_or_else(|| FunctionError::invalid_input("no text"))?;
+/// async fn count_words(params: Value, _: Call) -> Result<Value, TaskError> {
+///     let text = params["text"].as_str().ok_or_else(|| TaskError::invalid_input("no text"))?;
 ///     Ok(json!({ "words": text.split_whitespace().count() }))
 /// }
 ///
@@ -77,7 +78,7 @@ trait Function: Send + Sync {
     fn call(&self, params: Arc<str>, call: Call, running: Running) -> Calling;
 }
 
-type Calling = Pin<Box<dyn Future<Output = Result<Outcome, FunctionError>> + Send>>;
+type Calling = Pin<Box<dyn Future<Output = Result<Outcome, TaskError>> + Send>>;
 
 impl Default for Functions {
     fn default() -> Self {
@@ -110,7 +111,7 @@ impl Functions {
         P: DeserializeOwned + Send + 'static,
         R: IntoOutcome + 'static,
         F: Fn(P, Call) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<R, FunctionError>> + Send + 'static,
+        Fut: Future<Output = Result<R, TaskError>> + Send + 'static,
     {
         self.insert(name, Arc::new(Async { function, params: PhantomData }))
     }
@@ -121,7 +122,7 @@ impl Functions {
     where
         P: DeserializeOwned + Send + 'static,
         R: IntoOutcome + 'static,
-        F: Fn(P, Call) -> Result<R, FunctionError> + Send + Sync + 'static,
+        F: Fn(P, Call) -> Result<R, TaskError> + Send + Sync + 'static,
     {
         self.insert(name, Arc::new(Blocking { function: Arc::new(function), params: PhantomData }))
     }
@@ -191,7 +192,7 @@ where
     P: DeserializeOwned + Send + 'static,
     R: IntoOutcome + 'static,
     F: Fn(P, Call) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<R, FunctionError>> + Send + 'static,
+    Fut: Future<Output = Result<R, TaskError>> + Send + 'static,
 {
     fn call(&self, params: Arc<str>, call: Call, running: Running) -> Calling {
         match parse(&params) {
@@ -216,7 +217,7 @@ impl<P, R, F> Function for Blocking<P, F>
 where
     P: DeserializeOwned + Send + 'static,
     R: IntoOutcome + 'static,
-    F: Fn(P, Call) -> Result<R, FunctionError> + Send + Sync + 'static,
+    F: Fn(P, Call) -> Result<R, TaskError> + Send + Sync + 'static,
 {
     fn call(&self, params: Arc<str>, call: Call, running: Running) -> Calling {
         let function = self.function.clone();
@@ -230,16 +231,16 @@ where
                 // To where panics of all functions are caught.
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
-                    Err(_) => Err(FunctionError::transient("the runtime was shut down")),
+                    Err(_) => Err(TaskError::transient("the runtime was shut down")),
                 },
             }
         })
     }
 }
 
-fn parse<P: DeserializeOwned>(params: &str) -> Result<P, FunctionError> {
+fn parse<P: DeserializeOwned>(params: &str) -> Result<P, TaskError> {
     serde_json::from_str(params)
-        .map_err(|error| FunctionError::invalid_input(format!("the params do not fit the function: {error}")))
+        .map_err(|error| TaskError::invalid_input(format!("the params do not fit the function: {error}")))
 }
 
 #[cfg(test)]
@@ -267,7 +268,7 @@ mod tests {
         );
     }
 
-    async fn nothing(_: serde_json::Value, _: Call) -> Result<(), FunctionError> {
+    async fn nothing(_: serde_json::Value, _: Call) -> Result<(), TaskError> {
         Ok(())
     }
 

@@ -179,6 +179,7 @@ impl Worker {
             outcome: Arc::from(outcome),
             data,
             error,
+            checkpoint: None,
         };
         self.stream.tell(FromWorker::Results(vec![result])).await;
     }

@@ -86,20 +86,13 @@ async fn fail_once(url: &str, client: &mut Client, ids: &[String]) {
     let handler = async |_: serde_json::Value, _: TaskContext| {
         Err::<serde_json::Value, _>(TaskError::transient("the kiln is cold"))
     };
-    let worker = Worker::builder(url)
-        .token("worker-token-of-the-test")
-        .worker_id("w1")
-        .handle("flaky", handler)
-        .build()
-        .unwrap();
-    let stopped = stop.clone();
-    let worker = tokio::spawn(worker.run_until(async move { stopped.notified().await }));
+    let worker = tokio::spawn(super::run(worker(url, "w1", 1).handle("flaky", handler), stop.clone()));
     let deadline = Instant::now() + PATIENCE;
     while explain(client, &ids[6]).await.reason() != Reason::Retry {
         assert!(Instant::now() < deadline, "the task was not tried");
     }
     stop.notify_one();
-    worker.await.unwrap().unwrap();
+    worker.await.unwrap();
     // Its last word has been heard: nobody is connected.
     while queue_of(&explain(client, &ids[3]).await).is_none_or(|connected| connected > 0) {
         assert!(Instant::now() < deadline, "the worker has not gone");

@@ -141,14 +141,7 @@ async fn work_with(url: String, number: usize, slots: u32, gauge: Gauge, stop: A
             Ok::<_, TaskError>(Done {})
         }
     };
-    let worker = Worker::builder(url)
-        .token("worker-token-of-the-test")
-        .worker_id(format!("gauge-{number}"))
-        .slots(slots)
-        .handle("note", handler)
-        .build()
-        .unwrap();
-    worker.run_until(async move { stop.notified().await }).await.unwrap();
+    super::run(worker(&url, &format!("gauge-{number}"), slots).handle("note", handler), stop).await;
 }
 
 fn check_gauge(gauge: &Gauge) {

@@ -133,14 +133,14 @@ async fn stand_still_and_go_on(run: Run) {
 
 /// How many have been answered.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<usize>>);
+pub struct Told(Arc<Mutex<usize>>);
 
 impl Told {
-    fn add(&self) {
+    pub fn add(&self) {
         *self.0.lock().unwrap() += 1;
     }
 
-    async fn until(&self, target: usize) {
+    pub async fn until(&self, target: usize) {
         let deadline = Instant::now() + PATIENCE;
         while *self.0.lock().unwrap() < target {
             assert!(Instant::now() < deadline, "nobody answers");
@@ -150,7 +150,7 @@ impl Told {
 }
 
 impl Journal {
-    async fn until(&self, target: usize) {
+    pub async fn until(&self, target: usize) {
         let deadline = Instant::now() + PATIENCE;
         while self.len() < target {
             assert!(Instant::now() < deadline, "the workers have run {} of {target}", self.len());
@@ -160,7 +160,7 @@ impl Journal {
 }
 
 /// Whether the orchestrator has answered, be it with no. Otherwise nobody knows what became of the call.
-fn code(status: &Status) -> Option<ErrorCode> {
+pub fn code(status: &Status) -> Option<ErrorCode> {
     let answered = status.metadata().contains_key(wire_error::CODE_KEY);
     let code = answered.then(|| ApiError::from_status(status).code)?;
     (!code.is_retryable()).then_some(code)
@@ -234,7 +234,7 @@ fn token_of(job: Job) -> String {
     }
 }
 
-async fn every_job(client: &mut Client) -> Result<Vec<Job>, Status> {
+pub async fn every_job(client: &mut Client) -> Result<Vec<Job>, Status> {
     let (mut jobs, mut cursor) = (Vec::new(), String::new());
     loop {
         let request = ListJobsRequest { page_size: 1000, cursor, ..Default::default() };
@@ -247,7 +247,7 @@ async fn every_job(client: &mut Client) -> Result<Vec<Job>, Status> {
     }
 }
 
-async fn until_all(url: &str, ids: &[String], status: JobStatus) {
+pub async fn until_all(url: &str, ids: &[String], status: JobStatus) {
     let deadline = Instant::now() + PATIENCE;
     let mut client = connect(url).await;
     loop {

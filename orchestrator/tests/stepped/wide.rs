@@ -96,6 +96,7 @@ impl Stage {
                     outcome: Arc::from("success"),
                     data: Json::object(&task.offer.params).unwrap(),
                     error: None,
+                    checkpoint: None,
                 }),
                 _ => None,
             })
