@@ -22,7 +22,7 @@ use crate::{
         webhooks::Webhooks,
     },
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Running, Settings},
-    config,
+    config::{self, Adjusted},
     dispatch::session::WorkerGate,
     functions::{self, Functions, InvalidFunction},
     metrics::Metrics,
@@ -112,7 +112,7 @@ pub struct App {
     stopped: oneshot::Receiver<Result<(), StoreError>>,
     storage_full: watch::Receiver<bool>,
     functions: Functions,
-    pruning: Option<Pruning>,
+    pruning: Pruning,
     webhooks: Option<Webhooks>,
     scheduling: Scheduling,
     tls: Option<Tls>,
@@ -131,7 +131,7 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let entropy_seed = settings.entropy_seed;
     let Running { conductor, stopped, storage_full } =
         conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
-    let pruning = (!retention.keeps_all()).then(|| Pruning::new(conductor.clone(), clock.clone(), retention));
+    let pruning = Pruning::new(conductor.clone(), clock.clone(), retention);
     let scheduling = Scheduling::new(conductor.clone(), clock.clone(), schedules.clone(), metrics.clone());
     let deliver = |poster| {
         let (conductor, metrics) = (conductor.clone(), metrics.clone());
@@ -178,6 +178,19 @@ impl App {
     ) -> Self {
         let schedules = self.inside.schedules.clone();
         self.inside.reload = self.inside.reload.with_schedules(schedules, Arc::new(source));
+        self
+    }
+
+    /// Says where settings are read again whenever the blueprints are. Without, they stay as they are. Comes before everything else that
+    /// is read again, which may depend on them.
+    pub fn reload_settings_from(
+        mut self,
+        source: impl Fn() -> Result<Adjusted, Vec<Finding>> + Send + Sync + 'static,
+    ) -> Self {
+        let (conductor, retention) = (self.inside.conductor.clone(), self.pruning.retention().clone());
+        let poster = self.webhooks.as_ref().map(|webhooks| webhooks.poster().clone());
+        let again = move || reload::of_settings(source()?, &conductor, &retention, poster.as_ref());
+        self.inside.reload = self.inside.reload.with_other(Arc::new(again));
         self
     }
 
@@ -290,12 +303,12 @@ impl App {
         let hosting = functions::start(functions, inside.conductor.sessions(), drain_timeout / 2);
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
-        let mut at_work = vec![chores::start(scheduling, closing.clone())];
+        let mut at_work =
+            vec![chores::start(scheduling, closing.clone()), chores::start(pruning, closing.clone())];
         if let Some((spans, ended)) = inside.tracing.0.clone().zip(inside.conductor.traced_ends()) {
             inside.metrics.count_spans(spans.clone());
             at_work.push(tokio::spawn(traces::tell(ended, inside.conductor.clone(), spans, closing.clone())));
         }
-        at_work.extend(pruning.map(|pruning| chores::start(pruning, closing.clone())));
         at_work.extend(webhooks.map(|webhooks| chores::start(webhooks, closing.clone())));
         let outcome = tokio::select! {
             () = shutdown.cancelled() => {

@@ -4,6 +4,8 @@
 //! A mistake is answered with the key, what is wrong with it and how to mend it, before anything is started. It refuses to
 //! know what is done with the values.
 
+mod running;
+
 use std::{
     collections::BTreeMap,
     env, fmt, fs,
@@ -20,15 +22,17 @@ use crate::{
     api::Secret,
     blueprint::{Finding, Position, Severity},
     chores::pruning::{KEPT_AT_LEAST, Retention},
-    conductor::DEFAULT_RESIDENT_BYTES,
+    conductor::{DEFAULT_RESIDENT_BYTES, Limits},
     spelling::did_you_mean,
     telemetry, tls,
     trust::{self, Access, is_client_name},
     webhook,
 };
 
+pub use self::running::{Adjusted, RunningConfig};
+
 /// What the command line and the environment say.
-#[derive(Debug, Default, Parser)]
+#[derive(Debug, Clone, Default, Parser)]
 #[command(
     name = "avtomatika-orchestrator",
     version,
@@ -380,6 +384,12 @@ impl Config {
     /// The first mistake that was found.
     pub fn from_toml(name: &str, text: &str) -> Result<Self, ConfigError> {
         Self::merge(Args::default(), parse(name, text)?)
+    }
+
+    /// How much there may be of what.
+    pub fn limits(&self) -> Limits {
+        let resident_bytes_max = self.resident_mib.saturating_mul(1024 * 1024);
+        Limits { max_open_jobs: self.max_open_jobs, max_workers: self.max_workers, resident_bytes_max }
     }
 
     /// Everybody who may call: those among the settings, and those in the files, which are read now.

@@ -75,6 +75,7 @@ pub mod engine;
 pub mod functions;
 pub mod graph;
 pub mod json;
+pub mod live;
 pub mod memory;
 pub mod metrics;
 #[doc(hidden)]

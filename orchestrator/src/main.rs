@@ -18,8 +18,8 @@ use avtomatika_orchestrator::{
     assemble,
     audit::Audit,
     blueprint::{Definition, Finding, Loaded, Position, Severity, load_dir},
-    conductor::Settings,
-    config::{Args, Config, ConfigError},
+    conductor::{Limits, Settings},
+    config::{Args, Config, ConfigError, RunningConfig},
     memory,
     reload::Reload,
     schedule::{self, Known, Schedule, ScheduleError, Schedules},
@@ -88,12 +88,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<(), Failure> {
-    let config = Config::resolve(args)?;
-    let _log = telemetry::start(config.log_format, &config.log).map_err(|reason| {
+    let config = Arc::new(Config::resolve(args.clone())?);
+    let _log = telemetry::start(config.log_format, telemetry::filter(&config.log)?).map_err(|reason| {
         Failure::new(
-            EXIT_USAGE,
-            format_args!("log: {:?} is not a filter: {reason}", config.log),
-            "write a level such as info, or a filter such as info,avtomatika_orchestrator=debug",
+            EXIT_FAILED,
+            format_args!("cannot start the log: {reason}"),
+            "check the limits of this process",
         )
     })?;
     memory::do_without_huge_pages();
@@ -106,9 +106,8 @@ fn run(args: Args) -> Result<(), Failure> {
             "each line names the place and the cure; docs/security.md shows how tokens are made",
         )
     })?;
-    let schedules_file = config.schedules.as_ref().map(|path| SchedulesFile::new(path, &config));
     let audit = audit(&config)?;
-    let schedules = schedules(schedules_file.as_ref(), &definitions)?;
+    let schedules = schedules(&config, &definitions)?;
     let runtime = Runtime::new().map_err(|error| {
         Failure::new(
             EXIT_FAILED,
@@ -131,19 +130,15 @@ fn run(args: Args) -> Result<(), Failure> {
         drain_timeout: config.drain_timeout,
     };
     let spans = spans(&runtime, config.otlp_endpoint.as_deref())?;
-    let (directory, access_settings) = (config.blueprints.clone(), config);
-    let mut app = assemble(parts).map_err(start_failure)?.reload_from(move || read_blueprints(&directory));
+    let mut app = assemble(parts).map_err(start_failure)?;
     let written = audit.clone();
     if let Some(audit) = audit {
         app = app.with_audit(audit);
     }
-    app = app.reload_access_from(move || access_settings.access());
     if let Some(spans) = spans {
         app = app.with_spans(spans);
     }
-    if let Some(file) = schedules_file {
-        app = app.reload_schedules_from(move |blueprints| file.read(blueprints));
-    }
+    app = with_reload(app, RunningConfig::new(args, config));
     let scheme = if tls.is_some() { "https" } else { "http" };
     if let Some(tls) = tls {
         app = app.encrypted(tls);
@@ -162,6 +157,16 @@ fn run(args: Args) -> Result<(), Failure> {
         audit.flush();
     }
     served
+}
+
+/// Everything that is read again: first the settings, which say where the rest is.
+fn with_reload(app: App, running: RunningConfig) -> App {
+    let running = Arc::new(running);
+    let [settings, access, blueprints, schedules] = [(); 4].map(|()| running.clone());
+    app.reload_settings_from(move || settings.read_again())
+        .reload_access_from(move || access.newest().access())
+        .reload_from(move || read_blueprints(&blueprints.newest().blueprints))
+        .reload_schedules_from(move |names| read_schedules(&schedules.newest(), names))
 }
 
 /// Where spans go, if anybody has named a collector.
@@ -221,38 +226,25 @@ fn audit(config: &Config) -> Result<Option<Audit>, Failure> {
     config.audit_log.as_ref().map(open).transpose()
 }
 
-/// Where schedules are, and whose jobs they may make.
-struct SchedulesFile {
-    path: PathBuf,
-    clients: Vec<String>,
-    clients_file: Option<PathBuf>,
+/// The schedules that there are to be, and whose jobs they may make.
+fn read_schedules(config: &Config, blueprints: &[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> {
+    let Some(path) = &config.schedules else { return Ok(Vec::new()) };
+    // What is wrong with that file is told by whoever reads it for its tokens.
+    let named = config
+        .clients_file
+        .as_deref()
+        .map(trust::clients)
+        .transpose()
+        .unwrap_or_default()
+        .unwrap_or_default();
+    let inline = config.clients.keys().map(String::as_str);
+    let clients: Vec<&str> = inline.chain(named.iter().map(|client| &*client.name)).collect();
+    schedule::load(path, Known { blueprints, clients: &clients })
 }
 
-impl SchedulesFile {
-    fn new(path: &Path, config: &Config) -> Self {
-        let (clients, clients_file) = (config.clients.keys().cloned().collect(), config.clients_file.clone());
-        Self { path: path.to_owned(), clients, clients_file }
-    }
-
-    fn read(&self, blueprints: &[&str]) -> Result<Vec<Schedule>, Vec<ScheduleError>> {
-        // What is wrong with that file is told by whoever reads it for its tokens.
-        let named = self
-            .clients_file
-            .as_deref()
-            .map(trust::clients)
-            .transpose()
-            .unwrap_or_default()
-            .unwrap_or_default();
-        let clients = self.clients.iter().map(String::as_str).chain(named.iter().map(|client| &*client.name));
-        let clients: Vec<&str> = clients.collect();
-        schedule::load(&self.path, Known { blueprints, clients: &clients })
-    }
-}
-
-fn schedules(file: Option<&SchedulesFile>, definitions: &[Definition]) -> Result<Schedules, Failure> {
-    let Some(file) = file else { return Ok(Schedules::default()) };
+fn schedules(config: &Config, definitions: &[Definition]) -> Result<Schedules, Failure> {
     let blueprints: Vec<&str> = definitions.iter().map(|definition| &**definition.name()).collect();
-    let schedules = file.read(&blueprints).map_err(|errors| {
+    let schedules = read_schedules(config, &blueprints).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Failure::new(
             EXIT_USAGE,
@@ -305,10 +297,11 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
             "check /dev/urandom",
         )
     })?;
+    let Limits { max_open_jobs, max_workers, resident_bytes_max } = config.limits();
     Ok(Settings {
-        max_open_jobs: config.max_open_jobs,
-        max_workers: config.max_workers,
-        resident_bytes_max: config.resident_mib.saturating_mul(1024 * 1024),
+        max_open_jobs,
+        max_workers,
+        resident_bytes_max,
         adoption_window: config.adoption_window,
         webhooks: config.webhooks.clone(),
         entropy_seed,
@@ -401,7 +394,7 @@ async fn obey(mut signals: StopSignals, shutdown: CancellationToken) {
     process::exit(128 + signal);
 }
 
-/// SIGHUP asks for the blueprints, the schedules and the certificates to be read again.
+/// SIGHUP asks for everything that is in files to be read again.
 async fn reload_when_told(mut hangup: Signal, reload: Reload) {
     while hangup.recv().await.is_some() {
         reload.reload_and_log().await;

@@ -15,10 +15,15 @@ use crate::{
     api::Auth,
     audit::{Audit, Note},
     blueprint::{Change, Definition, Finding, Loaded, Position, Severity},
+    chores::pruning::Retention,
     conductor::Conductor,
+    config::Adjusted,
     functions::Functions,
+    live::Live,
     schedule::{Schedule, ScheduleError, Schedules},
+    telemetry,
     trust::{Access, Tenancy},
+    webhook::Poster,
 };
 
 pub use self::put::{Put, PutOutcome};
@@ -94,7 +99,7 @@ impl Reload {
         Self { schedules: Some((schedules, source)), ..self }
     }
 
-    /// With this to be read as well, whenever blueprints are.
+    /// With this to be read as well, whenever blueprints are: after all others of its kind, and before the blueprints.
     pub fn with_other(mut self, source: Arc<OtherSource>) -> Self {
         self.others.push(source);
         self
@@ -215,6 +220,44 @@ pub(crate) fn of_access(access: Access, auth: &Arc<Auth>, tenancy: &Tenancy, aud
         }
     };
     Fresh { warnings: Vec::new(), enforce: Box::new(enforce) }
+}
+
+/// These settings, once they are enforced. Whoever delivers messages to webhooks is prepared before that, because it may fail.
+pub(crate) fn of_settings(
+    adjusted: Adjusted,
+    conductor: &Conductor,
+    retention: &Live<Retention>,
+    poster: Option<&Live<Poster>>,
+) -> Result<Fresh, Vec<Finding>> {
+    let Adjusted { limits, retention: kept, webhooks, log, warnings } = adjusted;
+    let (conductor, retention) = (conductor.clone(), retention.clone());
+    let webhooks = match (poster, webhooks) {
+        (Some(poster), Some(setup)) if Some(&setup) != (*conductor.webhooks().current()).as_ref() => {
+            let fresh = Poster::new(&setup).map_err(|error| {
+                vec![Finding {
+                    severity: Severity::Error,
+                    file: "webhook_secrets".to_owned(),
+                    at: Position::default(),
+                    what: format!("TLS cannot be set up: {error}"),
+                    cure: "check the authorities that this machine trusts".to_owned(),
+                }]
+            })?;
+            Some((poster.clone(), fresh, setup))
+        }
+        _ => None,
+    };
+    let enforce = move || {
+        conductor.limits().replace(limits);
+        retention.replace(kept);
+        if let Some((poster, fresh, setup)) = webhooks {
+            poster.replace(fresh);
+            conductor.webhooks().replace(Some(setup));
+        }
+        if let Some(log) = log {
+            telemetry::replace_filter(log);
+        }
+    };
+    Ok(Fresh { warnings, enforce: Box::new(enforce) })
 }
 
 /// Everything there is to read.

@@ -17,9 +17,11 @@ use std::{
 };
 
 use avtomatika_proto::log_queue::{LAST_LINES_WITHIN, LogQueue, gap_in_json, gap_in_text};
-use tracing_subscriber::{EnvFilter, fmt::format, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter, Registry, fmt::format, layer::SubscriberExt, reload, util::SubscriberInitExt,
+};
 
-use crate::config::LogFormat;
+use crate::config::{ConfigError, LogFormat};
 
 /// The filter when nobody names one.
 pub const DEFAULT_FILTER: &str = "info";
@@ -35,6 +37,33 @@ const HURRIED_LINES_WITHIN: Duration = Duration::from_millis(100);
 
 /// The log of this process: there is one stderr.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// What this process logs, to be replaced.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// What to log.
+#[derive(Debug)]
+pub struct Filter(EnvFilter);
+
+/// The filter that a text describes.
+///
+/// # Errors
+/// When it describes none.
+pub fn filter(text: &str) -> Result<Filter, ConfigError> {
+    EnvFilter::try_new(text).map(Filter).map_err(|error| ConfigError {
+        key: "log".to_owned(),
+        what: format!("{text:?} is not a filter: {error}"),
+        hint: "write a level such as info, or a filter such as info,avtomatika_orchestrator=debug".to_owned(),
+    })
+}
+
+/// Logs what this one says from now on, if the log of this process has been started.
+pub fn replace_filter(Filter(filter): Filter) {
+    if let Some(handle) = FILTER.get() {
+        // The only failure is that nobody logs any more.
+        let _ = handle.reload(filter);
+    }
+}
 
 /// Gives the last lines a second to be read when it goes.
 #[derive(Debug)]
@@ -52,9 +81,9 @@ impl Drop for Log {
 /// Starts the log of this process. Called once, by `main`.
 ///
 /// # Errors
-/// When the filter is no filter, or a log has been started before; the text says which.
-pub fn start(format: LogFormat, filter: &str) -> Result<Log, String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+/// When a log has been started before, or the system gives no thread for it; the text says which.
+pub fn start(format: LogFormat, Filter(filter): Filter) -> Result<Log, String> {
+    let (filter, handle) = reload::Layer::new(filter);
     let is_text = match format {
         LogFormat::Auto => io::stderr().is_terminal(),
         LogFormat::Text => true,
@@ -78,7 +107,7 @@ pub fn start(format: LogFormat, filter: &str) -> Result<Log, String> {
     };
     started.map_err(|error| error.to_string())?;
     // Only the first one gets here.
-    let _ = QUEUE.set(queue);
+    let _ = (QUEUE.set(queue), FILTER.set(handle));
     Ok(Log)
 }
 

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/settings.rs"]
+mod settings;
+
 use std::{
     fs::DirEntry,
     io::{BufRead as _, BufReader, Read as _, Write as _},

@@ -185,7 +185,7 @@ async fn no_more_are_kept_than_asked_for_and_the_oldest_go_first() {
     let mut world = world();
     let shared: Arc<dyn Clock> = Arc::new(world.clock.clone());
     let at_most = |age, count| Retention { age, count: Some(count) };
-    world.pruning = Pruning::new(world.conductor.clone(), shared.clone(), at_most(None, 3));
+    world.pruning = Pruning::new(world.conductor.clone(), shared, at_most(None, 3));
     let open = world.submit("waiting").await;
     let mut ended = Vec::new();
     for _ in 0..300 {
@@ -200,13 +200,26 @@ async fn no_more_are_kept_than_asked_for_and_the_oldest_go_first() {
     assert_eq!(world.listed().await.len(), 4, "no more than are too many");
 
     // Both limits at once: what is too old goes, and of the rest what is too many.
-    world.pruning = Pruning::new(world.conductor.clone(), shared, at_most(Some(DAY), 1));
+    world.pruning.retention().replace(at_most(Some(DAY), 1));
     world.clock.advance(DAY - HOUR);
     let (late, later) = (world.submit("instant").await, world.submit("instant").await);
     world.clock.advance(HOUR);
     world.round().await;
     assert_eq!(world.listed().await, [later, open]);
     assert_eq!(world.conductor.get(&acme(), late).await.unwrap_err().code, ErrorCode::JobNotFound);
+}
+
+#[tokio::test]
+async fn what_is_kept_may_be_said_anew_at_any_time() {
+    let mut world = world();
+    let old = world.submit("instant").await;
+    world.clock.advance(DAY);
+    world.pruning.retention().replace(Retention::default());
+    world.round().await;
+    assert_eq!(world.listed().await, [old], "everything is kept for ever");
+    world.pruning.retention().replace(Retention::for_age(HOUR));
+    world.round().await;
+    assert_eq!(world.listed().await, []);
 }
 
 #[tokio::test]

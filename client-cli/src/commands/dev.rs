@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     let mut signals = Signals::install()?;
     let filter = std::env::var("AVTOMATIKA_LOG").unwrap_or_else(|_| "warn".to_owned());
     // A log that somebody else has started in this process serves as well.
-    let _log = telemetry::start(LogFormat::Text, &filter);
+    let _log = telemetry::filter(&filter).map(|filter| telemetry::start(LogFormat::Text, filter));
     let (listener, port) = local::listen(args.port).await?;
     let data = Data::choose(&args)?;
     // The only worker runs in this process, so nobody comes back from before.

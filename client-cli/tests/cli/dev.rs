@@ -1,21 +1,29 @@
 //! `avtomatika dev` as a new user runs it: it starts, shows a job, takes others, stops on Ctrl+C, and keeps its jobs.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read as _},
     process::{Child, Command, Stdio},
 };
 
 use crate::server::{avtomatika, ran};
 
 /// A running `avtomatika dev`, and the lines that it says to people.
-struct Dev {
+pub struct Dev {
     process: Child,
     said: BufReader<std::process::ChildStderr>,
-    url: String,
+    pub url: String,
+}
+
+impl Drop for Dev {
+    /// A test that fails leaves nothing running.
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Dev {
-    fn start(arguments: &[&str]) -> Self {
+    pub fn start(arguments: &[&str]) -> Self {
         let mut command = avtomatika(&["dev", "--port", "0"]);
         let mut process =
             command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -25,16 +33,18 @@ impl Dev {
         Self { process, said, url }
     }
 
-    fn until(&mut self, words: &str) -> String {
+    pub fn until(&mut self, words: &str) -> String {
         line_with(&mut self.said, words)
     }
 
     /// Sends Ctrl+C and waits for the end; returns the exit code and what was on standard output.
-    fn interrupt(self) -> (Option<i32>, String) {
+    fn interrupt(mut self) -> (Option<i32>, String) {
         let kill = format!("kill -s INT {}", self.process.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-        let output = self.process.wait_with_output().unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        let (mut shown, mut last_words) = (String::new(), String::new());
+        self.process.stdout.take().unwrap().read_to_string(&mut shown).unwrap();
+        self.said.read_to_string(&mut last_words).unwrap();
+        (self.process.wait().unwrap().code(), shown)
     }
 }
 

@@ -11,6 +11,7 @@ mod answers;
 mod bench;
 mod dev;
 mod errors;
+mod explained;
 mod explaining;
 mod files;
 mod following;

@@ -19,6 +19,7 @@ use avtomatika_proto::{ApiError, ErrorCode};
 use super::Chore;
 use crate::{
     conductor::Conductor,
+    live::Live,
     store::{PRUNE_JOBS_MAX, PruneQuery},
     time::{Clock, Timestamp},
 };
@@ -66,7 +67,9 @@ impl Retention {
 pub struct Pruning {
     conductor: Conductor,
     clock: Arc<dyn Clock>,
-    retention: Retention,
+    retention: Live<Retention>,
+    /// What holds for the round that is under way.
+    kept: Retention,
     /// Jobs in the next slice at most.
     limit: usize,
     /// The round that is under way.
@@ -89,14 +92,26 @@ struct Round {
 impl Pruning {
     /// Forgets what is not to be kept.
     pub fn new(conductor: Conductor, clock: Arc<dyn Clock>, retention: Retention) -> Self {
-        Self { conductor, clock, retention, limit: SLICE_MIN, round: None }
+        let live = Live::new(retention);
+        Self { conductor, clock, retention: live, kept: retention, limit: SLICE_MIN, round: None }
+    }
+
+    /// What is kept, and may be replaced while it works: from the next round on.
+    pub fn retention(&self) -> &Live<Retention> {
+        &self.retention
     }
 }
 
 impl Chore for Pruning {
     /// Removes one slice.
     async fn tick(&mut self) -> Option<Duration> {
-        let begin = || Round::beginning(self.clock.now(), self.retention.age);
+        if self.round.is_none() {
+            self.kept = *self.retention.current();
+        }
+        if self.kept.keeps_all() {
+            return Some(ROUND_EVERY);
+        }
+        let begin = || Round::beginning(self.clock.now(), self.kept.age);
         let mut round = self.round.take().unwrap_or_else(begin);
         match self.remove_slice(&mut round).await {
             Ok(true) => {
@@ -121,7 +136,7 @@ impl Pruning {
     /// Whether there is more to do in this round.
     async fn remove_slice(&mut self, round: &mut Round) -> Result<bool, ApiError> {
         let limit = round.too_many.map_or(self.limit, |left| self.limit.min(left as usize));
-        if limit > 0 && (self.retention.age.is_some() || round.too_many.is_some()) {
+        if limit > 0 && (self.kept.age.is_some() || round.too_many.is_some()) {
             let slice = self.conductor.prunable(PruneQuery { limit, ..round.query }).await?;
             let mut removed = 0;
             if !slice.removals.is_empty() {
@@ -144,7 +159,7 @@ impl Pruning {
 
     /// The walk by age is over: those follow that are too many.
     async fn count_what_is_left(&mut self, round: &mut Round) -> Result<bool, ApiError> {
-        let Some(most) = self.retention.count.filter(|_| round.too_many.is_none()) else { return Ok(false) };
+        let Some(most) = self.kept.count.filter(|_| round.too_many.is_none()) else { return Ok(false) };
         let too_many = self.conductor.ended_total().await?.saturating_sub(most);
         round.too_many = Some(too_many);
         round.query.above_key = PruneQuery::FROM_THE_OLDEST;

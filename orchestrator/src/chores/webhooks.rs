@@ -18,6 +18,7 @@ use crate::{
     blueprint::Blueprint,
     conductor::{Conductor, DueNotices},
     engine::{Entropy, Job},
+    live::Live,
     metrics::Metrics,
     store::{NoticeId, NoticeRecord, NoticeStatus},
     time::{Clock, SystemClock},
@@ -44,7 +45,7 @@ pub struct Webhooks {
 struct Courier {
     conductor: Conductor,
     clock: Arc<dyn Clock>,
-    poster: Poster,
+    poster: Live<Poster>,
     compose: Compose,
     metrics: Arc<Metrics>,
 }
@@ -54,13 +55,19 @@ impl Webhooks {
     pub fn new(
         conductor: Conductor,
         clock: Arc<dyn Clock>,
-        poster: Poster,
+        poster: impl Into<Arc<Poster>>,
         compose: Compose,
         metrics: Arc<Metrics>,
         entropy_seed: [u8; 32],
     ) -> Self {
+        let poster = Live::new(poster);
         let courier = Arc::new(Courier { conductor, clock, poster, compose, metrics });
         Self { courier, entropy: Entropy::from_seed(entropy_seed), under_way: JoinSet::new() }
+    }
+
+    /// Who delivers, and may be replaced while it does.
+    pub fn poster(&self) -> &Live<Poster> {
+        &self.courier.poster
     }
 
     /// Waits until every delivery that is under way has ended and what came of it is stored.
@@ -117,7 +124,7 @@ impl Courier {
         // Receivers compare it with their own clocks: the machine's clock as it is at this moment, not as it was at the start.
         let at = SystemClock::new().now();
         let message = Message { url: notice.url.clone(), id: id.to_string(), at, body };
-        let answer = self.poster.post(message).await;
+        let answer = self.poster.current().post(message).await;
         Ok(Some(self.judge(&notice, answer, chance)))
     }
 

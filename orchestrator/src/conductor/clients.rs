@@ -66,7 +66,7 @@ impl Core {
     }
 
     pub(super) fn check_room(&self) -> Result<(), ApiError> {
-        let limit = self.settings.max_open_jobs;
+        let limit = self.limits.current().max_open_jobs;
         if self.book.open_total() < limit {
             return Ok(());
         }

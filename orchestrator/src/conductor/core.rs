@@ -32,6 +32,7 @@ use crate::{
     engine::{
         ChildSpec, Children, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide,
     },
+    live::Live,
     metrics::{Metrics, Tally},
     museum::{Mistake, plants},
     store::{IdempotencyKey, Store, Write},
@@ -67,7 +68,24 @@ pub struct Settings {
     pub entropy_seed: [u8; 32],
 }
 
+/// Those of the knobs that may be turned while the conductor works. What is beyond a limit that has become smaller stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`Settings::max_open_jobs`].
+    pub max_open_jobs: usize,
+    /// See [`Settings::max_workers`].
+    pub max_workers: usize,
+    /// See [`Settings::resident_bytes_max`].
+    pub resident_bytes_max: usize,
+}
+
 impl Settings {
+    /// The limits that hold at the start.
+    pub fn limits(&self) -> Limits {
+        let &Self { max_open_jobs, max_workers, resident_bytes_max, .. } = self;
+        Limits { max_open_jobs, max_workers, resident_bytes_max }
+    }
+
     /// A seed that nobody knows.
     ///
     /// # Errors
@@ -92,7 +110,7 @@ pub(super) struct Core {
     pub catalog: Catalog,
     /// The blueprints as last decided, while those are not durable yet.
     pub enacted: Option<Arc<Registry>>,
-    pub settings: Settings,
+    pub limits: Live<Limits>,
     pub metrics: Arc<Metrics>,
     pub entropy: Entropy,
     pub book: Book,

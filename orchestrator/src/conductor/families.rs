@@ -447,7 +447,7 @@ impl Core {
         let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
         let mut wanted = family.wanted().min(family.prepared.len() as u32).min(SLICE);
         // A full house takes the children of those who are in it, one for each, so that all get on.
-        if self.book.open_total() >= self.settings.max_open_jobs {
+        if self.book.open_total() >= self.limits.current().max_open_jobs {
             wanted = wanted.min(u32::from(family.running == 0));
         }
         let specs: Vec<ChildSpec> = family.prepared.drain(..wanted as usize).collect();

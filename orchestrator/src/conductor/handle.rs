@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
     admission::{Admission, Admissions},
+    core::Limits,
     ended::Ended,
     mailbox::{Accepted, Act, Follow, Mailbox, Request, Submit},
     measures::Measures,
@@ -24,6 +25,7 @@ use crate::{
     blueprint::{Blueprint, Catalog, Registry},
     engine::{Children, Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission, Wait},
     json::Json,
+    live::Live,
     store::{ListQuery, Store, StoreError, StoreMeasures},
     time::{Clock, Timestamp},
     trust::{Glob, Tenancy},
@@ -38,10 +40,11 @@ pub struct Conductor {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) catalog: Catalog,
     pub(super) admissions: Admissions,
-    pub(super) webhooks: Option<webhook::Setup>,
+    pub(super) webhooks: Live<Option<webhook::Setup>>,
     pub(super) notice_news: Arc<Notify>,
     pub(super) ended: Ended,
     pub(super) tenancy: Tenancy,
+    pub(super) limits: Live<Limits>,
 }
 
 /// One page of a client's jobs.
@@ -93,6 +96,16 @@ impl Conductor {
     /// What holds for which client.
     pub fn tenancy(&self) -> &Tenancy {
         &self.tenancy
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Live<Limits> {
+        &self.limits
+    }
+
+    /// How webhooks are told now.
+    pub fn webhooks(&self) -> &Live<Option<webhook::Setup>> {
+        &self.webhooks
     }
 
     /// The time of day, as schedules are meant: see [`Clock::wall`].

@@ -48,7 +48,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) use self::enact::records;
 pub use self::{
     admission::Admission,
-    core::Settings,
+    core::{Limits, Settings},
     explain::{Explanation, Failing, Reason, Situation},
     families::ChildCounts,
     gate::{AHEAD_COUNTED_MAX, AwaitedKey, HOLDERS_NAMED_MAX},
@@ -74,6 +74,7 @@ use self::{
 };
 use crate::{
     blueprint::{Catalog, Registry},
+    live::Live,
     metrics::Metrics,
     store::{Batch, Store, StoreError},
     time::Clock,
@@ -116,7 +117,7 @@ pub fn start(
 ) -> Result<Running, StoreError> {
     let (mailbox, mut requests) = Mailbox::new();
     let admissions = Admissions::new();
-    let webhooks = settings.webhooks.clone();
+    let webhooks = Live::new(settings.webhooks.clone());
     let catalog = Catalog::new(blueprints);
     let core = Core::recover(store.clone(), clock.clone(), catalog.clone(), settings, metrics.clone())?;
     let conductor = Conductor {
@@ -129,6 +130,7 @@ pub fn start(
         notice_news: core.mail.news(),
         ended: core.ended_jobs.clone(),
         tenancy: core.tenancy.clone(),
+        limits: core.limits.clone(),
     };
     let (loader, loads, loading) = loader::start(store.clone(), catalog)?;
     let (writer, commits, committer) = commit::start(store, metrics)?;

@@ -64,7 +64,7 @@ impl Conductor {
         job_id: JobId,
         id: Option<NoticeId>,
     ) -> Result<Vec<NoticeRecord>, ApiError> {
-        if self.webhooks.is_none() {
+        if self.webhooks.current().is_none() {
             return Err(webhooks_off());
         }
         let client = client.clone();
@@ -95,10 +95,10 @@ impl Conductor {
 
     /// Whether a webhook may be told of this client's job.
     pub(super) fn check_webhook(&self, url: Option<&str>) -> Result<(), ApiError> {
-        match (url, &self.webhooks) {
-            (None, _) => Ok(()),
-            (Some(_), None) => Err(webhooks_off()),
-            (Some(url), Some(setup)) => webhook::check_url(url, setup.allow_private),
+        let Some(url) = url else { return Ok(()) };
+        match &*self.webhooks.current() {
+            None => Err(webhooks_off()),
+            Some(setup) => webhook::check_url(url, setup.allow_private),
         }
     }
 }

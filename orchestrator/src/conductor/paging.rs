@@ -27,7 +27,7 @@ use crate::{
 impl Core {
     /// A job's last change is durable. If it waits, it may be put aside.
     pub fn rest(&mut self, job: &Arc<Job>) {
-        let (bytes, limit) = (self.resident_bytes(), self.settings.resident_bytes_max);
+        let (bytes, limit) = (self.resident_bytes(), self.limits.current().resident_bytes_max);
         if bytes <= limit && !self.dispatch.has_aside() {
             return;
         }
@@ -61,7 +61,7 @@ impl Core {
         if self.loading || self.load_again_at.is_some() || !self.dispatch.has_aside() {
             return None;
         }
-        let in_need = self.resident_bytes() > 2 * self.settings.resident_bytes_max;
+        let in_need = self.resident_bytes() > 2 * self.limits.current().resident_bytes_max;
         let wanted = self.wanted(self.dispatch.wanted(in_need, LOAD_MAX));
         self.loading = !wanted.is_empty();
         self.loading.then_some(wanted)

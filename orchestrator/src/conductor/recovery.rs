@@ -22,6 +22,7 @@ use crate::{
     blueprint::Catalog,
     dispatch::{Adoption, Dispatch},
     engine::Entropy,
+    live::Live,
     metrics::Metrics,
     museum::{Mistake, plants},
     store::{Store, StoreError},
@@ -109,7 +110,7 @@ impl Core {
             blueprints: catalog.current(),
             catalog,
             enacted: None,
-            settings,
+            limits: Live::new(settings.limits()),
             metrics,
         })
     }

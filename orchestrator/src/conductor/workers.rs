@@ -75,7 +75,7 @@ impl Core {
             return Err(ApiError::new(ErrorCode::InvalidToken, text)
                 .with_hint("Choose another worker_id, or use the token of the worker that holds this one."));
         }
-        let limit = self.settings.max_workers;
+        let limit = self.limits.current().max_workers;
         if self.dispatch.roster().len() + self.waiting.len() < limit {
             return Ok(());
         }

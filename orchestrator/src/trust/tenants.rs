@@ -4,10 +4,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, PoisonError, RwLock},
+    sync::{Arc, LazyLock},
 };
 
 use super::Terms;
+use crate::live::Live;
 
 /// The terms of every client that has some.
 #[derive(Debug, Default)]
@@ -33,19 +34,5 @@ impl Tenants {
     }
 }
 
-/// The terms in force. Cheap to clone; every clone sees the same ones.
-#[derive(Debug, Clone, Default)]
-pub struct Tenancy(Arc<RwLock<Arc<Tenants>>>);
-
-impl Tenancy {
-    /// The terms in force now. The lock is held for as long as it takes to count one reference more.
-    pub fn current(&self) -> Arc<Tenants> {
-        // Terms are put in their place in one go: there is no half of them to be seen after a panic.
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Puts others into force.
-    pub fn replace(&self, tenants: Arc<Tenants>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tenants;
-    }
-}
+/// The terms in force.
+pub type Tenancy = Live<Tenants>;

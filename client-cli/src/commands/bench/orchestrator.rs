@@ -76,7 +76,7 @@ pub(super) struct Serving {
 
 pub(crate) async fn run(args: Args) -> Result<Exit, Failure> {
     // A log that somebody else has started in this process serves as well.
-    let _log = telemetry::start(LogFormat::Text, "warn");
+    let _log = telemetry::filter("warn").map(|filter| telemetry::start(LogFormat::Text, filter));
     memory::do_without_huge_pages();
     let limits = Limits {
         max_open_jobs: args.max_open_jobs,
