@@ -13,7 +13,7 @@ use avtomatika_orchestrator::blueprint::{
 };
 use serde_json::{Value, json};
 
-use crate::random::Random;
+use crate::{editions, random::Random};
 
 /// Blueprints that a run draws.
 const DRAWN: usize = 3;
@@ -38,8 +38,10 @@ pub fn draw(random: &mut Random) -> (Registry, Vec<Arc<str>>) {
     let drawn = (0..DRAWN).map(|number| Arc::new(drawn(&format!("drawn-{number}"), random)));
     let made: Vec<Arc<Blueprint>> = FIXED.iter().cloned().chain(drawn).collect();
     let mut registry = Registry::default();
-    let names = made.iter().map(|blueprint| blueprint.name.clone()).collect();
+    let names =
+        made.iter().map(|blueprint| blueprint.name.clone()).chain([Arc::from(editions::NAME)]).collect();
     made.into_iter().for_each(|blueprint| registry.add(blueprint, true));
+    editions::add_first(&mut registry);
     (registry, names)
 }
 

@@ -45,6 +45,12 @@ impl WorldClock {
         self.0.furthest.fetch_max(set_off, Ordering::Relaxed);
     }
 
+    /// The latest that the wall clock can have shown.
+    pub fn latest(&self) -> Timestamp {
+        let (passed, furthest) = (&self.0.passed, &self.0.furthest);
+        Timestamp::from_micros(BEGIN + passed.load(Ordering::Relaxed) + furthest.load(Ordering::Relaxed))
+    }
+
     /// Somebody sets the wall clock right, which is as late as it ever was: no timer waits for the errors of before.
     pub fn set_right(&self) {
         self.0.set_off.store(self.0.furthest.load(Ordering::Relaxed), Ordering::Relaxed);

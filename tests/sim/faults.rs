@@ -48,6 +48,11 @@ pub struct Faults {
     pub webhooks: u64,
     /// A message does not reach its receiver.
     pub deaf: u64,
+    // ---- Schedules ----
+    /// So many of them.
+    pub schedules: usize,
+    /// A blueprint changes while its jobs run, and jobs are moved from version to version.
+    pub editions: bool,
     // ---- The workers ----
     /// What each of them is like.
     pub workers: Vec<Kind>,
@@ -89,6 +94,8 @@ impl Faults {
             max_workers: *random.pick(&[2, 100, 100, 100]),
             resident_bytes: *random.pick(&[0, 4000, 64 << 20, 64 << 20]),
             prunes: random.chance(400),
+            schedules: *random.pick(&[0, 0, 1, 3]),
+            editions: random.chance(400),
         };
         if quiet { Self { kill_every: 0, stop_every: 0, cut: 0, lost: 0, ..faults } } else { faults }
     }
@@ -112,6 +119,8 @@ impl Faults {
             unanswered: 0,
             webhooks: 0,
             deaf: 0,
+            schedules: 0,
+            editions: false,
             workers: self.workers.clone(),
             max_open_jobs: self.max_open_jobs,
             max_workers: self.max_workers,

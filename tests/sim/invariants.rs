@@ -73,6 +73,12 @@ invariants! {
     OpenJobsAreBounded "no more jobs are accepted than may be open";
     /// [11] Time does not go back within the life of one process.
     TimeGoesForward "time goes forward";
+    /// A due time of a schedule has one job, or is let go for a reason that its schedule has; decided once, whatever crashes.
+    DueOnce "each due time has exactly one job";
+    /// [12] A stored version never changes, and a job keeps the one it has until it is moved.
+    VersionsStay "a version stays as it is, and a job stays with it";
+    /// A job stands in a state that its version has, also when it was moved to another.
+    StandsInItsVersion "a job stands in a state that its version has";
     /// What has happened to a job and concerns its webhook is owed to it, once, and is written with it.
     OwedExactly "a job owes its webhook exactly its messages";
     /// A message counts as delivered when its receiver has it: at least once, whatever crashes.

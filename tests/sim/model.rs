@@ -5,7 +5,7 @@
 //! the engine or dispatch. Whatever it is shown it checks at once.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -15,14 +15,19 @@ use avtomatika_orchestrator::{
     dispatch::{Assignment, Verdict},
     engine::{ChildKind, HistoryEntry, HistoryEvent, Job, JobStatus, Parent, code},
     json::Json,
+    schedule::Schedule,
     store::{Batch, IdempotencyKey, Removal, Write},
+    time::Timestamp,
 };
 use avtomatika_proto::{JobId, SessionId, TaskId};
 
 use crate::{
+    due::{DueBook, is_scheduled},
+    editions::Versions,
     invariants::{Checked, Invariant as I, require},
     keys::KeyBook,
     owed::Owed,
+    quick::{QuickMap, QuickSet},
     sometimes::{Met, Sometimes as S},
     tale::{Tale, is_about_keys},
 };
@@ -49,6 +54,8 @@ pub struct Intent {
     /// In which life of the process it arrived first.
     pub first_life: Option<u32>,
     made: u32,
+    /// The version that was in force when it first arrived, or an earlier one.
+    pub least_version: u32,
 }
 
 /// An attempt, from the moment at which it was durable.
@@ -73,15 +80,21 @@ pub struct Model {
     pub changed: Vec<JobId>,
     pub intents: Vec<Intent>,
     keys: HashMap<(Arc<str>, Arc<str>), JobId>,
-    attempts: HashMap<TaskId, Attempt>,
+    attempts: QuickMap<TaskId, Attempt>,
     pub key_book: KeyBook,
-    settled: HashSet<TaskId>,
+    settled: QuickSet<TaskId>,
     /// Which worker registered which session.
-    sessions: HashMap<SessionId, Arc<str>>,
+    sessions: QuickMap<SessionId, Arc<str>>,
     /// Jobs that were forgotten because of their age.
-    forgotten: HashSet<JobId>,
+    forgotten: QuickSet<JobId>,
     /// What webhooks are owed.
     pub owed: Owed,
+    /// What schedules have come to.
+    due: DueBook,
+    /// What is known of versions.
+    pub versions: Versions,
+    /// The latest that any clock has shown.
+    pub latest: Timestamp,
     /// Batches so far.
     batches: u64,
     /// Lives of the process so far.
@@ -91,12 +104,22 @@ pub struct Model {
 
 impl Intent {
     pub fn new(client: Arc<str>, blueprint: Arc<str>, key: Option<Arc<str>>, payload: Json) -> Self {
-        Self { client, blueprint, key, payload, delivered: 0, told: None, first_life: None, made: 0 }
+        Self {
+            client,
+            blueprint,
+            key,
+            payload,
+            delivered: 0,
+            told: None,
+            first_life: None,
+            made: 0,
+            least_version: u32::MAX,
+        }
     }
 }
 
 impl Model {
-    pub fn new(registry: Arc<Registry>, max_open_jobs: usize) -> Self {
+    pub fn new(registry: Arc<Registry>, max_open_jobs: usize, schedules: &[Arc<Schedule>]) -> Self {
         Self {
             registry,
             max_open_jobs,
@@ -106,16 +129,24 @@ impl Model {
             changed: Vec::new(),
             intents: Vec::new(),
             keys: HashMap::new(),
-            attempts: HashMap::new(),
+            attempts: QuickMap::default(),
             key_book: KeyBook::default(),
-            settled: HashSet::new(),
-            sessions: HashMap::new(),
-            forgotten: HashSet::new(),
+            settled: QuickSet::default(),
+            sessions: QuickMap::default(),
+            forgotten: QuickSet::default(),
             owed: Owed::default(),
+            due: DueBook::new(schedules),
+            versions: Versions::default(),
+            latest: Timestamp::default(),
             batches: 0,
             life: 0,
             met: Met::none(),
         }
+    }
+
+    /// Every version that is durable.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     pub fn job(&self, id: JobId) -> Option<&Arc<Job>> {
@@ -140,10 +171,15 @@ impl Model {
                 // Of a job that is forgotten, nothing is kept.
                 Write::PutNotice(record) if self.job(record.id.job_id).is_none() => {}
                 Write::PutNotice(record) => self.owed.put(record, self.life, &mut self.met)?,
+                Write::PutBlueprint(record) => Versions::put(&mut self.registry, record)?,
+                Write::PutSchedule(record) => {
+                    self.due.put(record, self.latest, self.life, &mut self.met)?;
+                }
                 // What else there is concerns no job and no session.
                 _ => {}
             }
         }
+        self.due.look_at_batch()?;
         self.owed.look_at_batch()
     }
 
@@ -177,6 +213,9 @@ impl Model {
         require(open < limit, I::OpenJobsAreBounded, || {
             format!("{open} jobs are open, and one more is accepted")
         })?;
+        if is_scheduled(job) {
+            return self.due.made(job);
+        }
         let number = number_of(&job.submission.initial_data);
         let Some(intent) = self.intents.get_mut(number) else {
             return require(false, I::NoGhosts, || format!("nobody submitted {job:?}"));
@@ -184,6 +223,7 @@ impl Model {
         let as_wanted = intent.client == job.client
             && intent.blueprint == job.blueprint
             && intent.payload == job.submission.initial_data
+            && job.blueprint_version >= intent.least_version
             && key.map(|key| &key.key) == intent.key.as_ref();
         intent.made += 1;
         // Without a key, each copy of the request that arrives makes a job.
@@ -231,9 +271,9 @@ impl Model {
         let (before, mut tale) = (known.job.clone(), known.tale.clone());
         let same = before.submission == job.submission
             && (&before.client, &before.blueprint) == (&job.client, &job.blueprint)
-            && before.blueprint_version == job.blueprint_version
             && before.created_at == job.created_at;
         require(same, I::HistoryIsTheJob, || format!("{before:?} has become another: {job:?}"))?;
+        self.versions.changed(&before, job, entries, &self.registry)?;
         self.tell(&mut tale, job, entries)?;
         self.look_at_children(&before, job, entries)?;
         self.key_book.changed(Some(&before), job)?;
@@ -349,6 +389,7 @@ impl Model {
         }
         if let Some(intent) = self.intents.get_mut(number_of(&job.submission.initial_data))
             && job.submission.parent.is_none()
+            && !is_scheduled(&job)
         {
             // Its client may submit it anew.
             (intent.told, intent.made) = (None, intent.made.saturating_sub(1));

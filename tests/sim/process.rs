@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use avtomatika_orchestrator::{
+    blueprint::Change,
     conductor::{
-        Acted, DueNotices, FromWorker, JobView, Registered, Settings, SubmitRequest,
+        Acted, DueNotices, FromWorker, JobView, Move, Registered, Settings, SubmitRequest,
         stepped::{Accepted, Answer, Answered, Reading, Stepped},
     },
     dispatch::{ToWorker, Verdict},
-    store::{Batch, NoticeRecord, Store, StoreError},
+    store::{Batch, NoticeRecord, ScheduleRecord, Store, StoreError},
     time::{SystemClock, Timestamp},
 };
 use avtomatika_proto::{ApiError, ErrorCode, JobId, SessionId};
@@ -20,6 +21,7 @@ use crate::{
     model::Model,
     movers,
     network::Stream,
+    schedules::Kept,
     sometimes::Sometimes as S,
     store::Disk,
     world::{Happening, Wish, World},
@@ -49,6 +51,8 @@ pub struct Up {
     ends: Vec<Answer<JobView>>,
     watches: Vec<Watching>,
     is_stopping: bool,
+    /// Those of the schedules, when it has taken them over.
+    pub keepers: Option<Vec<Kept>>,
 }
 
 /// The batch that is with the store.
@@ -108,6 +112,26 @@ pub enum Asked {
     },
     Redeliver {
         answer: Answer<Result<Vec<NoticeRecord>, ApiError>>,
+    },
+    SchedulesBegun {
+        records: Vec<ScheduleRecord>,
+        answer: Answer<Result<(), ApiError>>,
+    },
+    Put {
+        answer: Answer<Result<Vec<Change>, ApiError>>,
+    },
+    Migrate {
+        version: u32,
+        answer: Answer<Result<Vec<Move>, ApiError>>,
+    },
+    Scheduled {
+        place: usize,
+        answer: Answer<Result<ScheduleRecord, ApiError>>,
+    },
+    Remembered {
+        place: usize,
+        record: ScheduleRecord,
+        answer: Answer<Result<(), ApiError>>,
     },
 }
 
@@ -172,10 +196,12 @@ impl World {
             ends: Vec::new(),
             watches: Vec::new(),
             is_stopping: false,
+            keepers: None,
         });
         self.check_everything()?;
         self.schedule_deaths();
         self.begin_to_look();
+        self.begin_schedules();
         self.look_around()
     }
 
@@ -189,7 +215,7 @@ impl World {
             entropy_seed: self.random.bytes(),
         };
         let clock = Arc::new(SystemClock::over(self.clock.clone()));
-        let (store, blueprints): (Arc<dyn Store>, _) = (self.disk.clone(), self.registry.clone());
+        let (store, blueprints): (Arc<dyn Store>, _) = (self.disk.clone(), self.stored_registry());
         Stepped::recover(store, clock, blueprints, settings, self.metrics.clone())
     }
 
@@ -218,6 +244,9 @@ impl World {
             Wish::Submit { number } => {
                 let intent = &mut self.model.intents[number];
                 intent.delivered += 1;
+                // Each copy of the request takes the version that is in force when it arrives.
+                let least = self.model.versions.least(&intent.blueprint);
+                intent.least_version = intent.least_version.min(least);
                 let request = SubmitRequest {
                     blueprint: intent.blueprint.clone(),
                     submission: self.submissions[number].clone(),
@@ -397,6 +426,7 @@ impl World {
     }
 
     fn make_durable(&mut self) -> Checked {
+        self.model.latest = self.clock.latest();
         let Some(batch) = self.process.up.as_ref().and_then(|up| up.conductor.batch()) else { return Ok(()) };
         for write in &batch.writes {
             use avtomatika_orchestrator::store::Write;
@@ -674,6 +704,34 @@ impl World {
                 Answered::NotYet => return Ok(false),
                 Answered::Yes(due) => self.begin_to_deliver(due),
                 Answered::Never => {}
+            },
+            Asked::SchedulesBegun { records, answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(answer) => self.schedules_have_begun(std::mem::take(records), answer)?,
+                Answered::Never => {}
+            },
+            Asked::Scheduled { place, answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(outcome) => self.schedule_has_come(*place, outcome),
+                Answered::Never => {}
+            },
+            Asked::Remembered { place, record, answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(answer) => {
+                    let record = record.clone();
+                    self.schedule_has_come(*place, answer.map(|()| record));
+                }
+                Answered::Never => {}
+            },
+            Asked::Put { answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(Ok(changes)) => self.is_in_force(&changes)?,
+                Answered::Never | Answered::Yes(Err(_)) => {}
+            },
+            Asked::Migrate { version, answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(Ok(moves)) => self.has_migrated(&moves, *version)?,
+                Answered::Never | Answered::Yes(Err(_)) => {}
             },
             Asked::Prune { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
             Asked::Settle { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),

@@ -73,6 +73,17 @@ sometimes! {
     NoticeGivenUp "a message is given up";
     NoticeObsolete "there is nothing to tell any more";
     NoticeRedelivered "somebody wants a message again";
+    // ---- Schedules ----
+    ScheduleMade "a schedule makes a job";
+    ScheduleMissed "a due time is let go, because it was noticed late";
+    ScheduleOverlaps "a due time is let go, because the job before it has not ended";
+    ScheduleAfterRestart "a schedule goes on after a restart";
+    ScheduleAstray "a schedule begins anew after a clock that was wrong";
+    // ---- Versions ----
+    BlueprintPut "another version of a blueprint comes into force";
+    Migrated "a job is moved to another version";
+    NotMigrated "a job that cannot be moved stays where it is";
+    GoneOn "a job has gone on before it could be moved";
     // ---- States ----
     RetryScheduled "a failed attempt is followed by another";
     CustomOutcome "an outcome of the blueprint's own";

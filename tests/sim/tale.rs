@@ -3,7 +3,7 @@
 //! It was written from the meaning of the entries and not from the engine, knows only what a reader of the history can know,
 //! and finds out by itself where the job must now stand.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use avtomatika_orchestrator::{
     blueprint::{Blueprint, StateKind, Transitions},
@@ -12,7 +12,10 @@ use avtomatika_orchestrator::{
 };
 use avtomatika_proto::TaskId;
 
-use crate::invariants::{Checked, Invariant, Violation, require};
+use crate::{
+    invariants::{Checked, Invariant, Violation, require},
+    quick::QuickSet,
+};
 
 /// What the job does, as far as its history tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Tale {
     transitions: u32,
     /// A human has put the job somewhere: the next state is entered without a move.
     is_placed: bool,
+    /// The entry by which the job was last moved to another version.
+    moved_in: Option<u64>,
     at: Timestamp,
     told_in: u32,
 }
@@ -51,6 +56,7 @@ impl Tale {
             length: 0,
             transitions: 0,
             is_placed: false,
+            moved_in: None,
             at: Timestamp::default(),
             told_in: 0,
         }
@@ -62,7 +68,7 @@ impl Tale {
         entry: &HistoryEntry,
         law: &Blueprint,
         life: u32,
-        settled: &mut HashSet<TaskId>,
+        settled: &mut QuickSet<TaskId>,
     ) -> Checked {
         use HistoryEvent as E;
         require(entry.sequence == self.length, Invariant::HistoryIsTheJob, || {
@@ -74,7 +80,7 @@ impl Tale {
         (self.length, self.at, self.told_in) = (self.length + 1, entry.at, life);
         let ended = matches!(self.now, Now::Ended(_));
         require(
-            !ended || matches!(entry.event, E::JobRetried | E::StateSkipped),
+            !ended || matches!(entry.event, E::JobRetried | E::StateSkipped | E::JobMigrated),
             Invariant::TerminalIsTerminal,
             || format!("{:?} after the end of the job", entry.event),
         )?;
@@ -135,7 +141,14 @@ impl Tale {
                 }
                 (self.now, self.attempt, self.state) = (Now::Moving, None, Some(entry.state.clone()));
             }
-            E::JobMigrated => self.is_placed = true,
+            E::JobMigrated => {
+                // It stays where it is, or enters a state at once.
+                self.moved_in = Some(entry.sequence);
+                if ended {
+                    // A retry begins elsewhere; until then the job may stand anywhere that its version has.
+                    self.state = None;
+                }
+            }
         }
         Ok(())
     }
@@ -170,7 +183,8 @@ impl Tale {
     }
 
     fn enter(&mut self, entry: &HistoryEntry, law: &Blueprint) -> Checked {
-        match (&entry.from_state, self.is_placed) {
+        let is_moved = self.moved_in.is_some_and(|sequence| entry.sequence == sequence + 1);
+        match (&entry.from_state, self.is_placed || is_moved) {
             (None, _) => self.expect(self.state.is_none(), entry)?,
             (Some(_), true) => {}
             (Some(from), false) => {
@@ -187,7 +201,7 @@ impl Tale {
         Ok(())
     }
 
-    fn settle(&mut self, entry: &HistoryEntry, settled: &mut HashSet<TaskId>) -> Checked {
+    fn settle(&mut self, entry: &HistoryEntry, settled: &mut QuickSet<TaskId>) -> Checked {
         self.require_current(entry)?;
         if let Some(task_id) = entry.task_id {
             require(settled.insert(task_id), Invariant::AppliedOnce, || {

@@ -182,7 +182,7 @@ impl World {
             Some(session_id) => {
                 let mut held: Vec<TaskId> = worker.held.keys().copied().collect();
                 let credential = worker.credential;
-                if worker.kind == Kind::Lying {
+                if worker.kind == Kind::Lying && !self.is_calm {
                     held.extend(self.somebody_elses_task().map(|(task_id, _)| task_id));
                 }
                 Wish::Open { number, link, session_id, credential, held }
@@ -420,6 +420,10 @@ impl World {
             }
         }
         worker.held.retain(|task_id, _| adopted.contains(task_id));
+        // A lie of the time before would cost a slot for ever: whoever has told one begins anew.
+        if self.is_calm && worker.held.len() < adopted.len() {
+            return self.hang_up(number);
+        }
         let finished = worker.held.iter().filter(|(_, held)| held.result.is_some());
         let finished: Vec<TaskId> = finished.map(|(task_id, _)| *task_id).collect();
         let slots = worker.record.slots;

@@ -16,6 +16,7 @@ use avtomatika_orchestrator::{
     dispatch::ToWorker,
     engine::{Event, Submission},
     metrics::Metrics,
+    schedule::Schedule,
     store::{NoticeId, NoticeRecord, Removal, Store, WorkerRecord, journal::torn},
     time::{Hands, Timestamp},
 };
@@ -24,11 +25,14 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 use crate::{
     blueprints,
     clock::WorldClock,
+    editions::versions_of,
     faults::{Faults, MS, SECOND},
     invariants::{Checked, Invariant, Violation, require},
     model::Model,
     process::{Process, Synced},
+    quick::QuickSet,
     random::Random,
+    schedules,
     sometimes::Sometimes,
     store::Disk,
     tale::Tale,
@@ -69,6 +73,9 @@ pub enum Happening {
     Look { life: u32 },
     Post { life: u32, id: NoticeId },
     Posted { life: u32, id: NoticeId, after: Option<Box<NoticeRecord>> },
+    Schedules { life: u32 },
+    Put,
+    Migrate,
     // ---- Around it ----
     ClockIsSet,
     DiskFills,
@@ -134,6 +141,7 @@ pub struct World {
     pub blueprints: Vec<Arc<str>>,
     pub workers: Vec<Worker>,
     pub clients: Vec<Arc<str>>,
+    pub schedules: Vec<Arc<Schedule>>,
     /// What each intent of the model asks for.
     pub submissions: Vec<Submission>,
     pub client_pause: i64,
@@ -158,12 +166,13 @@ impl World {
         let serves_all = |number: usize| number == 0 || faults.max_workers < 10;
         let workers = faults.workers.iter().enumerate();
         let workers = workers.map(|(n, kind)| Worker::new(n, *kind, serves_all(n), &mut random)).collect();
+        let schedules = schedules::draw(&mut random, faults.schedules, &names);
         let mut world = Self {
             now: 0,
             steps: 0,
             is_calm: false,
             trace: Trace::new(detail),
-            model: Model::new(registry.clone(), faults.max_open_jobs),
+            model: Model::new(registry.clone(), faults.max_open_jobs, &schedules),
             clock: WorldClock::new(),
             disk: Arc::new(Disk::default()),
             torn: torn::Place::default(),
@@ -174,6 +183,7 @@ impl World {
             metrics: metrics.clone(),
             blueprints: names,
             workers,
+            schedules,
             clients: ["acme", "globex"].map(Arc::from).to_vec(),
             submissions: Vec::new(),
             client_pause: *random.pick(&[2 * MS, 20 * MS, 100 * MS]),
@@ -202,12 +212,14 @@ impl World {
         }
         self.after(MS, Happening::Client);
         let (jumps, pauses, fills) = (self.faults.clock_is_set, self.faults.pauses, self.faults.full_disk);
-        let prunes = self.faults.prunes;
+        let (prunes, editions) = (self.faults.prunes, self.faults.editions);
         for (is_on, what) in [
             (jumps, Happening::ClockIsSet),
             (pauses, Happening::Pause),
             (fills, Happening::DiskFills),
             (prunes, Happening::Prune),
+            (editions, Happening::Put),
+            (editions, Happening::Migrate),
         ] {
             if is_on {
                 let pause = self.random.between(SECOND, 5 * SECOND);
@@ -299,6 +311,13 @@ impl World {
                 self.steps -= 1;
                 self.look_for_notices(life)
             }
+            Happening::Schedules { life } => {
+                // An alarm: what follows from it is committed, step by step.
+                self.steps -= 1;
+                self.look_at_schedules(life)
+            }
+            Happening::Put => self.puts_blueprint(),
+            Happening::Migrate => self.migrates(),
             Happening::Post { life, id } => self.post(life, id),
             Happening::Posted { life, id, after } => self.posted(life, id, after.map(|after| *after)),
             Happening::ClockIsSet => self.set_clock(),
@@ -402,10 +421,10 @@ impl World {
             let job = &known.job;
             let history = self.disk.synced().history(job.id, 0, usize::MAX).unwrap_or_default();
             let mut tale = Tale::new();
-            let mut settled = std::collections::HashSet::new();
-            let law = self.registry.version(&job.blueprint, job.blueprint_version);
-            let Some(law) = law else { continue };
-            for (life, entry) in history.iter().enumerate() {
+            let mut settled = QuickSet::default();
+            let versions = versions_of(job, &history);
+            for (life, (entry, version)) in history.iter().zip(versions).enumerate() {
+                let Some(law) = self.model.registry().version(&job.blueprint, version) else { continue };
                 // The process may have died between any two of them.
                 tale.tell(entry, law, life as u32, &mut settled)?;
             }
@@ -437,6 +456,9 @@ impl Happening {
                 | Self::Read { .. }
                 | Self::Back { .. }
                 | Self::Look { .. }
+                | Self::Schedules { .. }
+                | Self::Put
+                | Self::Migrate
                 | Self::Post { .. }
                 | Self::Posted { .. }
                 | Self::Arrives(_)

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     blueprint::Blueprint,
     engine::{Event, Job, Submission},
+    museum::{Mistake, plants},
     schedule::Overlap,
     store::{ScheduleRecord, ScheduledRun, ScheduledSkip, SkipReason, Write},
 };
@@ -93,7 +94,9 @@ impl Core {
     ) {
         match self.decide_scheduled(scheduled) {
             Ok((record, job)) => {
-                self.batch.writes.writes.push(Write::PutSchedule(record.clone()));
+                if !plants(Mistake::DueTimeAside) {
+                    self.batch.writes.writes.push(Write::PutSchedule(record.clone()));
+                }
                 self.batch.afterwards.push(Afterwards::Scheduled { record, job, reply });
             }
             Err(error) => drop(reply.send(Err(error))),

@@ -84,6 +84,13 @@ impl Stepped {
         answer
     }
 
+    /// See [`Conductor::put_blueprint`](crate::conductor::Conductor::put_blueprint).
+    pub fn put(&mut self, definition: Definition) -> Answer<Result<Vec<Change>, ApiError>> {
+        let (reply, answer) = Answer::new();
+        self.arrived.push(Request::Enact(Served::Also(definition), reply));
+        answer
+    }
+
     /// Moves these jobs, as [`Conductor::migrate`](crate::conductor::Conductor::migrate) does with a page of them.
     pub fn migrate(
         &mut self,
