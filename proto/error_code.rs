@@ -125,12 +125,18 @@ error_codes! {
     /// A body or message is over its limit.
     PayloadTooLarge = "PAYLOAD_TOO_LARGE", ResourceExhausted, 413, false,
         "Keep the data under the limit; put large data elsewhere and submit a reference to it.";
+    /// The body is written in a way that is not understood here.
+    UnsupportedMediaType = "UNSUPPORTED_MEDIA_TYPE", Unimplemented, 415, false,
+        "Send the body as it is, without compression; calls of gRPC have the content-type application/grpc.";
     /// The request took too long to arrive.
     RequestTimeout = "REQUEST_TIMEOUT", DeadlineExceeded, 408, true,
         "Send the body without long pauses.";
     /// As many jobs are open as the orchestrator is set to hold.
     TooManyOpenJobs = "TOO_MANY_OPEN_JOBS", ResourceExhausted, 429, true,
         "Wait for jobs to end, add workers, or raise max_open_jobs.";
+    /// As many jobs of the client are open as it may have.
+    OpenJobsLimitReached = "OPEN_JOBS_LIMIT_REACHED", ResourceExhausted, 429, true,
+        "Wait for some of them to end, or have an operator raise the client's max_open_jobs.";
     /// A key of the blueprint has no room, and its policy is to refuse the newest.
     KeyLimitReached = "KEY_LIMIT_REACHED", ResourceExhausted, 429, true,
         "Try again when a job with the same key has ended, or when its rate allows another.";

@@ -104,3 +104,41 @@ fn every_link_to_a_file_leads_to_one() {
     }
     assert!(links > 30, "only {links} links were found");
 }
+
+/// The text of every test.
+fn sources(dir: &Path, into: &mut String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&fs::read_to_string(&path).unwrap());
+        }
+    }
+}
+
+/// Rows that have no test, because what they are about does not exist.
+const WITHOUT_TEST: [&str; 1] = ["B82"];
+
+#[test]
+fn every_row_of_the_catalogue_of_bad_input_has_its_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for dir in ["orchestrator/src", "orchestrator/tests", "client-cli/tests", "tests"] {
+        sources(&root.join(dir), &mut tests);
+    }
+    let page = fs::read_to_string(root.join("docs/bad-input.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| B")).collect();
+    for (number, row) in (1..).zip(&rows) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let (name, test) = (cells[0], cells[cells.len() - 1].trim_matches(['`', '|', ' ']));
+        assert_eq!(name, format!("B{number:02}"), "in their order");
+        if !WITHOUT_TEST.contains(&name) {
+            assert!(
+                tests.contains(&format!("fn {test}(")),
+                "{name} names the test {test:?}, which is not there"
+            );
+        }
+    }
+    assert_eq!(rows.len(), 87);
+}

@@ -2,95 +2,23 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "process/bad_input.rs"]
+mod bad_input;
+#[path = "process/running.rs"]
+mod running;
 #[path = "process/settings.rs"]
 mod settings;
 
 use std::{
     fs::DirEntry,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::Command,
     time::SystemTime,
 };
 
 use avtomatika_orchestrator::{store::sqlite::SqliteStore, trust::TokenHash};
-
-const TOKENS: [&str; 4] = ["--client-token", "secret-client-token", "--worker-token", "secret-worker-token"];
-
-fn blueprints() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/blueprints")
-}
-
-/// The program, without the settings of whoever runs the tests.
-fn program() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_avtomatika-orchestrator"));
-    command.env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// The program with everything it needs, on a free port.
-fn complete(data_dir: &Path) -> Command {
-    let mut command = program();
-    command.args(TOKENS).args(["--listen", "127.0.0.1:0"]);
-    command.arg("--blueprints").arg(blueprints()).arg("--data-dir").arg(data_dir);
-    command
-}
-
-/// Status, and what stands on stderr.
-fn ended(output: Output) -> (Option<i32>, String) {
-    assert!(output.stdout.is_empty(), "everything is said on stderr");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
-}
-
-/// A program that says it is running; it ends with the test.
-struct Running {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    said: String,
-    port: u16,
-}
-
-impl Running {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut running = Self { child, stderr, said: String::new(), port: 0 };
-        while running.port == 0 {
-            let begin = running.said.len();
-            assert!(
-                running.stderr.read_line(&mut running.said).unwrap() > 0,
-                "ended early: {}",
-                running.said
-            );
-            let line = &running.said[begin..];
-            if let Some((_, rest)) = line.split_once("Orchestrator is running on http://localhost:") {
-                let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
-                running.port = port.parse().unwrap();
-            }
-        }
-        running
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    }
-
-    /// Status, and all that it said.
-    fn wait(mut self) -> (Option<i32>, String) {
-        let mut said = std::mem::take(&mut self.said);
-        self.stderr.read_to_string(&mut said).unwrap();
-        (self.child.wait().unwrap().code(), said)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use running::{Running, TOKENS, blueprints, complete, ended, get, post, program, send_text};
 
 #[test]
 fn it_says_where_it_runs_and_what_it_serves_and_stops_when_asked() {
@@ -236,50 +164,10 @@ fn serving(blueprints: &Path, data_dir: &Path) -> Command {
     command
 }
 
-/// Status and body of the answer; `None` when there was none.
-fn post(port: u16, path: &str) -> Option<(u16, serde_json::Value)> {
-    send(port, "POST", path)
-}
-
-fn get(port: u16, path: &str) -> serde_json::Value {
-    send(port, "GET", path).unwrap().1
-}
-
-fn send(port: u16, method: &str, path: &str) -> Option<(u16, serde_json::Value)> {
-    send_text(port, method, path, "{}")
-}
-
-fn send_text(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        TOKENS[1],
-        body.len()
-    );
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, serde_json::from_str(body).ok()?))
-}
-
 /// Sizes and times of the files in which jobs and blueprints are kept.
 fn look(data_dir: &Path) -> Vec<(u64, SystemTime)> {
     let about = |file: DirEntry| file.metadata().and_then(|about| Ok((about.len(), about.modified()?))).ok();
     std::fs::read_dir(data_dir).unwrap().flatten().filter_map(about).collect()
-}
-
-impl Running {
-    /// Reads on until a line has these words.
-    fn until(&mut self, words: &str) -> String {
-        loop {
-            let begin = self.said.len();
-            assert!(self.stderr.read_line(&mut self.said).unwrap() > 0, "ended early: {}", self.said);
-            if self.said[begin..].contains(words) {
-                return self.said[begin..].to_owned();
-            }
-        }
-    }
 }
 
 #[test]

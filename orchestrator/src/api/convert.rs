@@ -138,6 +138,7 @@ fn span(field: &str, wire: Option<prost_types::Duration>) -> Result<Option<Durat
 fn timestamp_in(field: &str, wire: prost_types::Timestamp) -> Result<Timestamp, ApiError> {
     let micros =
         wire.seconds.checked_mul(1_000_000).and_then(|s| s.checked_add(i64::from(wire.nanos) / 1000));
+    let micros = micros.filter(|_| (0..1_000_000_000).contains(&wire.nanos));
     micros.map(Timestamp::from_micros).ok_or_else(|| invalid(format!("{field} is not a valid timestamp")))
 }
 

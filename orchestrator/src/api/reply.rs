@@ -80,7 +80,10 @@ fn retry_after(code: ErrorCode) -> Option<&'static str> {
         | ErrorCode::KeyLimitReached
         | ErrorCode::RateLimited => Some("1"),
         ErrorCode::QuotaExceeded => Some("3600"),
-        ErrorCode::TooManyOpenJobs | ErrorCode::TooManyWorkers | ErrorCode::TooManySignals => Some("5"),
+        ErrorCode::TooManyOpenJobs
+        | ErrorCode::OpenJobsLimitReached
+        | ErrorCode::TooManyWorkers
+        | ErrorCode::TooManySignals => Some("5"),
         ErrorCode::StorageFull | ErrorCode::TooManyNotices => Some("30"),
         _ => None,
     }

@@ -6,13 +6,16 @@
 use std::{convert::Infallible, future::Future, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
-    ErrorCode,
+    ApiError, ErrorCode,
     limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
     wire_error::CODE_KEY,
 };
 use axum::{body::Body, response::Response};
 use futures_util::FutureExt;
-use http::{Method, Request, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Method, Request,
+    header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING},
+};
 use hyper::{body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -36,7 +39,7 @@ use super::{
         HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
         PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
     },
-    rest,
+    reply, rest,
 };
 use crate::tls::{Peer, Tls};
 
@@ -257,7 +260,10 @@ impl Service<Request<Incoming>> for Requests {
             false => Box::pin(async move {
                 let _turn = owed.room(is_read).await;
                 let metrics = inside.metrics.clone();
-                let response = rest::answer(inside, from, request).await;
+                let response = match is_framed_oddly(&request) {
+                    true => framed_oddly(),
+                    false => rest::answer(inside, from, request).await,
+                };
                 metrics.http_request(response.status().as_u16());
                 if let Some(code) = response.extensions().get::<ErrorCode>() {
                     metrics.request_refused(*code);
@@ -266,6 +272,23 @@ impl Service<Request<Incoming>> for Requests {
             }),
         }
     }
+}
+
+/// Whether the body is wrapped in more than chunks. The library takes the chunks off and leaves the rest; what stands in front of us might
+/// take it for something else, and find another end of the request.
+fn is_framed_oddly(request: &Request<Incoming>) -> bool {
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    codings.next().is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        || codings.next().is_some()
+}
+
+fn framed_oddly() -> Response {
+    let text = "The transfer-encoding of the request is not \"chunked\" alone";
+    let error = ApiError::new(ErrorCode::InvalidArgument, text)
+        .with_hint("Send the body in chunks, or with its length.");
+    let mut response = reply::error(&error);
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The requests of a connection in clear text where none should be.
@@ -314,6 +337,7 @@ async fn grpc(
                 true => routes.call(request).await?,
                 false => routes.call(request.map(Punctual::new)).await?,
             };
+            let response = unreadable(response);
             let code = response.headers().get(CODE_KEY).and_then(|code| code.to_str().ok());
             call.answered(&inside.audit, &inside.auth, &visitor, code);
             while_trusted(response, &visitor, call.path)
@@ -329,6 +353,30 @@ async fn grpc(
     }
     Ok(response)
 }
+
+/// A message that cannot be read is the caller's fault, while the codec calls it one of ours (INTERNAL).
+fn unreadable(response: Response) -> Response {
+    let headers = response.headers();
+    let internal = headers
+        .get(Status::GRPC_STATUS)
+        .is_some_and(|status| Code::from_bytes(status.as_bytes()) == Code::Internal);
+    if !internal || headers.contains_key(CODE_KEY) {
+        return response;
+    }
+    match Status::from_header_map(headers) {
+        Some(status) if status.message().starts_with(OF_THE_CODEC) => {
+            let found = status.message()[OF_THE_CODEC.len()..].trim_start_matches([':', ' ']);
+            let text = format!("The message cannot be read: {found}");
+            let error = ApiError::new(ErrorCode::InvalidArgument, text);
+            Status::from(error.with_hint("Send the message that the method takes: see the .proto files."))
+                .into_http()
+        }
+        _ => response,
+    }
+}
+
+/// How prost begins to say that a message is none. A test (B48) tells when it says so in other words.
+const OF_THE_CODEC: &str = "failed to decode Protobuf message";
 
 /// A stream ends when its token is withdrawn. What is no stream was asked for while the token was good.
 fn while_trusted(response: Response, visitor: &Visitor, path: &str) -> Response {

@@ -8,6 +8,7 @@ use super::*;
 
 const SEED: &str = include_str!("../../../examples/blueprints/test_workflow.yaml");
 
+mod bad_input;
 mod editor;
 pub mod kinds;
 

@@ -470,8 +470,18 @@ fn check_marks(request: &v1::RegisterWorkerRequest) -> Result<(), ApiError> {
     }
     let texts = || [labels, installed_software, installed_models].into_iter();
     let keys = resources.keys().chain(texts().flat_map(|texts| texts.keys()));
+    let values = texts().flat_map(|texts| texts.values());
+    let said_of_itself = [&request.hostname, &request.sdk_version];
+    // They are shown to people, and a line break or an escape would say something else there.
+    let shown = keys.clone().chain(values.clone()).chain(said_of_itself);
+    if shown.into_iter().any(|text| text.chars().any(char::is_control)) {
+        return Err(invalid(
+            "labels, resources, installed_software, installed_models, hostname and sdk_version must have no control characters"
+                .to_owned(),
+        ));
+    }
     let sound = keys.into_iter().all(|key| !key.is_empty() && key.len() <= LABEL_KEY_BYTES_MAX)
-        && texts().flat_map(|texts| texts.values()).all(|value| value.len() <= LABEL_VALUE_BYTES_MAX)
+        && values.into_iter().all(|value| value.len() <= LABEL_VALUE_BYTES_MAX)
         && resources.values().all(|value| value.is_finite());
     match sound {
         true => Ok(()),

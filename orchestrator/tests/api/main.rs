@@ -4,9 +4,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod actions;
+mod bad_input;
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod explain;
+// Floods need some of it, and these tests the rest.
+#[allow(dead_code)]
+#[path = "../floods/frames.rs"]
+mod frames;
 mod graph;
 mod greedy;
 mod grpc;

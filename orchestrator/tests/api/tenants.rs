@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tonic::{Code, Request, Status};
 
 use crate::{
-    grpc::Caller,
+    grpc::{Caller, error},
     support::{Answer, Server, blueprints, parts, read_to_end},
 };
 
@@ -216,6 +216,54 @@ async fn a_quota_counts_what_was_accepted_and_nothing_else_and_survives_a_restar
 }
 
 #[tokio::test]
+async fn a_client_has_so_many_open_jobs_and_others_do_not_notice() {
+    let store = Arc::new(MemoryStore::new());
+    let with_limit = |limit| {
+        let mut access = everybody();
+        access.clients[2] = client("acme", ACME, Terms { max_open_jobs: limit, ..role(Role::Operator) });
+        access
+    };
+    let full = (429, "OPEN_JOBS_LIMIT_REACHED".to_owned());
+    let submit = async |house: &House, key: &str| {
+        let headers = [("x-avtomatika-token", ACME), ("idempotency-key", key)];
+        house.server.send("POST", "/api/jobs/test", &headers, "{}").await
+    };
+    let house = House::over(store.clone(), with_limit(Some(2))).await;
+    let failed = house.server.by(ACME, "POST", "/api/v1/jobs?wait=10s", r#"{"blueprint": "named"}"#).await;
+    assert_eq!(failed.text("status"), "failed", "what has ended is not counted");
+    let retry = format!("/api/jobs/{}/retry", failed.text("id"));
+    let first = submit(&house, "a").await.text("job_id");
+    assert_eq!(submit(&house, "b").await.status, 202);
+    let refused = submit(&house, "c").await;
+    assert_eq!((refusal(&refused), refused.header("retry-after")), (full.clone(), "5"));
+    assert_eq!(refused.error(), "2 jobs of client \"acme\" are open, as many as it may have");
+    assert_eq!(refusal(&house.server.by(ACME, "POST", &retry, "").await), full);
+    let caller = Caller::new(&house.server, ACME).await;
+    let request = SubmitJobRequest { blueprint: "test_workflow".into(), ..Default::default() };
+    let status = caller.jobs().submit_job(caller.request(request)).await.unwrap_err();
+    assert_eq!((status.code(), error(&status)), (Code::ResourceExhausted, ErrorCode::OpenJobsLimitReached));
+    assert_eq!(submit(&house, "a").await.text("job_id"), first, "a repetition needs no room");
+    assert_eq!(house.submit(SMALL, "s").await.status, 202);
+
+    // After a restart they are counted as before, though none of them is in memory.
+    house.server.stop();
+    house.server.stopped().await;
+    let house = House::over(store, with_limit(Some(2))).await;
+    assert_eq!(refusal(&submit(&house, "c").await), full);
+    let cancelled = house.server.by(ACME, "POST", &format!("/api/jobs/{first}/cancel"), "").await;
+    assert_eq!(cancelled.status, 200);
+    assert_eq!(submit(&house, "c").await.status, 202, "one of them has ended");
+    assert_eq!(refusal(&submit(&house, "d").await), full);
+
+    house.reload(with_limit(Some(3))).await;
+    assert_eq!(submit(&house, "d").await.status, 202);
+    house.reload(with_limit(Some(1))).await;
+    assert_eq!(refusal(&submit(&house, "e").await), full);
+    house.reload(with_limit(None)).await;
+    assert_eq!(submit(&house, "e").await.status, 202);
+}
+
+#[tokio::test]
 async fn a_client_submits_to_its_own_blueprints_only() {
     let mut access = everybody();
     let globs = ["inst*", "named"].map(|text| Glob::new(text).unwrap());
@@ -265,7 +313,7 @@ struct Stream {
     down: tonic::Streaming<v1::OrchestratorMessage>,
 }
 
-fn with_token<T>(message: T, token: &str) -> Request<T> {
+pub fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("x-worker-token", token.parse().unwrap());
     request

@@ -9,9 +9,10 @@ use avtomatika_orchestrator::api::limits::{
 use bytes::Bytes;
 use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpStream, time::Instant};
 
-use crate::support::{ALICE, Server, read_to_end};
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::{
+    frames::{GET, HEADERS, RST_STREAM, WINDOW_UPDATE, frame, hello},
+    support::{ALICE, Server, read_to_end},
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_finish_its_first_words_is_given_up() {
@@ -111,28 +112,12 @@ async fn rest_is_served_over_http_2_and_the_limit_of_streams_is_announced() {
     assert_eq!(server.jobs_of(ALICE).await.len(), 1);
 }
 
-/// One HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// GET / as HPACK writes it with its static table.
-const GET: &[u8] = &[0x82, 0x84, 0x86];
-
 /// Sends frames after a preface, and returns the code with which the peer says goodbye.
-async fn goodbye_after(server: &Server, frames: Vec<u8>) -> Option<u32> {
-    let stream = server.connect(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await;
+pub async fn goodbye_after(server: &Server, frames: Vec<u8>) -> Option<u32> {
+    let stream = server.connect(&hello(&[])).await;
     let (mut reader, mut writer) = stream.into_split();
     let sending = tokio::spawn(async move {
         // The peer closes before it has read everything; that is what is tested.

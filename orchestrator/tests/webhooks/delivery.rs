@@ -324,20 +324,28 @@ async fn a_name_that_leads_inside_is_never_connected_to() {
 }
 
 #[tokio::test]
-async fn an_address_inside_is_refused_when_the_job_is_submitted() {
+async fn b28_an_address_inside_is_refused_when_the_job_is_submitted() {
     let world = world_with(Options { private_is_forbidden: true, ..Options::default() });
     for url in [
         "http://127.0.0.1:8080/",
         "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
         "http://169.254.169.254/latest",
+        "http://2130706433/",
         "http://0x7f.1/",
         "http://localhost/",
+        "http://localhost./",
+        "https://example.com:22/",
     ] {
         let refused = world.conductor.submit(&acme(), request("instant", "{}", url)).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::WebhookUrlForbidden, "{url}");
     }
-    let refused = world.conductor.submit(&acme(), request("instant", "{}", "ftp://x/")).await.unwrap_err();
-    assert_eq!(refused.code, ErrorCode::InvalidArgument);
+    let long = format!("https://example.com/{}", "x".repeat(3000));
+    for url in ["ftp://x/", "http://user:hunter2@example.com/", "http://example.com/\r\nhost: x", &long] {
+        let refused = world.conductor.submit(&acme(), request("instant", "{}", url)).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidArgument, "{url}");
+        assert!(!refused.message.contains("hunter2"), "{refused:?}");
+    }
 }
 
 /// A certificate for this name, by an authority of its own.

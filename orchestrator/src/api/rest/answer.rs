@@ -46,6 +46,7 @@ async fn public(inside: &Inside, request: Request<Incoming>) -> Result<Response,
     match route::public(request.method(), uri.path()) {
         Ok(PublicRoute::Approval(id)) => Ok(actions::decide_by_token(inside, id, request).await?),
         Ok(PublicRoute::Probe(probe)) => Ok(operate::public(inside, probe).await),
+        Err(NoRoute::UnknownPath) if route::is_grpc_method(uri.path()) => Err(route::no_grpc().into()),
         Err(NoRoute::UnknownPath) => Err(route::unknown_path(None).into()),
         Err(NoRoute::WrongMethod(allow)) => Ok(wrong_method(allow)),
     }

@@ -1,14 +1,17 @@
 //! Reading a request's body: never further than its limit, never longer than its time.
 
-use avtomatika_proto::{ApiError, limits::PAYLOAD_BYTES_MAX};
+use avtomatika_proto::{ApiError, ErrorCode, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
-use http::{HeaderMap, header::CONTENT_LENGTH};
+use http::{
+    HeaderMap, HeaderValue,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH},
+};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 
 use crate::api::{
     limits::BODY_READ_TIMEOUT,
-    submission::{body_timeout, invalid, too_large},
+    submission::{body_timeout, invalid, quote, too_large},
 };
 
 /// Largest body of a wrapped submission: the payload, with room for labels and the rest.
@@ -18,8 +21,14 @@ pub(super) const ENVELOPE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 ///
 /// # Errors
 /// `PAYLOAD_TOO_LARGE` at the first byte over the limit, and before any byte when the announced length is over it;
-/// `REQUEST_TIMEOUT`; `INVALID_ARGUMENT` when the connection breaks off.
+/// `REQUEST_TIMEOUT`; `INVALID_ARGUMENT` when the connection breaks off; `UNSUPPORTED_MEDIA_TYPE` for a body that is
+/// compressed, because what it would unpack to has no limit.
 pub(super) async fn read(headers: &HeaderMap, body: Incoming, limit_bytes: usize) -> Result<Bytes, ApiError> {
+    if let Some(coding) = headers.get_all(CONTENT_ENCODING).iter().find(|coding| !is_identity(coding)) {
+        let coding = quote(&String::from_utf8_lossy(coding.as_bytes()));
+        let text = format!("The request body has the content-encoding {coding}; it is read as it is");
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType, text));
+    }
     if announced_bytes(headers, &body) > limit_bytes as u64 {
         return Err(too_large(limit_bytes));
     }
@@ -32,6 +41,13 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming, limit_bytes: usize
         Ok(Err(_)) => Err(invalid("the request body broke off before its end".to_owned())),
         Err(_) => Err(body_timeout()),
     }
+}
+
+fn is_identity(coding: &HeaderValue) -> bool {
+    coding
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 fn announced_bytes(headers: &HeaderMap, body: &Incoming) -> u64 {

@@ -278,6 +278,18 @@ fn is_read(method: &Method) -> bool {
 /// Blueprints' endpoints that an error lists at most.
 const LISTED_ENDPOINTS_MAX: usize = 20;
 
+/// Whether the path is that of a gRPC method, which is served to calls of gRPC only.
+pub(super) fn is_grpc_method(path: &str) -> bool {
+    path.starts_with("/avtomatika.v1.") || path.starts_with("/grpc.")
+}
+
+/// The answer to a call of a gRPC method that does not come as one.
+pub(super) fn no_grpc() -> ApiError {
+    let text = "This path is a method of gRPC, and the content-type is not application/grpc";
+    ApiError::new(ErrorCode::UnsupportedMediaType, text)
+        .with_hint("Call it with gRPC; /api is for everything else.")
+}
+
 /// The answer to a path at which nothing is served. `blueprints` is what the caller may know of.
 pub(super) fn unknown_path(blueprints: Option<&Registry>) -> ApiError {
     let error = ApiError::new(ErrorCode::EndpointNotFound, "Nothing is served at this path");
