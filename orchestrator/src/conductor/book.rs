@@ -6,7 +6,7 @@
 //! stays ahead of a store that did not follow. It refuses to know where it would read a job again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -27,6 +27,8 @@ pub(super) struct Book {
     timers: BTreeSet<(Timestamp, i64)>,
     open: BTreeMap<JobStatus, u64>,
     open_total: usize,
+    /// Of each client that has some.
+    open_of: HashMap<Arc<str>, usize>,
     resident_bytes: usize,
     resting_total: usize,
 }
@@ -64,6 +66,12 @@ impl Version {
 
     fn from_history_len(history_len: u64) -> Self {
         Self(history_len as u32)
+    }
+}
+
+impl Entry {
+    fn is_open(&self) -> bool {
+        !self.kept.status().is_terminal()
     }
 }
 
@@ -150,6 +158,11 @@ impl Book {
         &self.open
     }
 
+    /// Jobs of this client that are not terminal.
+    pub fn open_of(&self, client: &str) -> usize {
+        self.open_of.get(client).copied().unwrap_or(0)
+    }
+
     /// Jobs that rest in the store.
     pub fn resting_total(&self) -> usize {
         self.resting_total
@@ -165,6 +178,7 @@ impl Book {
         let key = job.id.key();
         let before = self.take(key);
         let armed = job.first_due().unwrap_or(NEVER);
+        self.change_of(&job.client, before.as_ref(), !job.status.is_terminal());
         self.insert(key, Entry { kept: Kept::Resident(job), armed });
         before
     }
@@ -173,13 +187,19 @@ impl Book {
     pub fn restore(&mut self, stub: &Stub) {
         let version = Version::from_history_len(stub.history_len);
         let kept = Kept::Resting { id: stub.id, version, status: stub.status };
+        self.change_of(&stub.client, None, !stub.status.is_terminal());
         self.insert(stub.id.key(), Entry { kept, armed: stub.next_due.unwrap_or(NEVER) });
     }
 
     /// Puts a job back to what it was before a decision that did not become durable.
     pub fn roll_back(&mut self, id: JobId, before: Option<Entry>) {
         let key = id.key();
-        self.take(key);
+        let undone = self.take(key);
+        // What has been decided is resident until it is durable.
+        if let Some(Entry { kept: Kept::Resident(job), .. }) = &undone {
+            let is_open = before.as_ref().is_some_and(Entry::is_open);
+            self.change_of(&job.client.clone(), undone.as_ref(), is_open);
+        }
         if let Some(entry) = before {
             self.insert(key, entry);
         }
@@ -272,6 +292,22 @@ impl Book {
         Some(entry)
     }
 
+    /// A job of this client was `before`, and now is open or not.
+    fn change_of(&mut self, client: &Arc<str>, before: Option<&Entry>, is_open: bool) {
+        match (before.is_some_and(Entry::is_open), is_open) {
+            (false, true) => *self.open_of.entry(client.clone()).or_default() += 1,
+            (true, false) => {
+                if let Some(open) = self.open_of.get_mut(client) {
+                    *open -= 1;
+                    if *open == 0 {
+                        self.open_of.remove(client);
+                    }
+                }
+            }
+            (true, true) | (false, false) => {}
+        }
+    }
+
     fn count(&mut self, status: JobStatus, added: bool) {
         if status.is_terminal() {
             return;
@@ -315,6 +351,7 @@ mod tests {
         for book in [&book, &restored] {
             assert_eq!(book.resting_total(), 12);
             assert_eq!(book.open_counts(), &BTreeMap::from([(JobStatus::WaitingForWorker, 12)]));
+            assert_eq!((book.open_of("acme"), book.open_of("other")), (12, 0));
             assert_eq!(book.timers.len(), 6, "those with a timeout of either kind");
         }
         assert_eq!(book.timers, restored.timers);
@@ -337,7 +374,7 @@ mod tests {
         }
         let ended = jobs.iter().map(|job| Arc::new(samples.moved(job, JobStatus::Finished)));
         let undo: Vec<_> = ended.map(|job| (job.id, book.put(job))).collect();
-        assert_eq!((book.open_total(), book.next_due()), (0, None));
+        assert_eq!((book.open_total(), book.open_of("acme"), book.next_due()), (0, 0, None));
         undo.into_iter().rev().for_each(|(id, entry)| book.roll_back(id, entry));
         assert_eq!(format!("{book:?}"), before);
     }

@@ -47,7 +47,7 @@ impl Core {
         idempotency: Option<IdempotencyKey>,
     ) -> Result<Arc<Job>, ApiError> {
         self.check_notices(client, submission.webhook_url.is_some())?;
-        self.check_room()?;
+        self.check_room(client)?;
         let month = self.check_quota(client)?;
         let now = self.clock.now();
         let id = self.new_job_id(now);
@@ -65,13 +65,20 @@ impl Core {
         Ok(job)
     }
 
-    pub(super) fn check_room(&self) -> Result<(), ApiError> {
+    /// Whether one more job of this client may be open.
+    pub(super) fn check_room(&self, client: &str) -> Result<(), ApiError> {
         let limit = self.limits.current().max_open_jobs;
-        if self.book.open_total() < limit {
-            return Ok(());
+        if self.book.open_total() >= limit {
+            let text = format!("{limit} jobs are open, as many as this orchestrator holds");
+            return Err(ApiError::new(ErrorCode::TooManyOpenJobs, text));
         }
-        let text = format!("{limit} jobs are open, as many as this orchestrator holds");
-        Err(ApiError::new(ErrorCode::TooManyOpenJobs, text))
+        match self.tenancy.current().of(client).max_open_jobs {
+            Some(limit) if self.book.open_of(client) >= limit => {
+                let text = format!("{limit} jobs of client {client:?} are open, as many as it may have");
+                Err(ApiError::new(ErrorCode::OpenJobsLimitReached, text))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The job that the same request made before.
@@ -114,7 +121,7 @@ impl Core {
                 return Err(changed_since());
             }
             if job.status.is_repairable() && is_repair(&event) {
-                self.check_room()?;
+                self.check_room(&job.client)?;
             }
             let edit = match &*event {
                 Event::RetryRequested(retry) => retry.initial_data.clone(),

@@ -444,10 +444,12 @@ impl Core {
         if !self.prepare(key)? {
             return Ok(());
         }
+        let origin = self.families.by_first.get(&key).and_then(|family| family.origin.as_ref());
+        let is_full = origin.is_some_and(|origin| self.check_room(&origin.client).is_err());
         let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
         let mut wanted = family.wanted().min(family.prepared.len() as u32).min(SLICE);
         // A full house takes the children of those who are in it, one for each, so that all get on.
-        if self.book.open_total() >= self.limits.current().max_open_jobs {
+        if is_full {
             wanted = wanted.min(u32::from(family.running == 0));
         }
         let specs: Vec<ChildSpec> = family.prepared.drain(..wanted as usize).collect();

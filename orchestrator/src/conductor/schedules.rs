@@ -117,7 +117,7 @@ impl Core {
             record.last_skip = Some(ScheduledSkip { due_at, reason: SkipReason::Overlap });
             return Ok((record, None));
         }
-        self.check_room()?;
+        self.check_room(&client)?;
         let now = self.clock.now();
         let id = self.new_job_id(now);
         let job = Job::accepted(id, client, &blueprint, Arc::new(submission), now);

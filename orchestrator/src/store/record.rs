@@ -355,6 +355,9 @@ struct StoredStub {
     parent: Option<Vec<u8>>,
     #[prost(message, optional, tag = "8")]
     keys: Option<StoredStubKeys>,
+    /// Where no task names it. Stubs did not always hold it.
+    #[prost(string, tag = "9")]
+    client: String,
 }
 
 #[derive(Message)]
@@ -627,6 +630,7 @@ pub(super) fn decode_end(id: JobId, record: &[u8]) -> Result<(Standing, Option<T
 pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
     let message = StoredStub {
         job_id: stub.id.as_bytes().to_vec(),
+        client: if stub.task.is_some() { String::new() } else { stub.client.to_string() },
         status: stub.status as u32,
         history_len: stub.history_len,
         next_due_us: stub.next_due.map(Timestamp::as_micros),
@@ -650,13 +654,16 @@ pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
     seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
 }
 
-/// The stub of the open job with this key. `shared` gives one text for each client, task type and need, however many stubs name it.
+/// The stub of the open job with this key; without a client, if it is from before stubs held one. `shared` gives one text for each
+/// client, task type and need, however many stubs name it.
 pub(super) fn decode_stub(
     key: i64,
     record: &[u8],
     shared: &mut impl FnMut(&str) -> Arc<str>,
 ) -> Result<Stub, Damaged> {
     let message: StoredStub = unseal(Kind::Stub, &key.to_le_bytes(), record)?;
+    let client = message.task.as_ref().map_or(&message.client, |task| &task.client);
+    let client = shared(client);
     let task = |task: StoredStubTask| -> Result<StubTask, Damaged> {
         Ok(StubTask {
             task_id: task_id(&task.task_id)?,
@@ -669,6 +676,7 @@ pub(super) fn decode_stub(
     };
     Ok(Stub {
         id: job_id(&message.job_id)?,
+        client,
         status: job_status(message.status)?,
         history_len: message.history_len,
         next_due: message.next_due_us.map(Timestamp::from_micros),

@@ -18,6 +18,8 @@ use crate::{
 pub struct Stub {
     /// The job.
     pub id: JobId,
+    /// Whose job it is.
+    pub client: Arc<str>,
     /// Where it stands. Never terminal.
     pub status: JobStatus,
     /// Entries in its history. It grows with every change, hence it tells one version of the job from another.
@@ -65,7 +67,7 @@ impl StubKeys {
 pub struct StubTask {
     /// The attempt.
     pub task_id: TaskId,
-    /// Whose job it is. Stubs did not always hold it: empty then.
+    /// Whose job it is.
     pub client: Arc<str>,
     /// What a worker must serve.
     pub task_type: Arc<str>,
@@ -93,6 +95,7 @@ impl Stub {
         });
         Some(Self {
             id: job.id,
+            client: job.client.clone(),
             status: job.status,
             history_len: job.history_len,
             next_due: job.first_due(),

@@ -14,8 +14,8 @@ use crate::blueprint::Finding;
 /// Clients in one file.
 pub const CLIENTS_MAX: usize = 10_000;
 
-const KEYS: [&str; 7] =
-    ["token_sha256", "role", "plan", "quota", "rate_limit", "allowed_blueprints", "weight"];
+const KEYS: [&str; 8] =
+    ["token_sha256", "role", "plan", "quota", "max_open_jobs", "rate_limit", "allowed_blueprints", "weight"];
 
 /// The clients of a file.
 ///
@@ -57,6 +57,11 @@ fn terms(entry: &mut Entry<'_, '_>) -> Terms {
         |value| whole(value, 0, i64::MAX as u64),
         "quota = 100000: accepted submissions in a month",
     );
+    let max_open_jobs = entry.value(
+        "max_open_jobs",
+        |value| whole(value, 0, u32::MAX.into()),
+        "max_open_jobs = 1000: jobs of it that may be open at once",
+    );
     let rate_limit = entry.value(
         "rate_limit",
         |value| value.as_str().and_then(Rate::parse),
@@ -72,6 +77,7 @@ fn terms(entry: &mut Entry<'_, '_>) -> Terms {
         plan: plan.map_or(known.plan, Arc::from),
         role: role.unwrap_or(known.role),
         quota,
+        max_open_jobs: max_open_jobs.map(|jobs| jobs as usize),
         rate_limit,
         allowed_blueprints: entry.globs("allowed_blueprints"),
         weight: weight.map_or(known.weight, |weight| weight as u32),
@@ -90,7 +96,7 @@ mod tests {
     #[test]
     fn a_client_has_what_its_table_says_and_else_what_anybody_has() {
         let text = format!(
-            "[acme]\ntoken_sha256 = [\"{}\",\n  \"{}\"]\nrole = \"operator\"\nplan = \"gold\"\nquota = 1_000\n\
+            "[acme]\ntoken_sha256 = [\"{}\",\n  \"{}\"]\nrole = \"operator\"\nplan = \"gold\"\nquota = 1_000\nmax_open_jobs = 30\n\
              rate_limit = \"50/s\"\nallowed_blueprints = [\"order\", \"report-*\"]\nweight = 10\n\
              [\"small.one\"]\ntoken_sha256 = \"{}\"\n",
             hash("old"),
@@ -105,6 +111,7 @@ mod tests {
             plan: "gold".into(),
             role: Role::Operator,
             quota: Some(1000),
+            max_open_jobs: Some(30),
             rate_limit: Rate::parse("50/s"),
             allowed_blueprints: Some(globs.into()),
             weight: 10,
@@ -129,7 +136,7 @@ mod tests {
     fn every_mistake_is_told_with_file_line_and_cure_and_no_token() {
         let text = format!(
             "[a]\ntoken = \"secret\"\n[b]\ntoken_sha256 = \"secret\"\nquotum = 5\n[c]\ntoken_sha256 = \"{}\"\n\
-             role = \"root\"\nquota = -1\nrate_limit = \"5\"\nweight = 0\nallowed_blueprints = [\"x[1]\",\n 7]\nplan = \"\"\n\
+             role = \"root\"\nquota = -1\nmax_open_jobs = \"many\"\nrate_limit = \"5\"\nweight = 0\nallowed_blueprints = [\"x[1]\",\n 7]\nplan = \"\"\n\
              [\"d d\"]\ntoken_sha256 = []\nallowed_blueprints = \"all\"\n",
             hash("c")
         );
@@ -142,14 +149,15 @@ mod tests {
             "clients.toml:5:1: error: \"b\": unknown key \"quotum\"; did you mean \"quota\"?; keys: token_sha256, role",
             "clients.toml:8:1: error: \"c\": role is not what it must be; write role = \"client\"",
             "clients.toml:9:1: error: \"c\": quota is not what it must be; write quota = 100000",
-            "clients.toml:10:1: error: \"c\": rate_limit is not what it must be; write rate_limit = \"50/s\"",
-            "clients.toml:11:1: error: \"c\": weight is not what it must be; write weight = 1 to 1000",
-            "clients.toml:12:1: error: \"c\": allowed_blueprints: \"x[1]\" is no pattern: '[' is in no name; write a name",
-            "clients.toml:13:1: error: \"c\": allowed_blueprints: \"\" is no pattern: it is not 1 to 128",
-            "clients.toml:14:1: error: \"c\": plan is not what it must be; write plan",
-            "clients.toml:15:1: error: \"d d\": is not a client's name; a name is 1 to 64",
-            "clients.toml:16:1: error: \"d d\": token_sha256 has not 1 to 16 hashes",
-            "clients.toml:17:1: error: \"d d\": allowed_blueprints is not a list; write allowed_blueprints = [",
+            "clients.toml:10:1: error: \"c\": max_open_jobs is not what it must be; write max_open_jobs = 1000",
+            "clients.toml:11:1: error: \"c\": rate_limit is not what it must be; write rate_limit = \"50/s\"",
+            "clients.toml:12:1: error: \"c\": weight is not what it must be; write weight = 1 to 1000",
+            "clients.toml:13:1: error: \"c\": allowed_blueprints: \"x[1]\" is no pattern: '[' is in no name; write a name",
+            "clients.toml:14:1: error: \"c\": allowed_blueprints: \"\" is no pattern: it is not 1 to 128",
+            "clients.toml:15:1: error: \"c\": plan is not what it must be; write plan",
+            "clients.toml:16:1: error: \"d d\": is not a client's name; a name is 1 to 64",
+            "clients.toml:17:1: error: \"d d\": token_sha256 has not 1 to 16 hashes",
+            "clients.toml:18:1: error: \"d d\": allowed_blueprints is not a list; write allowed_blueprints = [",
         ];
         assert_eq!(wrong.len(), expected.len(), "{wrong:#?}");
         for (wrong, expected) in wrong.iter().zip(expected) {

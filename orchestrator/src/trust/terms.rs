@@ -50,6 +50,8 @@ pub struct Terms {
     pub role: Role,
     /// Submissions that are accepted in a calendar month of UTC; `None` for any number.
     pub quota: Option<u64>,
+    /// Jobs of it that may be open at once; `None` for any number.
+    pub max_open_jobs: Option<usize>,
     /// How often it may call; `None` for any rate.
     pub rate_limit: Option<Rate>,
     /// Blueprints that it may submit to; `None` for all.
@@ -74,6 +76,7 @@ impl Default for Terms {
             plan: Arc::from("default"),
             role: Role::Client,
             quota: None,
+            max_open_jobs: None,
             rate_limit: None,
             allowed_blueprints: None,
             weight: 1,

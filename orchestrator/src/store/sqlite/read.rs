@@ -128,6 +128,7 @@ macro_rules! select_job {
 
 const LOAD: &str = select_job!("WHERE jobs.key = ?1");
 
+const CLIENT_OF_JOB: &str = "SELECT client FROM jobs WHERE key = ?1";
 const OPEN_JOBS: &str = "SELECT key, record FROM open_jobs ORDER BY key";
 
 /// The open jobs of a database that has no stubs yet.
@@ -179,10 +180,19 @@ impl Reader<'_> {
             None => task_types.entry(task_type.to_owned()).or_insert(task_type.into()).clone(),
         };
         let mut statement = self.prepare_cached(OPEN_JOBS).at(path)?;
+        let mut clients = self.prepare_cached(CLIENT_OF_JOB).at(path)?;
         let mut rows = statement.query(()).at(path)?;
         while let Some(row) = rows.next().at(path)? {
             let key = row.get(0).at(path)?;
-            each(record::decode_stub(key, blob(row, 1).at(path)?, &mut shared).at(path)?);
+            let mut stub = record::decode_stub(key, blob(row, 1).at(path)?, &mut shared).at(path)?;
+            if stub.client.is_empty() {
+                let client: String = clients.query_row((key,), |row| row.get(0)).at(path)?;
+                stub.client = shared(&client);
+                if let Some(task) = &mut stub.task {
+                    task.client = stub.client.clone();
+                }
+            }
+            each(stub);
         }
         Ok(())
     }
