@@ -73,6 +73,8 @@ pub mod config;
 pub mod dispatch;
 pub mod engine;
 pub mod functions;
+#[cfg(test)]
+mod fuzz;
 pub mod graph;
 pub mod json;
 pub mod live;

@@ -506,3 +506,7 @@ fn invalid(message: String) -> ApiError {
 fn protocol_error(message: &'static str) -> ApiError {
     ApiError::new(ErrorCode::ProtocolViolation, message)
 }
+
+#[cfg(test)]
+#[path = "../fuzz/stream.rs"]
+mod fuzz;

@@ -56,7 +56,7 @@ pub(super) fn micros(per: Duration) -> i64 {
     i64::try_from(per.as_micros()).unwrap_or(i64::MAX)
 }
 
-fn owner(key: &str, per_us: i64) -> Vec<u8> {
+pub(super) fn owner(key: &str, per_us: i64) -> Vec<u8> {
     [&per_us.to_le_bytes(), key.as_bytes()].concat()
 }
 

@@ -245,7 +245,7 @@ pub(super) fn decode(key: i64, sequence: u64, bytes: &[u8]) -> Result<NoticeReco
     })
 }
 
-fn owner(key: i64, sequence: u64) -> [u8; 16] {
+pub(super) fn owner(key: i64, sequence: u64) -> [u8; 16] {
     let mut owner = [0; 16];
     owner[..8].copy_from_slice(&key.to_le_bytes());
     owner[8..].copy_from_slice(&sequence.to_le_bytes());

@@ -987,6 +987,10 @@ fn to_nanos(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
+#[path = "../fuzz/records.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use proptest::{
         collection::{btree_map, vec},

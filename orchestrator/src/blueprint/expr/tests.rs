@@ -8,6 +8,9 @@ use serde_json::json;
 
 use super::{parse::Root, *};
 
+#[path = "../../fuzz/expressions.rs"]
+mod fuzz;
+
 /// A job with data of every kind.
 struct Job {
     initial_data: Json,

@@ -309,6 +309,10 @@ fn too_short() -> Damaged {
 }
 
 #[cfg(test)]
+#[path = "../../fuzz/frames.rs"]
+mod fuzz;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{engine::JobStatus, store::conformance::Samples};
