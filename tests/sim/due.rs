@@ -153,6 +153,9 @@ impl Line {
             return Ok(());
         }
         met.mark(S::ScheduleMissed);
+        require(skip.is_some(), I::DueOnce, || {
+            format!("{let_go} due times of {before:?} are let go, and nobody is told: {record:?}")
+        })?;
         let overdue = number(latest) - number(before.decided);
         let may = self.schedule.on_missed != OnMissed::All || overdue > CATCH_UP_MAX as i64;
         require(may, I::DueOnce, || {

@@ -117,6 +117,9 @@ impl Keeper {
         if self.is_astray(now) {
             tracing::warn!("Schedule {} was decided up to {}, and begins anew", record.name, record.decided);
             record.decided = now;
+            // What was due by that clock is not.
+            self.due.clear();
+            self.let_go = None;
             return Step::Keep(record);
         }
         if self.due.is_empty() {
@@ -160,5 +163,44 @@ impl Keeper {
         self.due.clear();
         self.let_go = None;
         self.trouble = Some(Trouble { text, again_at: now + AGAIN_AFTER });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        engine::Submission,
+        json::Json,
+        schedule::{OnMissed, Overlap, Rule, Timing, time_zone},
+    };
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_clock_that_was_wrong_leaves_no_due_time_behind() {
+        let schedule = Schedule {
+            name: Arc::from("every-minute"),
+            blueprint: Arc::from("instant"),
+            client: Arc::from("acme"),
+            submission: Submission::of(Json::empty()),
+            timing: Timing::new(Rule::interval(MINUTE).unwrap(), time_zone("UTC").unwrap()),
+            on_missed: OnMissed::All,
+            overlap: Overlap::Allow,
+            enabled: true,
+        };
+        let begun = Timestamp::from_micros(1_767_225_600_000_000);
+        let record = begin(&schedule, None, begun);
+        let mut keeper = Keeper::new(Arc::new(schedule), record);
+        // Ten due times are to be made up, and one of them is.
+        let Step::Run(due) = keeper.next_step(begun + MINUTE * 10) else { panic!("it is due") };
+        keeper.has_come_to(due.record);
+        // Then somebody sets the clock right: it is three days earlier.
+        let now = begun - Duration::from_secs(3 * 86_400);
+        assert!(keeper.is_due(now));
+        let Step::Keep(record) = keeper.next_step(now) else { panic!("it begins anew") };
+        assert_eq!(record.decided, now);
+        keeper.has_come_to(record);
+        assert_eq!(keeper.wakes_at(), Some(now + MINUTE), "the next minute, and not one in three days");
     }
 }
