@@ -30,6 +30,9 @@ use crate::{
     worker::Tally,
 };
 
+/// Between two jobs whose answers are measured while something else is going on, so that they are not themselves the load.
+const BETWEEN_SUBMISSIONS: Duration = Duration::from_millis(2);
+
 /// Bulk streams at once: one alone waits for its own answers.
 const STREAMS: u64 = 4;
 
@@ -48,11 +51,16 @@ impl Interceptor for Token {
 
 /// A connection like that of a client of ours.
 pub async fn connection(url: &str) -> Channel {
+    try_connection(url).await.expect("a connection")
+}
+
+/// The same, where nobody may be there.
+pub async fn try_connection(url: &str) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(url.to_owned()).expect("a URL");
     let endpoint = endpoint
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .initial_stream_window_size(STREAM_WINDOW_BYTES);
-    endpoint.connect().await.expect("a connection")
+    endpoint.connect().await
 }
 
 pub async fn connect(url: &str) -> Jobs {
@@ -163,6 +171,22 @@ async fn submit_and_wait(mut jobs: Jobs, data: Arc<str>, stop: Arc<AtomicBool>) 
         latencies.push(submitted.elapsed().as_secs_f64() * 1000.0);
     }
     latencies
+}
+
+/// Jobs one after the other, until the future is done. Returns the time from each submission to its answer, in milliseconds.
+pub async fn submit_latencies(url: &str, until: impl Future<Output = ()>) -> Vec<f64> {
+    let (mut client, data) = (connect(url).await, data(100));
+    let mut latencies = Vec::new();
+    let mut until = std::pin::pin!(until);
+    loop {
+        let submitted = Instant::now();
+        client.submit_job(request(&data)).await.expect("the job is accepted");
+        latencies.push(submitted.elapsed().as_secs_f64() * 1000.0);
+        tokio::select! {
+            () = until.as_mut() => return latencies,
+            () = tokio::time::sleep(BETWEEN_SUBMISSIONS) => {}
+        }
+    }
 }
 
 /// Jobs one after the other. Returns the time from each submission to the arrival of its task at a worker, in milliseconds.

@@ -15,6 +15,7 @@ mod map;
 mod payloads;
 mod process;
 mod queued;
+mod reconnect;
 mod restart;
 mod worker;
 mod workers;
@@ -57,6 +58,8 @@ enum Scenario {
     Finished,
     /// Memory and latency with 10,000 connected workers
     Workers,
+    /// How soon 10,000 workers are back after a crash, and what clients feel of it
+    Reconnect,
     /// Latency of small jobs beside large ones
     Payloads,
     /// Cost of the branches of one large map, against single jobs
@@ -95,6 +98,7 @@ fn main() {
                 Scenario::Restart => restart::measure(&size).await,
                 Scenario::Finished => finished::measure(&size).await,
                 Scenario::Workers => workers::measure(&size).await,
+                Scenario::Reconnect => reconnect::measure(&size).await,
                 Scenario::Payloads => payloads::measure(&size).await,
                 Scenario::Map => map::measure(&size).await,
             }

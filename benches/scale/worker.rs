@@ -19,7 +19,12 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
 };
-use tonic::{Request, Status, Streaming, metadata::MetadataValue, service::Interceptor, transport::Channel};
+use tonic::{
+    Request, Status, Streaming,
+    metadata::MetadataValue,
+    service::{Interceptor, interceptor::InterceptedService},
+    transport::Channel,
+};
 
 use crate::{
     load,
@@ -134,7 +139,8 @@ async fn serve_next(
 }
 
 /// One worker's stream.
-struct Stream {
+pub struct Stream {
+    session_id: String,
     up: mpsc::Sender<WorkerMessage>,
     down: Streaming<avtomatika_proto::v1::OrchestratorMessage>,
     slots: u32,
@@ -142,7 +148,11 @@ struct Stream {
 
 impl Stream {
     async fn open(url: String, worker_id: String, slots: u32) -> Result<Self, Status> {
-        let channel: Channel = load::connection(&url).await;
+        Self::register(load::connection(&url).await, worker_id, slots).await
+    }
+
+    /// Opens a session and its stream.
+    pub async fn register(channel: Channel, worker_id: String, slots: u32) -> Result<Self, Status> {
         let mut service = WorkerServiceClient::with_interceptor(channel, Token);
         let registration = RegisterWorkerRequest {
             worker_id,
@@ -152,9 +162,23 @@ impl Stream {
             ..Default::default()
         };
         let session_id = service.register_worker(registration).await?.into_inner().session_id;
+        Self::resume(service, session_id, slots).await
+    }
+
+    /// Opens the next stream of the session that this one had.
+    pub async fn again(&self, channel: Channel) -> Result<Self, Status> {
+        let service = WorkerServiceClient::with_interceptor(channel, Token);
+        Self::resume(service, self.session_id.clone(), self.slots).await
+    }
+
+    async fn resume(
+        mut service: WorkerServiceClient<InterceptedService<Channel, Token>>,
+        session_id: String,
+        slots: u32,
+    ) -> Result<Self, Status> {
         let (up, said) = mpsc::channel(UP_MAX);
         let said = stream::unfold(said, |mut said| async { Some((said.recv().await?, said)) });
-        let hello = Up::Hello(Hello { session_id, held_task_ids: Vec::new() });
+        let hello = Up::Hello(Hello { session_id: session_id.clone(), held_task_ids: Vec::new() });
         // The channel is new and has room.
         let _ = up.try_send(wire(hello));
         let mut down = service.task_stream(said).await?.into_inner();
@@ -162,10 +186,11 @@ impl Stream {
             Some(Down::Welcome(_)) => {}
             other => return Err(Status::internal(format!("the first message is no welcome: {other:?}"))),
         }
-        Ok(Self { up, down, slots })
+        Ok(Self { session_id, up, down, slots })
     }
 
-    async fn serve(&mut self, tally: &Tally) -> Result<(), Status> {
+    /// Answers tasks until the stream ends.
+    pub async fn serve(&mut self, tally: &Tally) -> Result<(), Status> {
         self.say(Up::Credits(Credits { slots: self.slots })).await?;
         let mut heartbeat = tokio::time::interval(KEEPALIVE_INTERVAL);
         loop {
@@ -217,7 +242,7 @@ fn wire(message: Up) -> WorkerMessage {
 
 /// Shows the worker's token with each call.
 #[derive(Clone)]
-struct Token;
+pub struct Token;
 
 impl Interceptor for Token {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {

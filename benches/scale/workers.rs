@@ -21,7 +21,7 @@ const JOBS: u64 = 5_000;
 const SLOTS: u32 = 4;
 
 /// Files of this process beside the workers' connections.
-const OTHER_FILES: u64 = 200;
+pub const OTHER_FILES: u64 = 200;
 
 pub async fn measure(size: &Size) -> Table {
     let mut figures = Figures::new("workers", ABOUT);
@@ -58,7 +58,7 @@ async fn run(size: &Size, workers: u64, memory: Goal, few_p99: Option<f64>, figu
 }
 
 /// The orchestrator inherits the limit, and needs one file for each worker, too.
-fn check_open_files(needed: u64) {
+pub fn check_open_files(needed: u64) {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
     let soft = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
