@@ -7,6 +7,7 @@ use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,12 @@ use crate::{
     webhook::Poster,
 };
 
+/// How long the last commit of a stop may take, even when functions that would not end have used up the time for it.
+const COMMIT_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long a chore may take to end that is in the middle of a read, even when the time for a stop is over.
+const CHORES_WITHIN: Duration = Duration::from_millis(200);
+
 /// What an orchestrator is made of.
 pub struct Parts {
     /// Where jobs are durable.
@@ -51,7 +58,7 @@ pub struct Parts {
     pub settings: Settings,
     /// Which jobs are kept after their end.
     pub retention: Retention,
-    /// How long connections may take to end when the orchestrator stops.
+    /// How long a stop may take in all. What connections have not ended by then is cut off.
     pub drain_timeout: Duration,
 }
 
@@ -262,13 +269,13 @@ impl App {
     ) -> Result<(), StoreError> {
         let gate = WorkerGate::new(self.inside.conductor.sessions(), self.inside.auth.clone());
         let grpc = api::grpc::routes(&self.inside).add_service(gate.into_service());
-        let closing = CancellationToken::new();
+        let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
         let mut api = Api::new(self.inside.clone(), grpc);
         if let Some(tls) = self.tls.take() {
             api = api.encrypted(tls);
         }
-        let serving = tokio::spawn(api::serve(listener, api, closing.clone(), self.drain_timeout));
-        self.work(Some(serving), closing, shutdown).await
+        let serving = tokio::spawn(api::serve(listener, api, closing.clone(), cut.clone()));
+        self.work(Some((serving, cut)), closing, shutdown).await
     }
 
     /// Runs without a listener until `shutdown`, then stops in order: for a process that submits jobs by
@@ -282,7 +289,7 @@ impl App {
 
     async fn work(
         self,
-        serving: Option<JoinHandle<()>>,
+        serving: Option<(JoinHandle<()>, CancellationToken)>,
         closing: CancellationToken,
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
@@ -310,22 +317,25 @@ impl App {
             at_work.push(tokio::spawn(traces::tell(ended, inside.conductor.clone(), spans, closing.clone())));
         }
         at_work.extend(webhooks.map(|webhooks| chores::start(webhooks, closing.clone())));
-        let outcome = tokio::select! {
+        // One deadline for all that follows: whoever wants us to stop waits for the whole of it.
+        let (outcome, until) = tokio::select! {
             () = shutdown.cancelled() => {
+                let until = Instant::now() + drain_timeout;
                 inside.readiness.set(Phase::Draining);
                 if let Some(hosting) = hosting {
                     hosting.drain().await;
                 }
+                let committed_by = until.max(Instant::now() + COMMIT_WITHIN);
                 let drained = async {
                     inside.conductor.drain().await;
                     (&mut stopped).await
                 };
-                match tokio::time::timeout(drain_timeout, drained).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Ok(Err(StoreError::Failed { reason: "the disk did not answer in time".into() })),
-                }
+                let outcome = tokio::time::timeout_at(committed_by, drained).await.unwrap_or_else(|_| {
+                    Ok(Err(StoreError::Failed { reason: "the disk did not answer in time".into() }))
+                });
+                (outcome, until)
             }
-            outcome = &mut stopped => outcome,
+            outcome = &mut stopped => (outcome, Instant::now() + drain_timeout),
         };
         inside.readiness.set(Phase::Draining);
         closing.cancel();
@@ -333,14 +343,17 @@ impl App {
             .unwrap_or_else(|_| Err(StoreError::Failed { reason: "the conductor has panicked".into() }));
         match (&outcome, serving) {
             // Nothing more can be promised to anybody: the sooner the process ends, the sooner it can recover.
-            (Err(_), serving) => serving.iter().for_each(JoinHandle::abort),
+            (Err(_), serving) => serving.iter().for_each(|(serving, _)| serving.abort()),
             (Ok(()), serving) => {
-                if let Some(serving) = serving {
+                if let Some((mut serving, cut)) = serving
+                    && tokio::time::timeout_at(until, &mut serving).await.is_err()
+                {
+                    cut.cancel();
                     let _ = serving.await;
                 }
                 // They hold the store, which others may open once we have stopped.
                 for chore in at_work {
-                    let _ = tokio::time::timeout(drain_timeout, chore).await;
+                    let _ = tokio::time::timeout_at(until.max(Instant::now() + CHORES_WITHIN), chore).await;
                 }
             }
         }

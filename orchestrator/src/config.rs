@@ -129,7 +129,7 @@ pub struct Args {
     #[arg(long, value_name = "COUNT", env = "AVTOMATIKA_RETENTION_COUNT")]
     pub retention_count: Option<u64>,
 
-    /// How long a stop waits for requests that are under way [default: 10s]
+    /// How long a stop may take: requests that are still under way then are cut off [default: 10s]
     #[arg(long, value_name = "SPAN", env = "AVTOMATIKA_DRAIN_TIMEOUT")]
     pub drain_timeout: Option<String>,
 
@@ -300,7 +300,7 @@ pub struct Config {
     pub max_workers: usize,
     /// Which jobs are kept after their end.
     pub retention: Retention,
-    /// How long a stop waits for requests that are under way.
+    /// How long a stop may take in all.
     pub drain_timeout: Duration,
     /// How webhooks are told; `None` where there is no secret.
     pub webhooks: Option<webhook::Setup>,

@@ -80,12 +80,10 @@ impl Api {
     }
 }
 
-/// Serves the port until `shutdown`, then takes no more connections and requests, lets those under way end for at most `drain`,
-/// and cuts off what is left.
-pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken, drain: Duration) {
+/// Serves the port until `shutdown`, then takes no more connections and requests, lets those under way end, and cuts off what is
+/// left when `cut` is given.
+pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken, cut: CancellationToken) {
     let connections = TaskTracker::new();
-    // Dropping a connection's task would be enough, if only we held it; this token reaches all of them at once.
-    let cut = CancellationToken::new();
     let builder = Arc::new(builder());
     let room = Arc::new(Semaphore::new(api.connections_max));
     let complaints = Complaints::default();
@@ -119,9 +117,9 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+    let ended = cut.run_until_cancelled(connections.wait()).await;
+    if ended.is_none() {
         tracing::warn!(connections = connections.len(), "the drain time is over; cutting the rest off");
-        cut.cancel();
         connections.wait().await;
     }
 }
@@ -439,7 +437,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, api, shutdown.clone(), Duration::from_secs(1)));
+        let serving = tokio::spawn(serve(listener, api, shutdown.clone(), CancellationToken::new()));
         (address, metrics, shutdown, serving)
     }
 
