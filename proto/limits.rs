@@ -87,11 +87,18 @@ pub const PAGE_SIZE_MAX: u32 = 1000;
 /// Page of a listing when the caller names no size.
 pub const PAGE_SIZE_DEFAULT: u32 = 100;
 
-/// Both sides of a task stream say something at least this often.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Both sides of a task stream say something at least this often. A process that stands still for 2 s just before its heartbeat is
+/// silent for 2.75 s, and not taken for lost.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_millis(750);
 
-/// Silence after which the other side of a task stream is taken for lost: two heartbeats may be late or lost.
+/// Silence after which the other side of a task stream is taken for lost.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Silence after which a worker is suspected, and gets no tasks: a heartbeat is missing altogether.
+pub const SUSPECTED_AFTER: Duration = KEEPALIVE_INTERVAL.saturating_mul(2);
+
+/// How long a worker may take to stop a task that is no longer wanted.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// HTTP/2 flow-control window of a connection, on both ends. It also sets how many small unread frames h2 tolerates before it
 /// closes the connection (`too_many_data_frames`, since h2 0.4.16): half of it, at 256 bytes a frame.

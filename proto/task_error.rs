@@ -17,6 +17,8 @@ pub const TIMEOUT: &str = "TIMEOUT_ERROR";
 /// The worker stops, and gives the task back: it is ready for others at once and has used up no retry. Taken at its word only
 /// from a worker that is draining.
 pub const WORKER_STOPPED: &str = "WORKER_STOPPED";
+/// With the outcome `cancelled`: the handler did not stop by itself within its grace, and was killed or abandoned.
+pub const NOT_STOPPED: &str = "NOT_STOPPED";
 /// The result cannot be stored (not a JSON object, or too large); handled as permanent.
 pub const INVALID_RESULT: &str = "INVALID_RESULT_ERROR";
 

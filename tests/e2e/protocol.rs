@@ -241,6 +241,26 @@ async fn results_that_are_stale_unknown_foreign_or_repeated_change_nothing() {
 }
 
 #[tokio::test]
+async fn f28_the_late_result_of_a_lost_worker_is_refused_by_name() {
+    let stack = Stack::start().await;
+    let (mut client, job_id) = submit(&stack).await;
+    let mut wire = Wire::new(&stack, WORKER_TOKEN).await;
+    let mut lost = wire.join("w1").await;
+    let late = lost.task().await;
+    drop(lost);
+    let mut heir = wire.join("w2").await;
+    let task = heir.task().await;
+    assert_ne!(task.task_id, late.task_id, "every attempt has its own");
+    let mut back = wire.join("w1").await;
+    let refused = |reason: &str| (ResultVerdict::Refused, reason.to_owned());
+    assert_eq!(back.report(success(&late, "{}")).await, refused("stale_task"));
+    assert_eq!(heir.report(success(&task, r#"{"by":"w2"}"#)).await.0, ResultVerdict::Applied);
+    assert_eq!(back.report(success(&late, "{}")).await, refused("job_terminal"));
+    let job = client.until(&job_id, |job| job.status() == JobStatus::Finished).await;
+    assert_eq!(job.state_history, r#"{"by":"w2"}"#);
+}
+
+#[tokio::test]
 async fn a_result_that_cannot_be_used_fails_its_attempt_and_the_stream_lives() {
     let stack = Stack::start().await;
     let mut wire = Wire::new(&stack, WORKER_TOKEN).await;

@@ -223,6 +223,11 @@ impl RunningWorker {
     /// Lets it finish what it holds.
     pub async fn stop(self) -> Result<(), WorkerError> {
         self.stop.cancel();
+        self.ended().await
+    }
+
+    /// Waits for it to end by itself.
+    pub async fn ended(self) -> Result<(), WorkerError> {
         in_time(self.ran).await.unwrap()
     }
 

@@ -13,7 +13,10 @@ use avtomatika_worker::{TaskContext, TaskError, TaskOutcome, WorkerBuilder};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc};
 
-use crate::stack::{Client, RunningWorker, Stack, in_time};
+use crate::{
+    jobs::cli,
+    stack::{Client, RunningWorker, Stack, in_time},
+};
 
 /// A handler that says when it starts and waits for the test to let it end.
 #[derive(Clone, Default)]
@@ -249,6 +252,7 @@ async fn progress_is_seen_by_those_who_watch() {
     let worker = stack.worker("w1").handle("slow", move |_: Value, context: TaskContext| {
         let released = released.clone();
         async move {
+            context.save(json!({ "page": 7 }))?;
             context.progress(0.5, "half");
             released.notified().await;
             Ok::<_, TaskError>(json!({}))
@@ -258,9 +262,10 @@ async fn progress_is_seen_by_those_who_watch() {
     let job_id = submit(&mut client, "slow", json!({})).await;
     let progress =
         |job: &avtomatika_proto::v1::Job| job.current_task.as_ref().and_then(|task| task.progress.clone());
-    let job = client.until(&job_id, |job| progress(job).is_some()).await;
-    let progress = progress(&job).unwrap();
-    assert_eq!((progress.fraction, progress.message.as_str()), (0.5, "half"));
+    let is_half = |job: &_| progress(job).is_some_and(|said| said.message == "half");
+    let job = client.until(&job_id, is_half).await;
+    assert_eq!(progress(&job).unwrap().fraction, 0.5);
+    assert_eq!(job.current_task.unwrap().checkpoint, r#"{"page":7}"#);
     release.notify_one();
     client.until(&job_id, |job| job.status() == JobStatus::Finished).await;
 }
@@ -282,6 +287,23 @@ async fn a_worker_that_stops_finishes_what_it_holds() {
     })
     .await
     .expect("a stopped worker leaves the list");
+}
+
+#[tokio::test]
+async fn an_operator_lets_a_worker_finish_and_end_from_the_command_line() {
+    let stack = Stack::start().await;
+    let mut client = stack.grpc().await;
+    let held = Held::default();
+    let worker = RunningWorker::start(held.serve(stack.worker("w1"))).await;
+    let job_id = submit(&mut client, "slow", json!({})).await;
+    in_time(held.begun.notified()).await;
+    let (exit, out) = cli(&stack, &["workers", "drain", "w1"]).await;
+    let told = "Worker w1 gets no more tasks; it ends when the 1 that it holds are done.\n";
+    assert_eq!((exit, out.as_str()), (avtomatika_cli::Exit::Ok, told));
+    assert_eq!(stack.get("/api/workers").await.1[0]["status"], "draining");
+    held.release.notify_one();
+    client.until(&job_id, |job| job.status() == JobStatus::Finished).await;
+    worker.ended().await.unwrap();
 }
 
 #[tokio::test]

@@ -585,6 +585,7 @@ impl Model {
             E::RetryScheduled => S::RetryScheduled,
             E::WorkerLost => S::WorkerLost,
             E::TaskReturned => S::Returned,
+            E::CheckpointSaved => S::CheckpointSaved,
             E::TaskTimedOut if entry.worker_id.is_some() => S::AttemptTimedOut,
             E::JobRetried => S::RetriedByHuman,
             E::StateSkipped => S::SkippedByHuman,

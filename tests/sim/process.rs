@@ -603,7 +603,7 @@ impl World {
                 }
                 Ok(())
             }
-            ToWorker::Cancel { .. } | ToWorker::Draining => Ok(()),
+            ToWorker::Cancel { .. } | ToWorker::Drain | ToWorker::Draining => Ok(()),
         }
     }
 

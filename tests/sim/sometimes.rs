@@ -47,6 +47,7 @@ sometimes! {
     ThreeWorkersLost "a task costs three workers";
     AttemptTimedOut "an attempt takes too long";
     Returned "a worker gives a task back";
+    CheckpointSaved "the checkpoint of an attempt is stored while it runs";
     SessionReplaced "a session is replaced by a new registration";
     StreamTaken "a session's stream is replaced";
     OldStreamSpeaks "an old stream speaks after a new one";

@@ -91,7 +91,7 @@ impl Tale {
             E::TaskSucceeded | E::TaskFailed | E::TaskTimedOut | E::TaskCancelled | E::TaskReturned => {
                 self.settle(entry, settled)?;
             }
-            E::WorkerLost => self.require_current(entry)?,
+            E::WorkerLost | E::CheckpointSaved => self.require_current(entry)?,
             E::RetryScheduled => self.now = Now::WaitsForTimer,
             E::JobCancelled => self.end(JobStatus::Cancelled),
             E::JobFinished => self.end(JobStatus::Finished),

@@ -398,7 +398,7 @@ impl World {
             ToWorker::Task(assignment) => return self.start_task(number, &assignment),
             ToWorker::Cancel { task_id, .. } => self.told_to_stop(number, task_id),
             ToWorker::Ack { task_id, verdict } => self.acknowledged(number, task_id, verdict),
-            ToWorker::Draining => {}
+            ToWorker::Drain | ToWorker::Draining => {}
             ToWorker::Goodbye(farewell) => {
                 if farewell == Farewell::Replaced {
                     worker.session = None;

@@ -33,23 +33,30 @@ Examples:
       --task 'count_words=exec:examples/workers/word_count.sh' --task 'resize=exec:python3 resize.py'
   AVTOMATIKA_TOKEN=... AVTOMATIKA_TASK='echo=builtin:echo' avtomatika-worker
 
+Several orchestrators:
+  --orchestrator http://a:8000,http://b:8000 tries one address after the other whenever the orchestrator cannot be reached or stops,
+  with the same session and with the tasks and results that the worker holds. All of them must serve the same data, one at a time: an
+  orchestrator, and others that take over its data directory. For independent orchestrators, start a worker for each.
+
 With OTEL_EXPORTER_OTLP_ENDPOINT, each run of a traced task is told to that collector; other OTEL_* variables are heeded.
 
-The worker stops on SIGTERM or SIGINT after its running tasks have ended (at most the drain timeout); a second signal stops
-it at once.";
+The worker stops on SIGTERM or SIGINT, or when an operator runs `avtomatika workers drain`, after its running tasks have ended (at
+most the drain timeout; what takes longer goes to other workers); a second signal stops it at once.";
 
 /// Runs tasks for an Avtomatika orchestrator.
 #[derive(Parser)]
 #[command(name = "avtomatika-worker", version, after_long_help = HELP, after_help = "More, with examples: --help")]
 pub struct Args {
-    /// Where the orchestrator is. With https:// the connection is encrypted.
+    /// Where the orchestrator is. With https:// the connection is encrypted. Several, separated by commas, are the addresses of one
+    /// orchestrator and of those that take over its data: see below.
     #[arg(
         long,
         env = "AVTOMATIKA_ORCHESTRATOR",
         default_value = "http://127.0.0.1:8000",
-        value_name = "URL"
+        value_name = "URL",
+        value_delimiter = ','
     )]
-    pub orchestrator: String,
+    pub orchestrator: Vec<String>,
 
     /// File with the authorities, in PEM, that may vouch for an orchestrator at https://. By default those of this machine.
     #[arg(long, env = "AVTOMATIKA_TLS_CA", value_name = "FILE")]
@@ -168,7 +175,13 @@ impl Args {
                  --task process_data=builtin:process_data"
             )));
         }
-        let mut worker = Worker::builder(self.orchestrator)
+        let mut addresses = self.orchestrator.into_iter();
+        // clap lets no list be empty.
+        let mut worker = Worker::builder(addresses.next().unwrap_or_default());
+        for another in addresses {
+            worker = worker.or_at(another);
+        }
+        let mut worker = worker
             .tls_files(TlsFiles { ca: self.tls_ca, cert: self.tls_cert, key: self.tls_key })
             .token(self.token)
             .worker_type(self.worker_type)

@@ -58,23 +58,28 @@ impl Attempt {
             ended = &mut running => ended_by_itself(ended),
             // The sender goes away when the task is dropped after it was told to stop.
             stop = &mut self.stop => {
-                let (grace, result) = match stop.unwrap_or(Stop::Drop) {
-                    Stop::Cancel(grace) => (grace, end(outcome::CANCELLED, None)),
+                let stop = stop.unwrap_or(Stop::Drop);
+                let grace = if let Stop::Cancel(grace) = stop { grace } else { grace };
+                let forced = stop_within(grace, &token, running).await;
+                match stop {
+                    Stop::Cancel(_) => end(outcome::CANCELLED, forced),
                     // A result for nobody, since the task is no longer held.
-                    Stop::Drop => (grace, end(outcome::CANCELLED, None)),
+                    Stop::Drop => end(outcome::CANCELLED, None),
                     Stop::Shutdown => {
                         let given_back = "the worker stopped before the task was done";
-                        (grace, failure(TaskError::custom(task_error::WORKER_STOPPED, given_back)))
+                        failure(TaskError::custom(task_error::WORKER_STOPPED, given_back))
                     }
-                };
-                stop_within(grace, &token, running).await;
-                result
+                }
             }
             () = elapsed(self.timeout) => {
-                stop_within(grace, &token, running).await;
+                let forced = stop_within(grace, &token, running).await;
                 let limit = self.timeout.unwrap_or_default();
-                let error = TaskError::custom(task_error::TIMEOUT, format!("the task ran longer than {limit:?}"));
-                end(outcome::TIMEOUT, Some(error))
+                let mut message = format!("the task ran longer than {limit:?}");
+                if let Some(forced) = forced {
+                    message.push_str("; ");
+                    message.push_str(forced.message());
+                }
+                end(outcome::TIMEOUT, Some(TaskError::custom(task_error::TIMEOUT, message)))
             }
         };
         let result = v1::TaskResult { task_id: self.task_id, job_id: self.job_id, ..result };
@@ -103,11 +108,20 @@ async fn elapsed(timeout: Option<Duration>) {
 }
 
 /// Asks the handler to stop and drops it when it does not: at its next await, since nothing can be taken from a running
-/// thread.
-async fn stop_within(grace: Duration, token: &tokio_util::sync::CancellationToken, mut running: Running) {
+/// thread. Returns what is to be said of one that did not stop by itself.
+async fn stop_within(
+    grace: Duration,
+    token: &tokio_util::sync::CancellationToken,
+    mut running: Running,
+) -> Option<TaskError> {
     token.cancel();
-    if tokio::time::timeout(grace, &mut running).await.is_err() {
-        debug!("the handler did not stop within {grace:?} and is dropped");
+    match tokio::time::timeout(grace, &mut running).await {
+        Ok(Ok(Err(error))) if error.code() == task_error::NOT_STOPPED => Some(error),
+        Ok(_) => None,
+        Err(_) => {
+            let message = format!("the handler did not stop within {grace:?} and was abandoned");
+            Some(TaskError::custom(task_error::NOT_STOPPED, message))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use crate::{
     BuildError, Handler, IntoOutcome, TaskContext, TaskError, WorkerError,
     connect::{Connection, Status},
-    dial::{self, Dialer},
+    dial::{self, Address, Dialer},
     handler::Typed,
     runner::Handlers,
     tls::{Route, TlsFiles},
@@ -47,6 +47,9 @@ pub struct WorkerHandle {
     status: watch::Receiver<Status>,
     state: Arc<watch::Sender<WorkerState>>,
 }
+
+/// Addresses of one orchestrator. Trying them all, when each is silent, takes this many connection timeouts.
+const ADDRESSES_MAX: usize = 16;
 
 /// Task types that a worker may call warm; the orchestrator looks at no more.
 const HOT_CACHE_MAX: usize = 64;
@@ -86,7 +89,7 @@ impl Worker {
     /// speaks TLS.
     pub fn builder(url: impl Into<String>) -> WorkerBuilder {
         WorkerBuilder {
-            url: url.into(),
+            urls: vec![url.into()],
             tls: TlsFiles::default(),
             token: String::new(),
             worker_id: None,
@@ -176,7 +179,7 @@ impl Drop for Stopped {
 
 /// Describes a worker. Mistakes are collected and reported by [`build`](Self::build).
 pub struct WorkerBuilder {
-    url: String,
+    urls: Vec<String>,
     tls: TlsFiles,
     token: String,
     worker_id: Option<String>,
@@ -198,6 +201,14 @@ impl WorkerBuilder {
     /// The token that the orchestrator knows for this worker. Required; never logged.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// Another address of the same orchestrator: of one that takes over its data directory when it is gone. When the orchestrator
+    /// cannot be reached, or stops, the worker tries one address after the other, with the same session and the tasks and results that it
+    /// holds. It is not for a second, independent orchestrator, which would have it drop what it holds: start a second worker for that.
+    pub fn or_at(mut self, url: impl Into<String>) -> Self {
+        self.urls.push(url.into());
         self
     }
 
@@ -322,8 +333,7 @@ impl WorkerBuilder {
     ///
     /// Names the first mistake and its cure.
     pub fn build(self) -> Result<Worker, BuildError> {
-        let endpoint = check_url(&self.url)?;
-        let route = Route::to(&self.url, self.tls).map_err(|fault| BuildError(fault.to_string()))?;
+        let addresses = addresses(self.urls, &self.tls)?;
         let authorization = bearer(&self.token)?;
         let worker_id = match self.worker_id {
             Some(worker_id) => worker_id,
@@ -353,7 +363,7 @@ impl WorkerBuilder {
             installed_models: self.models,
         };
         Ok(Worker {
-            dialer: Dialer::new(self.url, endpoint, route, authorization, request),
+            dialer: Dialer::new(addresses, authorization, request),
             handlers: Arc::new(handlers),
             slots: self.slots,
             drain_timeout: self.drain_timeout,
@@ -362,6 +372,21 @@ impl WorkerBuilder {
             state: Arc::new(watch::Sender::new(WorkerState { hot_cache: self.hot_cache, load: 0.0 })),
         })
     }
+}
+
+fn addresses(urls: Vec<String>, tls: &TlsFiles) -> Result<Vec<Address>, BuildError> {
+    if urls.is_empty() || urls.len() > ADDRESSES_MAX {
+        return Err(BuildError(format!(
+            "an orchestrator has 1 to {ADDRESSES_MAX} addresses, not {}",
+            urls.len()
+        )));
+    }
+    let address = |url: String| {
+        let endpoint = check_url(&url)?;
+        let route = Route::to(&url, tls.clone()).map_err(|fault| BuildError(fault.to_string()))?;
+        Ok(Address { url, endpoint, route })
+    };
+    urls.into_iter().map(address).collect()
 }
 
 fn check_url(url: &str) -> Result<tonic::transport::Endpoint, BuildError> {
@@ -495,6 +520,8 @@ mod tests {
             (worker("127.0.0.1:8000"), "write it like http://127.0.0.1:8000"),
             (worker("http://"), "write it like"),
             (worker("https://"), "write it like"),
+            (worker(url).or_at("127.0.0.1:8001"), "\"127.0.0.1:8001\" is not an orchestrator's address"),
+            ((0..16).fold(worker(url), |worker, _| worker.or_at(url)), "1 to 16 addresses, not 17"),
             (worker("https://host").tls_ca("/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read"),
             (worker(url).tls_ca("/nowhere/ca.pem"), "write https://"),
             (worker(url).token(""), "no token"),

@@ -73,14 +73,20 @@ impl Connection {
                 }
                 Err(DialError::Fatal(error)) => return Err(error),
                 Err(DialError::Retry(why)) => {
+                    let why = format!("Cannot reach the orchestrator at {}: {why}", self.dialer.url());
+                    if self.dialer.go_on() {
+                        warn!("{why}; trying {}", self.dialer.url());
+                        continue;
+                    }
                     let pause = backoff.next(random());
-                    warn!(
-                        "Cannot reach the orchestrator at {}: {why}; trying again in {pause:.0?}",
-                        self.dialer.url()
-                    );
+                    warn!("{why}; trying again in {pause:.0?}");
                     pause
                 }
                 Err(DialError::RetrySlowly(why)) => {
+                    if self.dialer.go_on() {
+                        error!("{why}; trying {}", self.dialer.url());
+                        continue;
+                    }
                     error!("{why}; trying again in {RECONNECT_CAP:?}");
                     RECONNECT_CAP
                 }
@@ -113,6 +119,10 @@ impl Connection {
             StreamEnd::Drained => return Ok(Next::Stop),
             StreamEnd::Replaced => return Err(WorkerError::Replaced { worker_id: worker_id.to_string() }),
             StreamEnd::Lost(why) => warn!("Task stream lost: {why}; {} tasks run on", runner.held.running()),
+            StreamEnd::Stopped(why) => {
+                warn!("The orchestrator has stopped: {why}; {} tasks run on", runner.held.running());
+                self.dialer.leave();
+            }
             StreamEnd::ProtocolError(why) => {
                 error!("The orchestrator ended the stream because a rule was broken: {why}");
                 self.dialer.forget_session();

@@ -140,7 +140,9 @@ impl TaskContext {
 
     /// Saves how far the attempt came, for the next one if this one does not come to its end: it fails, takes too long, or its worker
     /// is lost. `checkpoint` must serialise to a JSON object of at most 64 KiB; it takes the place of what was saved before, by
-    /// earlier attempts too. Never waits: what was saved a tenth of a second before a worker is lost may be lost with it.
+    /// earlier attempts too. Never waits: what was saved a tenth of a second before a worker is lost may be lost with it. The orchestrator
+    /// stores it, so that it outlives its process as well: the first one at once, later ones within a tenth of the time for which the
+    /// attempt has run, at least a second and at most a minute.
     ///
     /// # Errors
     ///

@@ -73,11 +73,20 @@ pub(crate) enum DialError {
     Fatal(WorkerError),
 }
 
-/// Opens streams to one orchestrator.
+/// One of the addresses at which the orchestrator may be.
+pub(crate) struct Address {
+    pub(crate) url: String,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) route: Route,
+}
+
+/// Opens streams to one orchestrator, at whichever of its addresses it serves. The session is the same at all of them.
 pub(crate) struct Dialer {
-    url: String,
-    endpoint: Endpoint,
-    route: Route,
+    /// At least one.
+    addresses: Vec<Address>,
+    current: usize,
+    /// Addresses that were tried in vain since the last stream, or since the last pause.
+    tried: usize,
     authorization: MetadataValue<Ascii>,
     request: RegisterWorkerRequest,
     registration: Option<Registration>,
@@ -86,19 +95,40 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
+    /// There must be an address.
     pub(crate) fn new(
-        url: String,
-        endpoint: Endpoint,
-        route: Route,
+        addresses: Vec<Address>,
         authorization: MetadataValue<Ascii>,
         request: RegisterWorkerRequest,
     ) -> Self {
-        Self { url, endpoint, route, authorization, request, registration: None, was_accepted: false }
+        let registration = None;
+        Self { addresses, current: 0, tried: 0, authorization, request, registration, was_accepted: false }
     }
 
-    /// Where the orchestrator is.
+    /// Where the orchestrator is looked for now.
     pub(crate) fn url(&self) -> &str {
-        &self.url
+        &self.address().url
+    }
+
+    fn address(&self) -> &Address {
+        &self.addresses[self.current]
+    }
+
+    /// The present address serves nobody: the next try goes to the one after it. Returns whether it has not been tried yet, so that
+    /// there is no reason to pause before.
+    pub(crate) fn go_on(&mut self) -> bool {
+        self.leave();
+        self.tried += 1;
+        if self.tried < self.addresses.len() {
+            return true;
+        }
+        self.tried = 0;
+        false
+    }
+
+    /// The orchestrator leaves its present address: the next try goes to the one after it.
+    pub(crate) fn leave(&mut self) {
+        self.current = (self.current + 1) % self.addresses.len();
     }
 
     /// The session broke a rule or has ended: the next try registers again.
@@ -106,12 +136,13 @@ impl Dialer {
         self.registration = None;
     }
 
-    /// One try. Resumes the session if there is one and the orchestrator knows it; registers otherwise.
+    /// One try at the present address. Resumes the session if there is one and the orchestrator knows it; registers otherwise.
     pub(crate) async fn dial(&mut self, held: &[String]) -> Result<Link, DialError> {
-        let channel = self.route.connect(&self.endpoint).await.map_err(|error| match error {
+        let address = self.address();
+        let channel = address.route.connect(&address.endpoint).await.map_err(|error| match error {
             Unreached::Silent(_) => DialError::Retry(error.to_string()),
             Unreached::Tls(fault) => {
-                DialError::RetrySlowly(format!("cannot talk to the orchestrator at {}: {fault}", self.url))
+                DialError::RetrySlowly(format!("cannot talk to the orchestrator at {}: {fault}", address.url))
             }
         })?;
         let mut client = WorkerServiceClient::new(channel)
@@ -124,16 +155,22 @@ impl Dialer {
                     info!("The orchestrator does not know this session any more; registering again");
                     self.registration = None;
                 }
-                opened => return opened.map_err(|status| self.judge(&status)),
+                Ok(link) => {
+                    self.tried = 0;
+                    return Ok(link);
+                }
+                Err(status) => return Err(self.judge(&status)),
             }
         }
         let registration = self.register(&mut client).await.map_err(|status| self.judge(&status))?;
         self.was_accepted = true;
-        info!(worker = %registration.worker_id, "Worker registered: {} at {}", registration.worker_id, self.url);
+        info!(worker = %registration.worker_id, "Worker registered: {} at {}", registration.worker_id, self.url());
         let opened = self.open(&mut client, &registration, held).await;
         // Kept even when the stream failed: an orchestrator that crashed in between still knows the session.
         self.registration = Some(registration);
-        opened.map_err(|status| self.judge(&status))
+        let link = opened.map_err(|status| self.judge(&status))?;
+        self.tried = 0;
+        Ok(link)
     }
 
     async fn register(&self, client: &mut WorkerServiceClient<Channel>) -> Result<Registration, Status> {
@@ -182,7 +219,8 @@ impl Dialer {
 
     fn judge(&self, status: &Status) -> DialError {
         let error = ApiError::from_status(status);
-        let url = self.url.clone();
+        let Address { url, route, .. } = self.address();
+        let url = url.clone();
         match status.code() {
             _ if !self.was_accepted && is_about_certificates(error.code) => {
                 DialError::Fatal(WorkerError::Refused {
@@ -207,7 +245,7 @@ impl Dialer {
             Code::InvalidArgument | Code::Unimplemented | Code::ResourceExhausted => {
                 DialError::RetrySlowly(format!("{error}. {}", error.hint))
             }
-            _ => match self.route.fault() {
+            _ => match route.fault() {
                 Some(fault) => {
                     DialError::RetrySlowly(format!("cannot talk to the orchestrator at {url}: {fault}"))
                 }

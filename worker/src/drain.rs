@@ -34,6 +34,11 @@ impl Drain {
         Self { requested, timeout, phase: Phase::Off }
     }
 
+    /// Begins to stop, as if the machine had asked for it.
+    pub(crate) fn request(&self) {
+        self.requested.cancel();
+    }
+
     /// Whether the worker has begun to stop.
     pub(crate) fn is_on(&self) -> bool {
         self.requested.is_cancelled()

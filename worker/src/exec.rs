@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use avtomatika_proto::{limits, outcome};
+use avtomatika_proto::{limits, outcome, task_error};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::de::IgnoredAny;
 use tokio::{
@@ -100,7 +100,8 @@ impl Exec {
                 // The pipes are read on, or a command that says goodbye at length could not end.
                 let leave = exit(&mut child, pipes.as_mut(), &mut served);
                 if timeout(self.kill_grace, leave).await.is_err() {
-                    info!("The command is still there {:?} after SIGTERM; killing it", self.kill_grace);
+                    let message = format!("the command was still there {:?} after SIGTERM and was killed", self.kill_grace);
+                    return Err(TaskError::custom(task_error::NOT_STOPPED, message));
                 }
                 return Err(TaskError::transient("the command was stopped"));
             }

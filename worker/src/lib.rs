@@ -68,6 +68,7 @@ pub mod exec;
 mod handler;
 mod runner;
 mod session;
+pub mod stock;
 mod tasks;
 pub mod tls;
 mod traced;

@@ -33,8 +33,10 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub(crate) enum StreamEnd {
     /// The worker has stopped as it was asked to.
     Drained,
-    /// It broke, fell silent, or the orchestrator went away.
+    /// It broke, or fell silent.
     Lost(String),
+    /// The orchestrator stopped, as it had said.
+    Stopped(String),
     /// The orchestrator says that this worker broke a rule.
     ProtocolError(String),
     /// Another worker has this one's name.
@@ -52,6 +54,8 @@ pub(crate) struct Session<'a> {
     said: Said,
     last_sent: Instant,
     last_heard: Instant,
+    /// The orchestrator has said that it is about to stop.
+    stops: bool,
 }
 
 /// What has been said on this stream, and what waits to be.
@@ -76,7 +80,8 @@ impl<'a> Session<'a> {
         state: watch::Receiver<WorkerState>,
     ) -> Self {
         let now = Instant::now();
-        Self { link, runner, drain, slots, state, said: Said::default(), last_sent: now, last_heard: now }
+        let said = Said::default();
+        Self { link, runner, drain, slots, state, said, last_sent: now, last_heard: now, stops: false }
     }
 
     /// Runs the stream to its end.
@@ -219,8 +224,8 @@ impl<'a> Session<'a> {
         self.last_heard = Instant::now();
         match message {
             Ok(Some(message)) => self.obey(message.message?),
-            Ok(None) => Some(lost("the orchestrator ended the stream")),
-            Err(status) => Some(lost(status.message())),
+            Ok(None) => Some(self.over("the orchestrator ended the stream")),
+            Err(status) => Some(self.over(status.message())),
         }
     }
 
@@ -239,12 +244,23 @@ impl<'a> Session<'a> {
             Message::CancelTasks(orders) => {
                 orders.tasks.into_iter().for_each(|order| self.runner.cancel(order));
             }
-            Message::Draining(_) => info!("The orchestrator is about to stop; keeping tasks and results"),
+            Message::Draining(_) => {
+                info!("The orchestrator is about to stop; keeping tasks and results");
+                self.stops = true;
+            }
+            Message::Drain(_) => {
+                info!("An operator wants this worker to stop");
+                self.drain.request();
+            }
             Message::Goodbye(goodbye) => return Some(farewell(goodbye)),
             Message::Heartbeat(_) => {}
             Message::Welcome(Welcome { .. }) => debug!("A second Welcome on one stream is ignored"),
         }
         None
+    }
+
+    fn over(&self, why: &str) -> StreamEnd {
+        if self.stops { StreamEnd::Stopped(why.to_owned()) } else { lost(why) }
     }
 
     /// Ends the worker's side and gives the last messages the time to arrive.
@@ -264,7 +280,7 @@ fn farewell(goodbye: Goodbye) -> StreamEnd {
         GoodbyeReason::Replaced => StreamEnd::Replaced,
         GoodbyeReason::ProtocolError => StreamEnd::ProtocolError(goodbye.message),
         GoodbyeReason::Shutdown | GoodbyeReason::Unspecified => {
-            lost(format!("the orchestrator said goodbye: {}", goodbye.message))
+            StreamEnd::Stopped(format!("the orchestrator said goodbye: {}", goodbye.message))
         }
     }
 }

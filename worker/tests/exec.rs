@@ -140,7 +140,8 @@ async fn the_whole_process_group_goes_when_the_task_times_out() {
         .await;
     let grandchild = pid_in(&note).await;
     let result = commanded.stream.result().await;
-    assert_eq!(result.outcome, "timeout");
+    let message = result.error.expect("a timeout says why").message;
+    assert!(result.outcome == "timeout" && message.ends_with("after SIGTERM and was killed"), "{message}");
     gone(grandchild).await;
 }
 
@@ -161,6 +162,27 @@ async fn a_cancelled_command_gets_sigterm_and_may_clean_up() {
     assert_eq!((result.outcome.as_str(), result.error), ("cancelled", None));
     assert!(cleaned.exists());
     gone(grandchild).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_command_that_ignores_sigterm_is_killed_with_its_children_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let [child, grandchild] = ["child", "grandchild"].map(|name| dir.path().join(name));
+    let command = format!(
+        "trap '' TERM; sh -c 'echo $$ > \"{}\"; while :; do sleep 1; done' & echo $$ > '{}'; while :; do sleep 1; done",
+        grandchild.display(),
+        child.display()
+    );
+    let mut commanded = worker_with(&command).await;
+    commanded.stream.send(task("t1")).await;
+    let pids = [pid_in(&child).await, pid_in(&grandchild).await];
+    commanded.stream.cancel("t1").await;
+    let result = commanded.stream.result().await;
+    let error = result.error.expect("what was done to it");
+    assert_eq!((result.outcome.as_str(), error.code.as_str()), ("cancelled", "NOT_STOPPED"));
+    for pid in pids {
+        gone(pid).await;
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
-//! `avtomatika workers`: who is connected, and how busy; and `workers restore`, for one that was set aside.
+//! `avtomatika workers`: who is connected, and how busy; `workers restore`, for one that was set aside; and `workers drain`, for one
+//! that shall end.
 
-use avtomatika_proto::v1::{ListWorkersRequest, RestoreWorkerRequest, WorkerInfo, WorkerStatus};
+use avtomatika_proto::v1::{
+    DrainWorkerRequest, ListWorkersRequest, RestoreWorkerRequest, WorkerInfo, WorkerStatus,
+};
 use jiff::Timestamp;
 
 use crate::{
@@ -21,7 +24,8 @@ const HELP: &str = "\
 Examples:
   avtomatika workers
   avtomatika workers -o json | jq -r '.[] | select(.status == \"full\") | .worker_id'
-  avtomatika workers restore gpu-7";
+  avtomatika workers restore gpu-7
+  avtomatika workers drain gpu-7";
 
 const RESTORE_HELP: &str = "\
 A worker on which many different jobs in a row fail is set aside: it gets no tasks for a time, which is longer each time. When
@@ -30,6 +34,15 @@ what was wrong with it is mended, this brings it back at once, and nothing is he
 Examples:
   avtomatika workers -o json | jq -r '.[] | select(.status == \"set_aside\") | .worker_id'
   avtomatika workers restore gpu-7";
+
+const DRAIN_HELP: &str = "\
+The worker stops in order, as if its process had got SIGTERM: from now on it gets no tasks, it finishes those that it holds, gives
+back what takes longer than its own --drain-timeout, and exits with 0. This returns when the worker has been told, and does not wait
+for its end: then it is gone from `avtomatika workers`. Whatever starts it again (systemd, Kubernetes) has to be told by itself.
+
+Examples:
+  avtomatika workers drain gpu-7
+  while avtomatika workers -o json | jq -e '.[] | select(.worker_id == \"gpu-7\")' > /dev/null; do sleep 1; done";
 
 /// Options of `workers`.
 #[derive(Debug, clap::Args)]
@@ -48,12 +61,19 @@ enum Command {
         /// The worker's name
         worker_id: String,
     },
+    /// Let a worker finish what it holds, and end
+    #[command(after_long_help = DRAIN_HELP)]
+    Drain {
+        /// The worker's name
+        worker_id: String,
+    },
 }
 
 pub(super) async fn run(args: Args, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
     match args.command {
         None => list(options, console).await,
         Some(Command::Restore { worker_id }) => restore(worker_id, options, console).await,
+        Some(Command::Drain { worker_id }) => drain(worker_id, options, console).await,
     }
 }
 
@@ -67,6 +87,20 @@ async fn restore(worker_id: String, options: &Options, console: &mut Console) ->
             "Worker {} is {}; nothing is held against it.",
             worker.worker_id,
             worker_status_name(worker.status)
+        ))?,
+    }
+    Ok(Exit::Ok)
+}
+
+async fn drain(worker_id: String, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
+    let server = Server::connect(options).await?;
+    let request = DrainWorkerRequest { worker_id };
+    let worker = server.answer(server.admin().drain_worker(request)).await?.worker.unwrap_or_default();
+    match console.format() {
+        Format::Json => console.print_line(&json::line(&json::worker(&worker)))?,
+        Format::Table => console.print_line(&format!(
+            "Worker {} gets no more tasks; it ends when the {} that it holds are done.",
+            worker.worker_id, worker.running_tasks
         ))?,
     }
     Ok(Exit::Ok)
@@ -98,7 +132,7 @@ fn row(worker: &WorkerInfo, now: Timestamp) -> Vec<Cell> {
         WorkerStatus::Idle => Some(Tone::Good),
         WorkerStatus::Busy => Some(Tone::Busy),
         WorkerStatus::Full | WorkerStatus::Draining => Some(Tone::Warning),
-        WorkerStatus::SetAside => Some(Tone::Bad),
+        WorkerStatus::SetAside | WorkerStatus::Suspected => Some(Tone::Bad),
         WorkerStatus::Unspecified => None,
     };
     let mut labels: Vec<_> = worker.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();

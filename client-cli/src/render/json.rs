@@ -225,6 +225,7 @@ pub(super) struct TaskForm<'a> {
     dispatched_at: Option<String>,
     deadline: Option<String>,
     progress: Option<ProgressForm<'a>>,
+    checkpoint: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -246,6 +247,7 @@ impl<'a> From<&'a CurrentTask> for TaskForm<'a> {
                 .progress
                 .as_ref()
                 .map(|progress| ProgressForm { fraction: progress.fraction, message: &progress.message }),
+            checkpoint: serde_json::from_str(&task.checkpoint).ok(),
         }
     }
 }
@@ -381,6 +383,7 @@ pub fn worker(worker: &WorkerInfo) -> impl Serialize + '_ {
         hot_cache: &'a [String],
         reputation: f64,
         set_aside_until: Option<String>,
+        unstopped_tasks: u32,
         software: BTreeMap<String, String>,
         models: BTreeMap<String, String>,
         limits: BTreeMap<&'a str, u32>,
@@ -404,6 +407,7 @@ pub fn worker(worker: &WorkerInfo) -> impl Serialize + '_ {
         hot_cache: &worker.hot_cache,
         reputation: worker.reputation,
         set_aside_until: rfc3339(worker.set_aside_until.as_ref()),
+        unstopped_tasks: worker.unstopped_tasks,
         software: sorted(&worker.installed_software),
         models: sorted(&worker.installed_models),
         limits: limits.filter(|(_, limit)| *limit > 0).collect(),

@@ -155,6 +155,7 @@ fn what(entry: &HistoryEntry) -> String {
         "task_cancelled" => format!("attempt {attempt} was given up"),
         "task_returned" => format!("attempt {attempt} was given back, because its worker stops,"),
         "worker_lost" => format!("attempt {attempt} was lost with its worker,"),
+        "checkpoint_saved" => format!("attempt {attempt} saved how far it is"),
         "retry_scheduled" => match span(entry) {
             Some(span) => format!("attempt {attempt} follows in {span}"),
             None => format!("attempt {attempt} follows"),

@@ -181,6 +181,13 @@ fn workers_show_who_is_connected_and_how_busy() {
     assert_snapshot!("workers_table", server.run(&["workers"]));
     let restored = server.run(&["workers", "restore", "w2"]);
     assert_eq!(restored.stdout, "Worker w2 is idle; nothing is held against it.\n");
+    let drained = server.run(&["workers", "drain", "worker-1"]);
+    assert_eq!(
+        drained.stdout,
+        "Worker worker-1 gets no more tasks; it ends when the 3 that it holds are done.\n"
+    );
+    let unknown = server.run(&["workers", "drain", "w3"]);
+    assert!(unknown.stderr.contains("Worker not found: \"w3\""), "{}", unknown.stderr);
     let unknown = server.run(&["workers", "restore", "w3"]);
     assert!(
         unknown.stdout.is_empty() && unknown.stderr.contains("Worker not found: \"w3\""),

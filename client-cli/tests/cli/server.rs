@@ -433,6 +433,17 @@ impl AdminService for Scripted {
         Ok(Response::new(RestoreWorkerResponse { worker: Some(WorkerInfo { status, ..worker }) }))
     }
 
+    async fn drain_worker(&self, request: Request<DrainWorkerRequest>) -> Answer<DrainWorkerResponse> {
+        let DrainWorkerRequest { worker_id } = self.enter(request).await?;
+        let script = self.0.script.lock().unwrap();
+        let worker = script.workers.iter().find(|worker| worker.worker_id == worker_id).cloned();
+        let worker = worker.ok_or_else(|| {
+            ApiError::new(ErrorCode::WorkerNotFound, format!("Worker not found: {worker_id:?}"))
+        })?;
+        let status = WorkerStatus::Draining.into();
+        Ok(Response::new(DrainWorkerResponse { worker: Some(WorkerInfo { status, ..worker }) }))
+    }
+
     async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Answer<ListSchedulesResponse> {
         self.enter(request).await?;
         let schedules = self.0.script.lock().unwrap().schedules.clone();
@@ -516,6 +527,7 @@ pub fn job(status: JobStatus) -> Job {
         dispatched_at: at(20),
         deadline: at(60_020),
         progress: Some(TaskProgressReport { fraction: 0.4, message: "page 2 of 5".into() }),
+        checkpoint: r#"{"page":7}"#.into(),
     };
     Job {
         id: JOB_ID.into(),

@@ -230,7 +230,10 @@ pub(super) fn job(view: &JobView, shown: Shown<'_>) -> v1::Job {
         transition_count: job.transitions,
         labels: submission.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         priority: submission.priority,
-        current_task: job.attempt.as_ref().map(|attempt| current_task(attempt, view.lease.as_ref())),
+        current_task: job.attempt.as_ref().map(|attempt| v1::CurrentTask {
+            checkpoint: shown::checkpoint(view, shown).unwrap_or_default().to_owned(),
+            ..current_task(attempt, view.lease.as_ref())
+        }),
         created_at: Some(timestamp(job.created_at)),
         updated_at: Some(timestamp(job.updated_at)),
         finished_at: job.finished_at.map(timestamp),
@@ -239,7 +242,7 @@ pub(super) fn job(view: &JobView, shown: Shown<'_>) -> v1::Job {
         waiting_for: shown::waiting(view, shown).map(waiting_for),
         outcome: job.outcome.as_deref().unwrap_or_default().to_owned(),
         failed_state: job.failed_state.as_deref().unwrap_or_default().to_owned(),
-        results: shown::results_that_fit(job, shown).unwrap_or_default().to_owned(),
+        results: shown::results_that_fit(view, shown).unwrap_or_default().to_owned(),
         parent_job_id: submission.parent.as_ref().map(|parent| parent.job_id.to_string()).unwrap_or_default(),
         start_at: submission.start_at.map(timestamp),
     }
@@ -292,6 +295,7 @@ fn current_task(attempt: &Attempt, lease: Option<&LeaseView>) -> v1::CurrentTask
             fraction: progress.fraction,
             message: progress.message.to_string(),
         }),
+        checkpoint: String::new(),
     }
 }
 
@@ -350,6 +354,7 @@ pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
         WorkerStatus::Full => v1::WorkerStatus::Full,
         WorkerStatus::Draining => v1::WorkerStatus::Draining,
         WorkerStatus::SetAside => v1::WorkerStatus::SetAside,
+        WorkerStatus::Suspected => v1::WorkerStatus::Suspected,
     };
     v1::WorkerInfo {
         worker_id: worker.worker_id.to_string(),
@@ -370,6 +375,7 @@ pub(super) fn worker(view: &WorkerView) -> v1::WorkerInfo {
         installed_software: worker.software.clone().into_iter().collect(),
         installed_models: worker.models.clone().into_iter().collect(),
         terms: worker.terms.iter().map(task_terms).collect(),
+        unstopped_tasks: view.unstopped_tasks,
     }
 }
 

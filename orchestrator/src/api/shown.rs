@@ -14,7 +14,7 @@ use crate::{
 /// To whom, and among what.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shown<'a> {
-    /// One of many: without what a map has gathered.
+    /// One of many: without what a map has gathered, and without checkpoints.
     Listed,
     /// Alone, but perhaps passed on: without secrets.
     Alone,
@@ -95,12 +95,22 @@ pub(super) fn results<'a>(job: &'a Job, shown: Shown<'_>) -> Option<&'a str> {
     }
 }
 
+/// How far the job's task is, as far as it is shown.
+pub(super) fn checkpoint<'a>(view: &'a JobView, shown: Shown<'_>) -> Option<&'a str> {
+    match shown {
+        Shown::Listed => None,
+        Shown::Alone | Shown::Owner { .. } => view.checkpoint().map(|checkpoint| checkpoint.as_str()),
+    }
+}
+
 /// Bytes of a job's data that fit one message, with room for everything else of it.
 const DATA_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 256 * 1024;
 
 /// The same for a message, which is not as large as a job may be: the results are what is left out.
-pub(super) fn results_that_fit<'a>(job: &'a Job, shown: Shown<'_>) -> Option<&'a str> {
+pub(super) fn results_that_fit<'a>(view: &'a JobView, shown: Shown<'_>) -> Option<&'a str> {
+    let job = &*view.job;
     let result = job.result.as_ref().map_or(0, |result| result.as_str().len());
-    let others = job.initial_data().as_str().len() + job.state_history.as_str().len() + result;
+    let checkpoint = checkpoint(view, shown).map_or(0, str::len);
+    let others = job.initial_data().as_str().len() + job.state_history.as_str().len() + result + checkpoint;
     results(job, shown).filter(|results| others + results.len() <= DATA_BYTES_MAX)
 }

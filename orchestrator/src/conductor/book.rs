@@ -106,7 +106,9 @@ impl Kept {
 /// About how much memory a job takes.
 pub(super) fn bytes_of(job: &Job) -> usize {
     let result = job.result.as_ref().map_or(0, |result| result.as_str().len());
-    JOB_BYTES + job.submission.initial_data.as_str().len() + job.state_history.as_str().len() + result
+    let checkpoint = job.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.as_str().len());
+    let history = job.state_history.as_str().len();
+    JOB_BYTES + job.submission.initial_data.as_str().len() + history + result + checkpoint
 }
 
 impl Book {

@@ -193,6 +193,11 @@ impl Core {
                 let _ = reply.send(view.map(Session::view));
                 self.tell_handed();
             }
+            Request::DrainWorker(worker_id, reply) => {
+                let known = self.dispatch.drain_worker(&worker_id);
+                let view = known.then(|| self.dispatch.roster().of_worker(&worker_id)).flatten();
+                let _ = reply.send(view.map(Session::view));
+            }
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Measures(reply) => drop(reply.send(self.measures())),
             Request::Register { worker, credential, reply } => self.register(worker, credential, reply),
@@ -422,7 +427,7 @@ impl Core {
         for effect in effects {
             match effect {
                 Effect::Offer(offer) => self.dispatch.offer(offer, now),
-                Effect::Withdraw { task_id, reason } => self.dispatch.withdraw(task_id, &reason),
+                Effect::Withdraw { task_id, reason } => self.dispatch.withdraw(task_id, &reason, now),
                 Effect::StartChildren => self.start_children(job),
                 Effect::CancelChildren(children) => self.cancel_children(&children),
                 // They were stored with the decision.

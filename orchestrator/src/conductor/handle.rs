@@ -24,6 +24,7 @@ use super::{
 use crate::{
     blueprint::{Blueprint, Catalog, Registry},
     engine::{Children, Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission, Wait},
+    functions,
     json::Json,
     live::Live,
     store::{ListQuery, Store, StoreError, StoreMeasures},
@@ -369,10 +370,21 @@ impl Conductor {
     pub async fn restore_worker(&self, worker_id: &str) -> Result<WorkerView, ApiError> {
         let id = Arc::from(worker_id);
         let view = self.mailbox.ask(|reply| Request::RestoreWorker(id, reply)).await?;
-        view.ok_or_else(|| {
-            let shown: String = worker_id.chars().filter(|c| !c.is_control()).take(NAME_BYTES_MAX).collect();
-            ApiError::new(ErrorCode::WorkerNotFound, format!("Worker not found: {shown:?}"))
-        })
+        view.ok_or_else(|| worker_not_found(worker_id))
+    }
+
+    /// Lets a worker stop in order: it gets no more tasks, and is told to finish what it holds and end.
+    ///
+    /// # Errors
+    /// `WORKER_NOT_FOUND`, `INVALID_ARGUMENT` for the functions of this process, `SHUTTING_DOWN`, `OVERLOADED`.
+    pub async fn drain_worker(&self, worker_id: &str) -> Result<WorkerView, ApiError> {
+        if worker_id == functions::WORKER_ID {
+            let text = "The functions of the orchestrator's own process end with it, and cannot be drained by themselves";
+            return Err(ApiError::new(ErrorCode::InvalidArgument, text));
+        }
+        let id = Arc::from(worker_id);
+        let view = self.mailbox.ask(|reply| Request::DrainWorker(id, reply)).await?;
+        view.ok_or_else(|| worker_not_found(worker_id))
     }
 
     /// Counts of the whole.
@@ -486,6 +498,11 @@ pub(super) fn check_input(blueprint: &Blueprint, initial_data: &Json) -> Result<
 /// The one answer for a job that is not there and for a job that is somebody else's.
 pub(super) fn job_not_found() -> ApiError {
     ApiError::new(ErrorCode::JobNotFound, "Job not found")
+}
+
+fn worker_not_found(worker_id: &str) -> ApiError {
+    let shown: String = worker_id.chars().filter(|c| !c.is_control()).take(NAME_BYTES_MAX).collect();
+    ApiError::new(ErrorCode::WorkerNotFound, format!("Worker not found: {shown:?}"))
 }
 
 pub(super) fn shutting_down() -> ApiError {

@@ -105,6 +105,8 @@ pub(super) enum Request {
     Workers(Reply<Vec<WorkerView>>),
     /// Nothing more is held against this worker. Answered with the worker, if it is connected.
     RestoreWorker(Arc<str>, Reply<Option<WorkerView>>),
+    /// This worker shall stop in order. Answered with the worker, if it is connected.
+    DrainWorker(Arc<str>, Reply<Option<WorkerView>>),
     /// How much there is of everything.
     Stats(Reply<Stats>),
     /// The same, in more detail.
@@ -234,6 +236,10 @@ pub enum FromWorker {
     },
     /// It takes no more tasks.
     Drain,
+    /// Nothing has come from it for longer than a heartbeat takes.
+    Silent,
+    /// It is heard again.
+    Heard,
     /// The stream is over.
     Ended,
 }

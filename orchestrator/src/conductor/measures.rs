@@ -47,12 +47,13 @@ pub const REGISTERED: &str = "registered";
 pub const EXPECTED: &str = "expected";
 
 /// Everything that a session can be doing.
-pub const SESSION_STATES: [&str; 7] = [
+pub const SESSION_STATES: [&str; 8] = [
     WorkerStatus::Idle.as_str(),
     WorkerStatus::Busy.as_str(),
     WorkerStatus::Full.as_str(),
     WorkerStatus::Draining.as_str(),
     WorkerStatus::SetAside.as_str(),
+    WorkerStatus::Suspected.as_str(),
     REGISTERED,
     EXPECTED,
 ];

@@ -31,6 +31,12 @@ pub struct Acted {
 }
 
 impl JobView {
+    /// How far the job's task is, or was when its last attempt ended without a result: what the next attempt would be given.
+    pub fn checkpoint(&self) -> Option<&Json> {
+        let said = self.lease.as_ref().and_then(|lease| lease.progress.as_ref()?.checkpoint.as_ref());
+        said.or(self.job.checkpoint.as_ref())
+    }
+
     /// Where the job stands: as stored, except that a task in a worker's hands reads as running.
     pub fn status(&self) -> JobStatus {
         match self.lease {
@@ -81,6 +87,8 @@ pub struct WorkerView {
     pub reputation: f64,
     /// Until when it gets no tasks, because too many jobs failed on it.
     pub aside_until: Option<Timestamp>,
+    /// Tasks that it was told to stop and did not stop in time, since it connected.
+    pub unstopped_tasks: u32,
     /// When its stream was opened.
     pub connected_at: Timestamp,
 }
@@ -98,6 +106,8 @@ pub enum WorkerStatus {
     Draining,
     /// Gets no tasks for a time, because too many jobs failed on it.
     SetAside,
+    /// Gets no tasks until it is heard again: it has been silent for longer than it should.
+    Suspected,
 }
 
 impl WorkerStatus {
@@ -109,6 +119,7 @@ impl WorkerStatus {
             Self::Full => "full",
             Self::Draining => "draining",
             Self::SetAside => "set_aside",
+            Self::Suspected => "suspected",
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     sessions::made_up_name,
 };
 use crate::{
-    dispatch::{Farewell, Mark, Orphan, Outbox, ToWorker, Verdict},
+    dispatch::{Farewell, Mark, Obedience, Orphan, Outbox, ToWorker, Unsaved, Verdict},
     engine::{Event, Refusal, Report},
     museum::{Mistake, plants},
     store::{SessionRecord, WorkerRecord, Write},
@@ -160,20 +160,39 @@ impl Core {
                 results.into_iter().for_each(|result| self.result(session_id, result, now));
             }
             FromWorker::Progress(task_id, progress) => {
-                if let Some(job_id) = self.dispatch.progress(session_id, task_id, progress) {
+                if let Some(job_id) = self.dispatch.progress(session_id, task_id, progress, now) {
                     self.touched(job_id);
                 }
             }
             FromWorker::State { hot_cache, load } => self.dispatch.worker_state(session_id, hot_cache, load),
             FromWorker::Drain => self.dispatch.drain(session_id),
+            FromWorker::Silent => {
+                self.log_silence(session_id, "has fallen silent and gets no tasks");
+                self.dispatch.suspect(session_id, true, now);
+            }
+            FromWorker::Heard => {
+                self.log_silence(session_id, "is heard again");
+                self.dispatch.suspect(session_id, false, now);
+            }
             FromWorker::Ended => self.session_ended(session_id, "its stream has ended"),
         }
         self.tell_handed();
     }
 
+    fn log_silence(&self, session_id: SessionId, what: &str) {
+        if let Some(session) = self.dispatch.roster().get(session_id) {
+            let worker_id = &session.record.worker.worker_id;
+            tracing::info!(worker = %worker_id, "Worker '{worker_id}' {what}");
+        }
+    }
+
     fn result(&mut self, session_id: SessionId, result: WorkerResult, now: Timestamp) {
         let (task_id, job_id) = (result.task_id, result.job_id);
         let mark = mark_of(&result);
+        let forced = result.error.as_ref().is_some_and(|error| *error.code == *task_error::NOT_STOPPED);
+        if let Some(obedience) = self.dispatch.obeys(session_id, task_id, forced) {
+            self.metrics.stopped(obedience);
+        }
         let verdict = match self.apply(session_id, result, now) {
             Ok(Ok(())) => Verdict::Applied,
             Ok(Err(refusal)) => {
@@ -249,13 +268,20 @@ impl Core {
         }
     }
 
-    /// What time has done to workers: attempts that took too long, sessions that never opened their stream, and the end of
-    /// the adoption window.
+    /// What time has done to workers: attempts that took too long or would not stop, checkpoints that are to be stored, sessions that
+    /// never opened their stream, and the end of the adoption window.
     pub(super) fn workers_due(&mut self, now: Timestamp) {
         for Orphan { task_id, job_id, worker_id, checkpoint } in self.dispatch.expired(now, BATCH_MAX) {
             tracing::warn!(job = %job_id, task = %task_id, worker = %worker_id, "Task {task_id} of job {job_id} took too long on worker '{worker_id}'");
             self.dispatch.judge(task_id, Mark::Bad, now);
             self.notice(job_id, Event::AttemptTimedOut { task_id, worker_id, checkpoint });
+        }
+        while let Some((task_id, worker_id)) = self.dispatch.next_unstopped(now) {
+            tracing::warn!(task = %task_id, worker = %worker_id, "Worker '{worker_id}' was told to stop task {task_id} and has not");
+            self.metrics.stopped(Obedience::Overdue);
+        }
+        while let Some(Unsaved { task_id, job_id, worker_id, checkpoint }) = self.dispatch.next_unsaved(now) {
+            self.notice(job_id, Event::Checkpointed { task_id, worker_id, checkpoint });
         }
         self.dispatch.back_from_aside(now);
         self.tell_handed();

@@ -16,7 +16,9 @@ mod placement;
 mod ready_queue;
 mod reputation;
 mod roster;
+mod saving;
 pub mod session;
+mod stopping;
 mod suit;
 
 use std::{
@@ -34,6 +36,8 @@ pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
 pub use ready_queue::{Place, Position, RUN_MIN};
 pub use reputation::Mark;
 pub use roster::{Roster, Session};
+pub use saving::Unsaved;
+pub use stopping::{Obedience, STOPPED_WITHIN};
 pub use suit::Unmet;
 
 use self::{
@@ -41,6 +45,8 @@ use self::{
     placement::Placement,
     ready_queue::ReadyQueue,
     reputation::Reputations,
+    saving::{Saved, Saving},
+    stopping::Stopping,
 };
 use crate::{
     conductor::{LeaseView, Progress},
@@ -71,6 +77,7 @@ pub struct Lease {
     pub deadline: Timestamp,
     /// What the worker last said of it.
     pub progress: Option<Progress>,
+    saved: Saved,
 }
 
 impl Lease {
@@ -134,6 +141,8 @@ pub struct Dispatch {
     reputations: Reputations,
     leases: HashMap<TaskId, Lease>,
     deadlines: BTreeSet<(Timestamp, TaskId)>,
+    saving: Saving,
+    stopping: Stopping,
     adoption: Adoption,
     paused: bool,
     handed: Vec<Handed>,
@@ -174,7 +183,7 @@ impl Dispatch {
     }
 
     /// A task is no longer wanted. A worker that holds it is told so, and keeps its slot until it has obeyed.
-    pub fn withdraw(&mut self, task_id: TaskId, reason: &Arc<str>) {
+    pub fn withdraw(&mut self, task_id: TaskId, reason: &Arc<str>, now: Timestamp) {
         if self.ready.remove(task_id) {
             return;
         }
@@ -182,7 +191,32 @@ impl Dispatch {
             && let Some(session) = self.roster.get_mut(lease.session_id)
         {
             session.outbox.send(ToWorker::Cancel { task_id, reason: reason.clone() });
+            self.stopping.told(lease.session_id, task_id, now);
         }
+    }
+
+    /// A worker answers for a task. What that means for the order to stop it, if it was given one; `forced` when it says that the
+    /// handler did not stop by itself.
+    pub fn obeys(&mut self, session_id: SessionId, task_id: TaskId, forced: bool) -> Option<Obedience> {
+        if !self.stopping.forget(session_id, task_id) {
+            return None;
+        }
+        if !forced {
+            return Some(Obedience::Stopped);
+        }
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.unstopped += 1;
+        }
+        Some(Obedience::Forced)
+    }
+
+    /// The next task that its worker was told to stop and has not let go in time, with the worker's name. Each is returned once.
+    pub fn next_unstopped(&mut self, now: Timestamp) -> Option<(TaskId, Arc<str>)> {
+        let (session_id, task_id) = self.stopping.overdue(now)?;
+        // The orders of a session go with it.
+        let session = self.roster.get_mut(session_id)?;
+        session.unstopped += 1;
+        Some((task_id, session.record.worker.worker_id.clone()))
     }
 
     /// The lease under which a task is held.
@@ -293,11 +327,31 @@ impl Dispatch {
 
     /// The worker's last word on how far a task is. Ignored unless it holds the task. One that says nothing of a checkpoint leaves
     /// the last one as it is.
-    pub fn progress(&mut self, session_id: SessionId, task_id: TaskId, progress: Progress) -> Option<JobId> {
+    pub fn progress(
+        &mut self,
+        session_id: SessionId,
+        task_id: TaskId,
+        mut progress: Progress,
+        now: Timestamp,
+    ) -> Option<JobId> {
         let lease = self.leases.get_mut(&task_id).filter(|lease| lease.session_id == session_id)?;
-        let checkpoint = progress.checkpoint.or_else(|| lease.checkpoint());
-        lease.progress = Some(Progress { checkpoint, ..progress });
+        let before = lease.progress.take().and_then(|before| before.checkpoint);
+        if progress.checkpoint.is_none() {
+            progress.checkpoint = before;
+        } else if progress.checkpoint != before {
+            self.saving.said(task_id, &mut lease.saved, lease.dispatched_at, now);
+        }
+        lease.progress = Some(progress);
         Some(lease.job_id)
+    }
+
+    /// The next checkpoint that is to be stored now. Each is returned once.
+    pub fn next_unsaved(&mut self, now: Timestamp) -> Option<Unsaved> {
+        let task_id = self.saving.next(now)?;
+        let lease = self.leases.get_mut(&task_id)?;
+        lease.saved.store(now);
+        let (job_id, worker_id) = (lease.job_id, lease.worker_id.clone());
+        Some(Unsaved { task_id, job_id, worker_id, checkpoint: lease.checkpoint()? })
     }
 
     /// Leases whose time has been over for [`DEADLINE_GRACE`], at most `limit`. Each is returned once.
@@ -316,10 +370,15 @@ impl Dispatch {
         expired
     }
 
-    /// When [`Dispatch::expired`], [`Dispatch::adoption_over`] or [`Dispatch::back_from_aside`] next have something to say.
+    /// When [`Dispatch::expired`], [`Dispatch::adoption_over`], [`Dispatch::back_from_aside`], [`Dispatch::next_unsaved`] or
+    /// [`Dispatch::next_unstopped`] next have something to say.
     pub fn next_due(&self) -> Option<Timestamp> {
         let expires = self.deadlines.first().map(|(due, _)| *due);
-        [expires, self.adoption.until(), self.reputations.next_due()].into_iter().flatten().min()
+        let (saving, stopping) = (self.saving.next_due(), self.stopping.next_due());
+        [expires, self.adoption.until(), self.reputations.next_due(), saving, stopping]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     // ---- Tasks aside: in the queue, with their offers left to be made again ----
@@ -404,6 +463,7 @@ impl Dispatch {
         let session_id = record.session_id;
         self.adoption.settle(session_id);
         let before = self.roster.get(session_id).map(Session::occupied).unwrap_or_default();
+        self.forget_orders(session_id, &before);
         let stream = self.roster.connect(record, outbox, now);
         let mut reconciled = Reconciled::default();
         for &task_id in held {
@@ -455,6 +515,7 @@ impl Dispatch {
     pub fn disconnect(&mut self, session_id: SessionId) -> Vec<Orphan> {
         self.placement.remove(session_id);
         let held = self.roster.remove(session_id).map(|session| session.occupied()).unwrap_or_default();
+        self.forget_orders(session_id, &held);
         held.into_iter().filter_map(|task_id| self.orphan(session_id, task_id)).collect()
     }
 
@@ -473,6 +534,24 @@ impl Dispatch {
             session.load = Some(load.clamp(0.0, 1.0));
             self.replace(session_id);
         }
+    }
+
+    /// The worker has been silent for so long that it may be lost, or is heard again. Meanwhile it gets nothing.
+    pub fn suspect(&mut self, session_id: SessionId, suspected: bool, now: Timestamp) {
+        if let Some(session) = self.roster.get_mut(session_id) {
+            session.suspected = suspected;
+            self.replace(session_id);
+            self.pump(session_id, now);
+        }
+    }
+
+    /// Somebody wants the worker to stop in order: it gets no more tasks, and is told. Whether it is connected.
+    pub fn drain_worker(&mut self, worker_id: &str) -> bool {
+        let Some(session) = self.roster.of_worker(worker_id) else { return false };
+        let session_id = session.record.session_id;
+        session.outbox.send(ToWorker::Drain);
+        self.drain(session_id);
+        true
     }
 
     /// The worker takes no more tasks.
@@ -663,6 +742,7 @@ impl Dispatch {
             dispatched_at: now,
             deadline: now + offer.timeout,
             progress: None,
+            saved: Saved::default(),
         };
         self.deadlines.insert((lease.deadline + DEADLINE_GRACE, offer.task_id));
         self.leases.insert(offer.task_id, lease);
@@ -671,7 +751,15 @@ impl Dispatch {
     fn drop_lease(&mut self, task_id: TaskId) -> Option<Lease> {
         let lease = self.leases.remove(&task_id)?;
         self.deadlines.remove(&(lease.deadline + DEADLINE_GRACE, task_id));
+        self.saving.forget(task_id, lease.saved);
         Some(lease)
+    }
+
+    /// The stream is over on which a worker was told to stop these.
+    fn forget_orders(&mut self, session_id: SessionId, task_ids: &[TaskId]) {
+        for &task_id in task_ids {
+            self.stopping.forget(session_id, task_id);
+        }
     }
 
     /// Ends this session's lease of a task; `None` when the task was withdrawn from it before.

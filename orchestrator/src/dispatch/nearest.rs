@@ -120,7 +120,7 @@ pub enum Lack {
         /// Tasks of the type that it takes at once.
         limit: u32,
     },
-    /// It takes no tasks at the moment.
+    /// It takes no tasks at the moment, or is silent.
     Credits,
     /// It gets no tasks until then, because too many jobs failed on it.
     Trust(Timestamp),
@@ -261,7 +261,7 @@ fn lack_of(session: &Session, task_type: &str) -> Option<Lack> {
     if let Some(until) = session.aside_until {
         return Some(Lack::Trust(until));
     }
-    if session.slots == 0 {
+    if session.slots == 0 || session.suspected {
         return Some(Lack::Credits);
     }
     let (held, slots) = (session.held(), session.slots);

@@ -40,6 +40,8 @@ pub enum ToWorker {
         /// What became of it.
         verdict: Verdict,
     },
+    /// Stop in order: somebody wants this worker to end.
+    Drain,
     /// The orchestrator is about to stop.
     Draining,
     /// The stream ends here.

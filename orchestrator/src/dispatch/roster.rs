@@ -27,6 +27,10 @@ pub struct Session {
     pub slots: u32,
     /// It takes no more tasks.
     pub draining: bool,
+    /// It has been silent for longer than it should, and gets no tasks until it is heard again.
+    pub suspected: bool,
+    /// Tasks that it was told to stop and did not stop in time.
+    pub unstopped: u32,
     /// It gets no tasks until then: too many jobs have failed on it.
     pub aside_until: Option<Timestamp>,
     /// How well its tasks end, from a little over 0 to 1.
@@ -55,7 +59,7 @@ struct OwnLimit {
 impl Session {
     /// Tasks that it could take now.
     pub fn free(&self) -> u32 {
-        if self.draining || self.aside_until.is_some() {
+        if self.draining || self.suspected || self.aside_until.is_some() {
             return 0;
         }
         self.slots.saturating_sub(self.held())
@@ -115,6 +119,7 @@ impl Session {
     /// What it is doing.
     pub fn status(&self) -> WorkerStatus {
         match () {
+            () if self.suspected => WorkerStatus::Suspected,
             () if self.draining => WorkerStatus::Draining,
             () if self.aside_until.is_some() => WorkerStatus::SetAside,
             () if self.held() == 0 => WorkerStatus::Idle,
@@ -134,6 +139,7 @@ impl Session {
             hot_cache: self.hot_cache.clone(),
             reputation: self.reputation,
             aside_until: self.aside_until,
+            unstopped_tasks: self.unstopped,
             connected_at: self.connected_at,
         }
     }
@@ -164,6 +170,8 @@ impl Roster {
             outbox,
             slots: 0,
             draining: false,
+            suspected: false,
+            unstopped: 0,
             aside_until: None,
             reputation: 1.0,
             hot_cache: Vec::new(),

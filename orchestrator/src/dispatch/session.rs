@@ -14,10 +14,10 @@ use std::{
 use avtomatika_proto::{
     ApiError, ErrorCode, SessionId, TaskId,
     limits::{
-        BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, CHECKPOINT_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX,
+        BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, CANCEL_GRACE, CHECKPOINT_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX,
         KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
         MESSAGE_BYTES_MAX, NAME_BYTES_MAX, OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX,
-        WORKER_SLOTS_MAX, WORKER_TASK_TYPES_MAX,
+        SUSPECTED_AFTER, WORKER_SLOTS_MAX, WORKER_TASK_TYPES_MAX,
     },
     names::{CODE_PREFIX, is_name, is_outcome},
     outcome, task_error,
@@ -43,9 +43,6 @@ use crate::{
 
 /// How long a new stream may take to say Hello.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a worker may take to stop a task that is no longer wanted.
-const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// Results that the conductor decides in one go; a message with more is handed on in parts.
 const RESULTS_AT_ONCE: usize = 256;
@@ -146,21 +143,31 @@ async fn read_hello(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<v1::He
 /// Passes on what the worker says until it stops talking.
 async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, standing: Standing) {
     let mut withdrawn = std::pin::pin!(standing.withdrawn());
+    let mut suspected = false;
     loop {
+        let patience = if suspected { KEEPALIVE_TIMEOUT - SUSPECTED_AFTER } else { SUSPECTED_AFTER };
         let waiting_since = Instant::now();
         let message = tokio::select! {
             biased;
             // Nothing more is heard from it; the stream itself is ended where it is sent.
             () = withdrawn.as_mut() => break,
-            message = timeout(KEEPALIVE_TIMEOUT, inbound.message()) => message,
+            message = timeout(patience, inbound.message()) => message,
         };
         let message = match message {
             Ok(Ok(Some(message))) => message,
             // It was this process that stood still: what the worker said meanwhile is yet to be read.
-            Err(_) if waiting_since.elapsed() > KEEPALIVE_TIMEOUT + KEEPALIVE_INTERVAL => continue,
+            Err(_) if waiting_since.elapsed() > patience + KEEPALIVE_INTERVAL => continue,
+            Err(_) if !suspected => {
+                suspected = true;
+                open.tell(FromWorker::Silent).await;
+                continue;
+            }
             // An error, the end of the stream and silence are one thing: the worker is gone.
             Ok(_) | Err(_) => break,
         };
+        if std::mem::take(&mut suspected) {
+            open.tell(FromWorker::Heard).await;
+        }
         // A message without an arm that this version knows is a sign of life and nothing else.
         let Some(message) = message.message else { continue };
         let mut admission = open.admit(data_bytes(&message)).await;
@@ -316,6 +323,7 @@ fn pack(batch: Vec<ToWorker>) -> Vec<v1::OrchestratorMessage> {
                 grace: Some(wire_time::duration(CANCEL_GRACE)),
             }),
             ToWorker::Ack { task_id, verdict } => acks.push(wire_ack(task_id, verdict)),
+            ToWorker::Drain => packed.push(wire(Down::Drain(v1::Drain {}))),
             ToWorker::Draining => packed.push(wire(Down::Draining(v1::Draining {}))),
             ToWorker::Goodbye(farewell) => last = Some(wire(Down::Goodbye(wire_goodbye(farewell)))),
         }

@@ -303,6 +303,56 @@ fn an_operator_brings_a_worker_back_with_its_good_name() {
 }
 
 #[test]
+fn a_silent_worker_gets_nothing_until_it_is_heard_again() {
+    let mut floor = Floor::with(vec![worker("silent", &["render"], 2)]);
+    let held = floor.queue("render", None);
+    let session_id = floor.sessions["silent"];
+    floor.dispatch.suspect(session_id, true, NOW);
+    assert_eq!(floor.dispatch.roster().of_worker("silent").unwrap().view().status.as_str(), "suspected");
+    let waiting = floor.queue("render", None);
+    assert!(
+        floor.dispatch.is_queued(waiting) && floor.dispatch.lease(held).is_some(),
+        "what it has, it keeps"
+    );
+    assert_eq!(floor.nearest(waiting).2, "Credits");
+    floor.dispatch.suspect(session_id, false, NOW);
+    assert!(floor.dispatch.lease(waiting).is_some());
+}
+
+#[test]
+fn who_does_not_let_a_task_go_is_told_apart_from_who_does() {
+    let mut floor = Floor::with(vec![worker("w", &["render"], 4)]);
+    let session_id = floor.sessions["w"];
+    let tasks: [TaskId; 4] = std::array::from_fn(|_| floor.queue("render", None));
+    tasks[..3].iter().for_each(|&task_id| floor.dispatch.withdraw(task_id, &Arc::from("cancelled"), NOW));
+    let [obeyed, killed, ignored, wanted] = tasks;
+    assert_eq!(floor.dispatch.obeys(session_id, obeyed, false), Some(Obedience::Stopped));
+    assert_eq!(floor.dispatch.obeys(session_id, killed, true), Some(Obedience::Forced));
+    assert_eq!(floor.dispatch.obeys(session_id, wanted, false), None, "it was not told to stop this one");
+    let late = NOW + STOPPED_WITHIN;
+    assert_eq!(floor.dispatch.next_unstopped(NOW), None);
+    assert_eq!(floor.dispatch.next_unstopped(late), Some((ignored, Arc::from("w"))));
+    assert_eq!(floor.dispatch.next_unstopped(late), None);
+    assert_eq!(floor.dispatch.obeys(session_id, ignored, false), None, "too late");
+    assert_eq!(floor.dispatch.roster().of_worker("w").unwrap().view().unstopped_tasks, 2);
+    // Its orders end with its stream.
+    floor.dispatch.withdraw(wanted, &Arc::from("cancelled"), NOW);
+    floor.dispatch.disconnect(session_id);
+    assert_eq!((floor.dispatch.next_unstopped(late), floor.dispatch.next_due()), (None, None));
+}
+
+#[test]
+fn a_worker_that_an_operator_wants_to_end_is_told_and_gets_nothing_more() {
+    let mut floor = Floor::with(vec![worker("w", &["render"], 2)]);
+    floor.queue("render", None);
+    assert!(floor.dispatch.drain_worker("w") && !floor.dispatch.drain_worker("nobody"));
+    let waiting = floor.queue("render", None);
+    assert!(floor.dispatch.is_queued(waiting));
+    let told = std::iter::from_fn(|| floor.messages[0].try_recv().ok());
+    assert!(told.into_iter().any(|message| matches!(message, ToWorker::Drain)));
+}
+
+#[test]
 fn when_everybody_fails_it_is_the_jobs_and_half_of_the_workers_stay() {
     let names = ["a", "b", "c", "d"];
     let mut floor = Floor::with(names.map(named).into());
@@ -382,7 +432,7 @@ proptest! {
                 // It keeps its slot until the worker has let go of it.
                 Step::Withdraw(which) if !held.is_empty() => {
                     let (task_id, _) = held[which % held.len()];
-                    floor.dispatch.withdraw(task_id, &Arc::from("cancelled"));
+                    floor.dispatch.withdraw(task_id, &Arc::from("cancelled"), NOW);
                 }
                 Step::Reconnect => {
                     let holds: Vec<TaskId> = held.iter().map(|(task_id, _)| *task_id).collect();

@@ -32,6 +32,15 @@ pub enum Event {
         /// How far it came, as far as is known.
         checkpoint: Option<Json>,
     },
+    /// The worker that holds this attempt has said how far it is, and that shall outlive this process.
+    Checkpointed {
+        /// The attempt.
+        task_id: TaskId,
+        /// Who holds it.
+        worker_id: Arc<str>,
+        /// How far it is.
+        checkpoint: Json,
+    },
     /// The attempt cannot be offered to workers: its params no longer compute, though they did when it was made.
     NotOfferable {
         /// The attempt.

@@ -113,4 +113,6 @@ history_events! {
     StateSkipped = 24 "state_skipped";
     /// The job moved to another version of its blueprint.
     JobMigrated = 25 "job_migrated";
+    /// The worker that holds the attempt said how far it is, for the next attempt.
+    CheckpointSaved = 26 "checkpoint_saved";
 }

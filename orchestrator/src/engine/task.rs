@@ -83,6 +83,18 @@ impl<'b> Draft<'_, 'b> {
         Ok(self.failed(timeout_failure(None), Some(worker_id), None))
     }
 
+    pub fn checkpointed(
+        &mut self,
+        task_id: TaskId,
+        worker_id: &Arc<str>,
+        checkpoint: &Json,
+    ) -> Result<Step, Refusal> {
+        self.require_current(task_id)?;
+        self.keep_checkpoint(Some(checkpoint));
+        self.note(HistoryEvent::CheckpointSaved).worker_id = Some(worker_id.clone());
+        Ok(Step::Stay)
+    }
+
     pub fn not_offerable(&mut self, task_id: TaskId) -> Result<Step, Refusal> {
         self.require_current(task_id)?;
         self.withdraw("its params no longer compute");

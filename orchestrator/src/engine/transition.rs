@@ -57,6 +57,9 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
         Event::AttemptTimedOut { task_id, worker_id, checkpoint } => {
             draft.attempt_timed_out(*task_id, worker_id, checkpoint.as_ref())?
         }
+        Event::Checkpointed { task_id, worker_id, checkpoint } => {
+            draft.checkpointed(*task_id, worker_id, checkpoint)?
+        }
         Event::NotOfferable { task_id } => draft.not_offerable(*task_id)?,
         Event::Signalled(signal) => draft.signalled(signal)?,
         Event::Decided(ruling) => draft.decided(ruling)?,

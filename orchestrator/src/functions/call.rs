@@ -96,8 +96,9 @@ impl Call {
         self.attempt.checkpoint.as_ref()
     }
 
-    /// Saves how far the call came, for the next attempt if this one does not come to its end: an object of at most 64 KiB. It
-    /// is in memory until the attempt has ended, and lost with the process.
+    /// Saves how far the call came, for the next attempt if this one does not come to its end: an object of at most 64 KiB. It is
+    /// stored, so that a kill does not lose it: the first one at once, later ones within a tenth of the time for which the call has
+    /// run, at least a second and at most a minute.
     ///
     /// # Errors
     /// When it is no such object.

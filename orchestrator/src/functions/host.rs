@@ -224,6 +224,8 @@ impl Session<'_> {
             ToWorker::Ack { task_id, verdict: Verdict::Applied | Verdict::Refused(_) } => {
                 self.held.remove(&task_id);
             }
+            // Nobody can have it drained: see `Conductor::drain_worker`.
+            ToWorker::Drain => {}
             ToWorker::Welcome { .. } | ToWorker::Draining | ToWorker::Goodbye(_) => {}
         }
         true

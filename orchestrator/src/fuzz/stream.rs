@@ -51,7 +51,11 @@ fn said(said: FromWorker) {
             assert!(hot_cache.len() <= HOT_CACHE_MAX && hot_cache.iter().all(|name| is_name(name)));
             assert!(!load.is_nan());
         }
-        FromWorker::Credits(_) | FromWorker::Drain | FromWorker::Ended => {}
+        FromWorker::Credits(_)
+        | FromWorker::Drain
+        | FromWorker::Silent
+        | FromWorker::Heard
+        | FromWorker::Ended => {}
     }
 }
 

@@ -38,7 +38,7 @@ pub use self::{
     tally::{AttemptEnd, EndedAttempt, Tally},
 };
 use crate::{
-    dispatch::Handed,
+    dispatch::{Handed, Obedience},
     engine::{Job, JobStatus, Refusal},
 };
 
@@ -144,6 +144,7 @@ pub struct Metrics {
     results_applied: Counter,
     results_refused: Family<ReasonLabel, Counter>,
     workers_lost: Counter,
+    stops: Family<OutcomeLabel, Counter>,
     commit_seconds: Histogram,
     commit_batch: Histogram,
     connections_refused: Counter,
@@ -223,6 +224,11 @@ impl Metrics {
                 Family::default(),
             ),
             workers_lost: shelf.counter("workers_lost", "Workers whose stream ended while they held tasks"),
+            stops: shelf.put(
+                "task_stops",
+                "Tasks that workers were told to stop, by what came of it",
+                Family::default(),
+            ),
             commit_seconds: shelf.put(
                 "commit_seconds",
                 "Time that one durable commit took",
@@ -277,6 +283,9 @@ impl Metrics {
     fn begin(self) -> Self {
         for reason in RESULT_REFUSALS {
             drop(self.results_refused.get_or_create(&ReasonLabel { reason: reason.as_str() }));
+        }
+        for outcome in Obedience::ALL.map(Obedience::as_str) {
+            drop(self.stops.get_or_create(&OutcomeLabel { outcome }));
         }
         for outcome in WEBHOOK_OUTCOMES {
             drop(self.webhook_attempts.get_or_create(&OutcomeLabel { outcome }));
@@ -347,6 +356,11 @@ impl Metrics {
     /// A worker's stream ended without having been asked to.
     pub fn worker_lost(&self) {
         self.workers_lost.inc();
+    }
+
+    /// An order to stop a task has come to this.
+    pub fn stopped(&self, obedience: Obedience) {
+        self.stops.get_or_create(&OutcomeLabel { outcome: obedience.as_str() }).inc();
     }
 
     /// A due time of a schedule was dealt with: `made`, `overlap` or `missed`.

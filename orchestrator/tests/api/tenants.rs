@@ -134,6 +134,7 @@ async fn s29_what_concerns_everybody_asks_for_the_role_of_an_operator() {
     let house = House::of(everybody()).await;
     for (method, path, body) in [
         ("GET", "/api/workers", ""),
+        ("POST", "/api/workers/w1/drain", ""),
         ("GET", "/api/dashboard", ""),
         ("POST", "/api/reload", r#"{"dry_run": true}"#),
         ("POST", "/api/jobs/repair", r#"{"action": "retry", "statuses": ["failed"]}"#),
@@ -147,10 +148,17 @@ async fn s29_what_concerns_everybody_asks_for_the_role_of_an_operator() {
             assert!(![401, 403].contains(&answer.status), "{path}: {answer:?}");
         }
     }
+    let audit = house.audit_text();
+    let drained =
+        audit.lines().find(|line| line.contains("POST /api/workers/w1/drain") && line.contains("ops"));
+    assert!(drained.is_some_and(|line| line.contains("\"event\":\"operator_call\"")), "{audit}");
     for path in ["/api/jobs", "/api/blueprints", "/api/blueprints/instant", "/api/schedules"] {
         assert_eq!(house.server.by(ACME, "GET", path, "").await.status, 200, "{path}");
     }
     let caller = Caller::new(&house.server, ACME).await;
+    let drain = v1::DrainWorkerRequest { worker_id: "w1".into() };
+    let status = caller.admin().drain_worker(caller.request(drain)).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied);
     let status = caller.admin().list_workers(caller.request(v1::ListWorkersRequest {})).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     assert_eq!(ApiError::from_status(&status).message, "This call asks for the role \"operator\"");

@@ -404,7 +404,14 @@ fn attempt_events(job: &Job) -> Vec<(&'static str, Event)> {
         ),
         ("reported late", Event::Reported(Report { task_id: nobody, ..report("success", None) })),
         ("worker lost", Event::WorkerLost { task_id, worker_id: worker_id.clone(), checkpoint: None }),
-        ("attempt overdue", Event::AttemptTimedOut { task_id, worker_id, checkpoint: None }),
+        (
+            "attempt overdue",
+            Event::AttemptTimedOut { task_id, worker_id: worker_id.clone(), checkpoint: None },
+        ),
+        (
+            "checkpoint",
+            Event::Checkpointed { task_id, worker_id: worker_id.clone(), checkpoint: Json::empty() },
+        ),
         ("params no longer compute", Event::NotOfferable { task_id }),
     ]
 }

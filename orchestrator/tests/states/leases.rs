@@ -97,10 +97,10 @@ fn offer() -> Offer {
 pub fn observed() -> Observed {
     let mut floor = Floor::new();
     floor.offer();
-    floor.see("no longer wanted", |dispatch, _| dispatch.withdraw(task_id(), &Arc::from("cancelled")));
+    floor.see("no longer wanted", |dispatch, _| dispatch.withdraw(task_id(), &Arc::from("cancelled"), NOW));
     floor.offer();
     floor.hand_out();
-    floor.see("no longer wanted", |dispatch, _| dispatch.withdraw(task_id(), &Arc::from("cancelled")));
+    floor.see("no longer wanted", |dispatch, _| dispatch.withdraw(task_id(), &Arc::from("cancelled"), NOW));
 
     let mut lost = Floor::new();
     lost.offer();

@@ -38,6 +38,14 @@ impl AdminService for Admin {
         Ok(Response::new(v1::RestoreWorkerResponse { worker: Some(convert::worker(&worker)) }))
     }
 
+    async fn drain_worker(
+        &self,
+        request: Request<v1::DrainWorkerRequest>,
+    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+        let worker = self.inside.conductor.drain_worker(&request.into_inner().worker_id).await?;
+        Ok(Response::new(v1::DrainWorkerResponse { worker: Some(convert::worker(&worker)) }))
+    }
+
     async fn list_blueprints(
         &self,
         _: Request<v1::ListBlueprintsRequest>,

@@ -102,6 +102,7 @@ async fn served(
         Route::RepairJobs => actions::repair(inside, &client, request).await,
         Route::Workers => query::none(&uri).map(|()| operate::workers(inside))?.await,
         Route::RestoreWorker(id) => operate::restore_worker(inside, id).await,
+        Route::DrainWorker(id) => operate::drain_worker(inside, id).await,
         Route::Schedules => query::none(&uri).map(|()| schedules::list(inside, &client)),
         Route::Blueprints => query::none(&uri).map(|()| operate::blueprints(inside)),
         Route::BlueprintByName(name) => query::none(&uri).and_then(|()| operate::blueprint(inside, name)),

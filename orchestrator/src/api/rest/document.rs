@@ -63,7 +63,7 @@ job_fields! { view, job, shown:
     "labels" => job.submission.labels,
     "priority" => job.submission.priority,
     "webhook_url" => job.submission.webhook_url,
-    "current_task" => CurrentTask::of(view),
+    "current_task" => CurrentTask::of(view, shown),
     "created_at" => time(job.created_at),
     "updated_at" => time(job.updated_at),
     "finished_at" => job.finished_at.map(time),
@@ -97,6 +97,7 @@ pub(super) struct CurrentTask<'a> {
     dispatched_at: Option<String>,
     deadline: Option<String>,
     progress: Option<Progress<'a>>,
+    checkpoint: Option<Raw<'a>>,
 }
 
 #[derive(Serialize)]
@@ -106,7 +107,7 @@ struct Progress<'a> {
 }
 
 impl<'a> CurrentTask<'a> {
-    pub(super) fn of(view: &'a JobView) -> Option<Self> {
+    pub(super) fn of(view: &'a JobView, shown: Shown<'_>) -> Option<Self> {
         let attempt = view.job.attempt.as_ref()?;
         let lease = view.lease.as_ref();
         let progress = lease.and_then(|lease| lease.progress.as_ref());
@@ -120,6 +121,7 @@ impl<'a> CurrentTask<'a> {
             deadline: lease.map(|lease| time(lease.deadline)),
             progress: progress
                 .map(|progress| Progress { fraction: progress.fraction, message: &progress.message }),
+            checkpoint: shown::checkpoint(view, shown).map(Raw),
         })
     }
 }
@@ -244,6 +246,7 @@ pub(super) struct WorkerDocument<'a> {
     hot_cache: &'a [Arc<str>],
     reputation: f64,
     set_aside_until: Option<String>,
+    unstopped_tasks: u32,
     software: &'a BTreeMap<String, String>,
     models: &'a BTreeMap<String, String>,
     limits: BTreeMap<&'a str, u32>,
@@ -269,6 +272,7 @@ impl<'a> WorkerDocument<'a> {
             hot_cache: &view.hot_cache,
             reputation: view.reputation,
             set_aside_until: view.aside_until.map(time),
+            unstopped_tasks: view.unstopped_tasks,
             software: &worker.software,
             models: &worker.models,
             limits: of_terms(worker, |terms| terms.limit),
@@ -389,7 +393,11 @@ mod tests {
             worker_id: Arc::from("w1"),
             dispatched_at: now,
             deadline: now,
-            progress: Some(Progress { fraction: 0.5, message: Arc::from("half way"), checkpoint: None }),
+            progress: Some(Progress {
+                fraction: 0.5,
+                message: Arc::from("half way"),
+                checkpoint: Some(Json::from_stored(r#"{ "page": 2 }"#)),
+            }),
         };
         JobView { job: Arc::new(job), lease: Some(lease), children: None }
     }
@@ -429,7 +437,8 @@ mod tests {
     "progress": {
       "fraction": 0.5,
       "message": "half way"
-    }
+    },
+    "checkpoint": { "page": 2 }
   },
   "created_at": "2023-11-14T22:13:20.123456Z",
   "updated_at": "2023-11-14T22:13:20.123456Z",

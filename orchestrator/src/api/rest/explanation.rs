@@ -16,6 +16,7 @@ use crate::{
         Inside, convert,
         explain::{NextStep, next_steps, summary},
         reply,
+        shown::Shown,
     },
     blueprint::KeyLimit,
     conductor::{AwaitedKey, ChildCounts, Explanation, Failing, Situation},
@@ -77,7 +78,7 @@ impl<'a> Document<'a> {
             result_deadline: time(job.result_deadline().filter(|_| !job.status.is_terminal())),
             storage_full: explanation.storage_full,
             attempts_max: explanation.attempts_max,
-            current_task: CurrentTask::of(&explanation.view),
+            current_task: CurrentTask::of(&explanation.view, Shown::Listed),
             last_failure: explanation.failing.as_ref().map(Failure::of),
             queue: match situation {
                 Situation::Worker(standing) => Some(Queue::of(job, standing)),

@@ -33,6 +33,11 @@ pub(super) async fn restore_worker(inside: &Inside, worker_id: &str) -> Result<R
     Ok(reply::json(StatusCode::OK, &WorkerDocument::of(&worker)))
 }
 
+pub(super) async fn drain_worker(inside: &Inside, worker_id: &str) -> Result<Response, ApiError> {
+    let worker = inside.conductor.drain_worker(worker_id).await?;
+    Ok(reply::json(StatusCode::OK, &WorkerDocument::of(&worker)))
+}
+
 pub(super) fn blueprints(inside: &Inside) -> Response {
     let blueprints = inside.conductor.blueprints();
     let document: Vec<BlueprintDocument<'_>> =

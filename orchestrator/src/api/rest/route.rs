@@ -45,6 +45,7 @@ pub(super) enum Route<'p> {
     RepairJobs,
     Workers,
     RestoreWorker(&'p str),
+    DrainWorker(&'p str),
     Schedules,
     Blueprints,
     BlueprintByName(&'p str),
@@ -81,6 +82,7 @@ impl Route<'_> {
             | Self::RepairJobs
             | Self::Workers
             | Self::RestoreWorker(_)
+            | Self::DrainWorker(_)
             | Self::MigrateBlueprint(_)
             | Self::Dashboard
             | Self::PutBlueprint(_)
@@ -233,6 +235,7 @@ fn creates<'p>(path: &'p str, form: BodyForm, blueprints: &Registry) -> Option<R
         ("jobs", None, None, None) => return Some(Route::SubmitByName),
         ("blueprints", Some(name), Some("migrate"), None) => return Some(Route::MigrateBlueprint(name)),
         ("workers", Some(id), Some("restore"), None) => return Some(Route::RestoreWorker(id)),
+        ("workers", Some(id), Some("drain"), None) => return Some(Route::DrainWorker(id)),
         ("reload", None, None, None) => return Some(Route::Reload),
         ("jobs", Some("repair"), None, None) => return Some(Route::RepairJobs),
         ("jobs", Some(id), Some("cancel"), None) => return Some(Route::CancelJob(id)),
@@ -307,7 +310,8 @@ const FIXED: &str = "POST /api/v1/jobs, GET /api/jobs, GET /api/jobs/{id}, GET /
     GET /api/jobs/{id}/explain, GET /api/jobs/{id}/graph, GET /api/jobs/{id}/events, \
     POST /api/jobs/{id}/cancel (or signal, decide, approve, reject, retry, skip), POST /api/jobs/repair, \
     GET /api/jobs/{id}/webhooks, POST /api/jobs/{id}/webhooks/redeliver, \
-    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, GET /api/workers, GET /api/schedules, \
+    POST /api/jobs/{id}/webhooks/{webhook_id}/redeliver, \
+    GET /api/workers, POST /api/workers/{id}/restore (or drain), GET /api/schedules, \
     GET /api/blueprints, GET or PUT /api/blueprints/{name}, GET /api/blueprints/{name}/graph, POST /api/blueprints/{name}/migrate, \
     GET /api/dashboard, POST /api/reload; each also below /api/v1";
 
@@ -381,6 +385,9 @@ mod tests {
             ("GET", "/api/jobs/repair", "Job(\"repair\")"),
             ("GET", "/api/jobs/x/retry", "405 POST"),
             ("GET", "/api/workers", "Workers"),
+            ("POST", "/api/workers/w/restore", "RestoreWorker(\"w\")"),
+            ("POST", "/api/v1/workers/w/drain", "DrainWorker(\"w\")"),
+            ("GET", "/api/workers/w/drain", "405 POST"),
             ("GET", "/api/schedules", "Schedules"),
             ("POST", "/api/v1/schedules", "405 GET, HEAD"),
             ("GET", "/api/blueprints", "Blueprints"),
