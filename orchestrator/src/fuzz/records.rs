@@ -1,71 +1,95 @@
 //! What is stored: the records of every kind, as a damaged or a foreign disk might hold them. The first byte of an input tells the kind;
 //! the rest is tried as it is, and with a checksum that fits, to come past it.
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::store::{bucket, conformance::Samples, notice, schedule, usage};
 
 const OWNER: &str = "acme";
-const KEY: i64 = 7;
 const KINDS: u8 = 12;
 
+/// The job that everything here is about: the first of the samples.
 fn id() -> JobId {
-    JobId::from_bytes([7; 16])
+    static ID: LazyLock<JobId> = LazyLock::new(|| Samples::new(1).job(OWNER).id);
+    *ID
 }
 
-/// Reads a record of this kind, and writes what was read: the bytes of the second time.
-fn again(kind: u8, record: &[u8]) -> Result<Vec<u8>, Damaged> {
+/// Reads a record of this kind, and writes what was read: what that is, and the record. `None` where there is nothing to write again.
+fn again(kind: u8, record: &[u8]) -> Result<Option<(String, Vec<u8>)>, Damaged> {
     let mut buffer = Vec::new();
     let session_id = SessionId::from_random(7);
-    match kind % KINDS {
+    let read = match kind % KINDS {
         1 => {
             let origin = decode_submission(id(), record)?;
-            let job = Job {
-                id: id(),
-                client: origin.client,
-                submission: origin.submission,
-                ..Samples::new(1).job(OWNER)
-            };
+            let read = format!("{origin:?}");
+            let job = Job { id: id(), client: origin.client, ..Samples::new(1).job(OWNER) };
             let job = Job { blueprint: origin.blueprint, blueprint_version: origin.blueprint_version, ..job };
-            let job = Job { created_at: origin.created_at, ..job };
+            let job = Job { submission: origin.submission, created_at: origin.created_at, ..job };
             encode_submission(&job, origin.idempotency_key.as_deref(), &mut buffer);
+            read
         }
         2 => {
-            let origin = Origin::of(&Samples::new(1).job(OWNER));
-            encode_job(&decode_job(id(), origin, record)?, &mut buffer);
+            let job = decode_job(id(), Origin::of(&Samples::new(1).job(OWNER)), record)?;
+            encode_job(&job, &mut buffer);
+            format!("{job:?}")
         }
-        3 => encode_history(id(), &decode_history(id(), record)?, &mut buffer),
+        3 => {
+            let entries = decode_history(id(), record)?;
+            encode_history(id(), &entries, &mut buffer);
+            format!("{entries:?}")
+        }
         4 => {
-            encode_session(&SessionRecord { session_id, ..decode_session(session_id, record)? }, &mut buffer)
+            let session = decode_session(session_id, record)?;
+            encode_session(&session, &mut buffer);
+            format!("{session:?}")
         }
-        5 => encode_blueprint(&decode_blueprint(OWNER, record)?, &mut buffer),
+        5 => {
+            let blueprint = decode_blueprint(OWNER, record)?;
+            encode_blueprint(&blueprint, &mut buffer);
+            format!("{blueprint:?}")
+        }
         6 => {
             let (job_id, fingerprint) = decode_idempotency(OWNER, OWNER, record)?;
             let key = IdempotencyKey { client: OWNER.into(), key: OWNER.into(), fingerprint };
             encode_idempotency(&key, job_id, &mut buffer);
+            format!("{job_id} {fingerprint:?}")
         }
         7 => {
-            let stub = decode_stub(KEY, record, &mut |text| text.into())?;
-            // Where it stands is taken from the key of its row, which a foreign disk may have at odds with its id.
-            encode_stub(&stub, &mut buffer);
-            if stub.id.key() != KEY {
-                return Ok(Vec::new());
+            let stub = decode_stub(id().key(), record, &mut |text| text.into())?;
+            // A foreign disk may have a row whose key is at odds with the id in it: it is written elsewhere.
+            if stub.id.key() != id().key() {
+                return Ok(None);
             }
+            encode_stub(&stub, &mut buffer);
+            format!("{stub:?}")
         }
         8 => {
-            let read = notice::decode(KEY, 3, record)?;
-            notice::encode(&read, &mut buffer);
-            if read.id.job_id.key() != KEY {
-                return Ok(Vec::new());
+            let notice = notice::decode(id().key(), 3, record)?;
+            if notice.id.job_id.key() != id().key() {
+                return Ok(None);
             }
+            notice::encode(&notice, &mut buffer);
+            format!("{notice:?}")
         }
-        9 => schedule::encode(&schedule::decode(OWNER, record)?, &mut buffer),
-        10 => bucket::encode(&bucket::decode(OWNER, 60_000_000, record)?, &mut buffer),
-        11 => usage::encode(&usage::decode(OWNER, record)?, &mut buffer),
-        _ => {
-            decode_end(id(), record)?;
+        9 => {
+            let schedule = schedule::decode(OWNER, record)?;
+            schedule::encode(&schedule, &mut buffer);
+            format!("{schedule:?}")
         }
-    }
-    Ok(buffer)
+        10 => {
+            let bucket = bucket::decode(OWNER, 60_000_000, record)?;
+            bucket::encode(&bucket, &mut buffer);
+            format!("{bucket:?}")
+        }
+        11 => {
+            let usage = usage::decode(OWNER, record)?;
+            usage::encode(&usage, &mut buffer);
+            format!("{usage:?}")
+        }
+        _ => return decode_end(id(), record).map(|_| None),
+    };
+    Ok(Some((read, buffer)))
 }
 
 /// The record with this content, for the owner that [`again`] reads it for.
@@ -73,7 +97,7 @@ fn sealed(kind: u8, content: &[u8]) -> Vec<u8> {
     let id = id();
     let session_id = SessionId::from_random(7);
     let idempotency = idempotency_owner(OWNER, OWNER);
-    let notice = notice::owner(KEY, 3);
+    let notice = notice::owner(id.key(), 3);
     let bucket = bucket::owner(OWNER, 60_000_000);
     let (kind, owner): (Kind, &[u8]) = match kind % KINDS {
         1 => (Kind::Submission, id.as_bytes()),
@@ -82,7 +106,7 @@ fn sealed(kind: u8, content: &[u8]) -> Vec<u8> {
         4 => (Kind::Session, session_id.as_bytes()),
         5 => (Kind::Blueprint, OWNER.as_bytes()),
         6 => (Kind::Idempotency, &idempotency),
-        7 => (Kind::Stub, &KEY.to_le_bytes()),
+        7 => (Kind::Stub, &id.key().to_le_bytes()),
         8 => (Kind::Notice, &notice),
         9 => (Kind::Schedule, OWNER.as_bytes()),
         10 => (Kind::Bucket, &bucket),
@@ -100,11 +124,11 @@ fn check(bytes: &[u8]) {
     let [kind, rest @ ..] = bytes else { return };
     for record in [rest.to_vec(), sealed(*kind, rest)] {
         match again(*kind, &record) {
-            Ok(written) if written.is_empty() => {}
-            Ok(written) => {
+            Ok(None) => {}
+            Ok(Some((read, written))) => {
                 let second =
                     again(*kind, &written).unwrap_or_else(|damaged| panic!("{damaged}: kind {kind}"));
-                assert_eq!(second, written, "kind {kind}");
+                assert_eq!(second, Some((read, written)), "kind {kind}");
             }
             Err(damaged) => assert!(damaged.to_string().len() < 500, "{damaged}"),
         }
