@@ -120,7 +120,7 @@ fn f09_after_a_failed_fsync_nothing_is_acknowledged_and_the_process_ends() {
     if let Some((status, answer)) = answer {
         assert!(status >= 500, "{answer}");
     }
-    let status = client.running.child.wait().unwrap();
+    let status = client.ended();
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1), "{took:?}");
     assert!(status.code().is_some_and(|code| code != 0), "{status}");
@@ -200,7 +200,7 @@ fn f11_a_disk_that_becomes_read_only_ends_the_process_and_what_it_holds_is_kept(
     if let Some((status, answer)) = client.send("POST", "/api/work", "{}") {
         assert!(status >= 500, "{answer}");
     }
-    assert!(!client.running.child.wait().unwrap().success());
+    assert!(!client.ended().success());
     let (_, said) = client.running.wait();
     assert!(said.contains("Read-only file system"), "{said}");
     house.suffers("");

@@ -73,7 +73,7 @@ fn f49_a_process_that_gets_no_more_memory_ends_and_what_it_acknowledged_is_kept(
         let submitting: Vec<_> = (0..50).map(|_| scope.spawn(submit)).collect();
         submitting.into_iter().flat_map(|one| one.join().unwrap()).collect()
     });
-    let status = client.running.child.wait().unwrap();
+    let status = client.ended();
     assert!(!status.success(), "{status}");
     let client = house.start();
     let jobs = client.jobs();
