@@ -44,8 +44,6 @@ mistakes! {
     OldVersionBroughtBack "a stale read brought back";
     /// A message to a webhook is kept in memory, and what it tells of is stored without it.
     NoticeAside "a webhook's message beside the commit";
-    /// A message that is to be sent again may leave before that is durable.
-    RedeliveryAhead "a message sent again before that is durable";
     /// A schedule's job is stored, and how far the schedule has come is not.
     DueTimeAside "a due time's job beside the commit of its schedule";
     /// The lease of a lost worker's task stays.

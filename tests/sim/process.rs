@@ -451,6 +451,7 @@ impl World {
 
     /// The power goes in the middle of a write: some sectors have reached the disk. Whatever the journal then finds is there.
     fn tear(&mut self) -> Checked {
+        self.model.latest = self.clock.latest();
         let Some(batch) = self.process.up.as_ref().and_then(|up| up.conductor.batch()).cloned() else {
             return Ok(());
         };

@@ -353,7 +353,7 @@ impl Stepped {
             holder: lease.map(|lease| lease.session_id),
             is_queued: task_id.is_some_and(|task_id| core.dispatch.is_queued(task_id)),
             has_family: job.children().is_some_and(|children| core.families.counts(children).is_some()),
-            stands_in_line: !core.gate.awaited(job.id, core.clock.now()).is_empty(),
+            stands_in_line: core.gate.stands_in_line(job.id),
             has_its_turn: core.gate.is_busy() || core.gate_is_held_up(core.clock.now()),
             is_to_be_tried_again: core.again.iter().any(|(job_id, _)| *job_id == job.id),
         })

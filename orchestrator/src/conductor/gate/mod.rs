@@ -474,6 +474,11 @@ impl Gate {
         std::mem::take(&mut self.has_forgotten)
     }
 
+    /// Whether a job waits for keys.
+    pub fn stands_in_line(&self, id: JobId) -> bool {
+        self.seats.get(&id.key()).is_some_and(|seat| seat.awaited().is_some())
+    }
+
     // ---- For people ----
 
     /// The keys that a job waits for; empty when it waits for none.
