@@ -47,7 +47,7 @@ const TEXTS: [&str; 4] = [
   fourth: { wait: 3s, next: done }
 ",
     "
-  first: { start: true, map: { over: 'initial_data.items', max_parallel: 2, tolerate: 9, task: { type: cut, timeout: 5s } }, on: { success: second, failure: bad } }
+  first: { start: true, map: { over: 'initial_data.items', max_parallel: 2, tolerate: 9, task: { type: cut, timeout: 5s, retry: { max_retries: 2, initial_delay: 100ms, max_delay: 1s } } }, on: { success: second, failure: bad } }
   second: { wait: 1s, next: third }
   third: { event: { name: stop, deadline: 4s }, on: { received: done, timeout: done } }
 ",
