@@ -85,6 +85,8 @@ pub struct Model {
     settled: QuickSet<TaskId>,
     /// Which worker registered which session.
     sessions: QuickMap<SessionId, Arc<str>>,
+    /// Those with a stream that nobody read to its end.
+    unread: QuickSet<SessionId>,
     /// Jobs that were forgotten because of their age.
     forgotten: QuickSet<JobId>,
     /// What webhooks are owed.
@@ -133,6 +135,7 @@ impl Model {
             key_book: KeyBook::default(),
             settled: QuickSet::default(),
             sessions: QuickMap::default(),
+            unread: QuickSet::default(),
             forgotten: QuickSet::default(),
             owed: Owed::default(),
             due: DueBook::new(schedules),
@@ -327,7 +330,12 @@ impl Model {
         }
         let Some(worker) = &entry.worker_id else { return Ok(()) };
         let given = self.attempts.get(&task_id).and_then(|attempt| attempt.worker.as_ref());
-        require(given == Some(worker), I::HolderOnly, || {
+        // Given to a stream that nobody reads, and found to be lost there within one turn: nobody saw it given.
+        let is_unseen = || {
+            let of_worker = |session_id: &SessionId| self.sessions.get(session_id) == Some(worker);
+            given.is_none() && entry.event == HistoryEvent::WorkerLost && self.unread.iter().any(of_worker)
+        };
+        require(given == Some(worker) || is_unseen(), I::HolderOnly, || {
             format!("{:?} of attempt {task_id} from {worker}, and {given:?} was given it", entry.event)
         })
     }
@@ -457,6 +465,12 @@ impl Model {
             format!("{offer:?} is offered, and durable is {:?}", known.map(|known| &known.job))
         })?;
         self.take(session_id, offer.task_id)
+    }
+
+    /// Nobody reads this session's stream any more, and the conductor has not heard of it.
+    pub fn is_unread(&mut self, session_id: SessionId) {
+        self.unread.insert(session_id);
+        self.met.mark(S::BrokenStream);
     }
 
     /// A session goes on with a task that it has.

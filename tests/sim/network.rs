@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 
 use crate::{
     faults::{MS, SECOND},
-    sometimes::Sometimes,
     worker::Move,
     world::{Happening, World},
 };
@@ -107,7 +106,8 @@ impl World {
         if unread && let Some(stream) = self.process.stream_mut(number, link) {
             // Not even the end is noticed: the conductor has to find out that nobody reads.
             stream.receiver = None;
-            self.model.met.mark(Sometimes::BrokenStream);
+            let session_id = stream.session_id;
+            self.model.is_unread(session_id);
         } else {
             let pause = self.random.between(MS, 3 * SECOND);
             self.server_notices(number, link, pause);
