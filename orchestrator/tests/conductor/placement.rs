@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// Turns that may pass while a task is being read. Where all are in memory, none is; elsewhere it depends on how busy the machine is.
+const MAY_PASS: usize = if in_memory() { 0 } else { 20 };
+
+/// By how many turns the shares of two clients may be off for the same reason.
+const MAY_SLIP: usize = if in_memory() { 0 } else { 1 };
+
 /// So many jobs of this client, one after the other.
 async fn submit_of(conductor: &Conductor, client: &str, count: usize) {
     for _ in 0..count {
@@ -32,14 +38,15 @@ async fn one_clients_many_jobs_do_not_delay_anothers_one_nor_do_they_after_a_res
     // The first conductor is simply forgotten, as a crash would.
     let after = start(Faulty::over(store)).conductor;
     let mut worker = Worker::join(&after, "w1", 1).await;
-    let order = served(&after, &mut worker, 30).await;
-    // All of them long before the two hundred. (The very order is the business of the ready queue's own tests: where tasks are read as
-    // they are needed, turns pass while one is being read, and more of them on a busy machine.)
-    let of = |order: &[String], client: &str| order.iter().filter(|served| *served == client).count();
-    assert_eq!((of(&order, "one"), of(&order, "two")), (1, 2), "{order:?}");
+    let order = served(&after, &mut worker, 9 + MAY_PASS).await;
+    // Each of them among the first turns.
+    let last = |client: &str| order.iter().rposition(|served| served == client);
+    assert!(last("one").is_some_and(|turn| turn <= 4 + MAY_PASS), "{order:?}");
+    assert!(last("two").is_some_and(|turn| turn <= 7 + MAY_PASS), "{order:?}");
+    assert_eq!(order.iter().filter(|served| *served == "two").count(), 2, "{order:?}");
     submit_of(&after, "late", 1).await;
-    let order = served(&after, &mut worker, 30).await;
-    assert_eq!(of(&order, "late"), 1, "{order:?}");
+    let order = served(&after, &mut worker, 5 + MAY_PASS).await;
+    assert!(order.iter().any(|served| served == "late"), "{order:?}");
 }
 
 #[tokio::test]
@@ -52,11 +59,10 @@ async fn a_client_of_three_times_the_weight_gets_three_turns_for_one() {
     let mut worker = Worker::join(&conductor, "w1", 1).await;
     let order = served(&conductor, &mut worker, 40).await;
     let turns = order.iter().filter(|client| *client == "heavy").count();
-    // Where tasks are read as they are needed, a turn may pass while one is being read.
-    assert!((25..=35).contains(&turns), "{turns} of 40: {order:?}");
+    assert!((28 - MAY_SLIP..=32 + MAY_SLIP).contains(&turns), "{turns} of 40: {order:?}");
     // The weights of a reload hold from the next turn on.
     conductor.tenancy().replace(Arc::default());
     let order = served(&conductor, &mut worker, 16).await;
     let turns = order.iter().filter(|client| *client == "heavy").count();
-    assert!((5..=11).contains(&turns), "{turns} of 16: {order:?}");
+    assert!((6 - MAY_SLIP..=10 + MAY_SLIP).contains(&turns), "{turns} of 16: {order:?}");
 }
