@@ -6,7 +6,7 @@ use avtomatika_proto::limits::KEEPALIVE_TIMEOUT;
 
 use super::{
     relay::Relay,
-    support::{House, assert_within, hold, timed},
+    support::{House, Process, assert_within, hold, timed},
 };
 
 /// What is promised for a closed socket, and how much longer it may take here. Somebody looks each second for workers that do not take
@@ -55,8 +55,8 @@ async fn f04_a_killed_workers_task_is_ready_for_others_at_once() {
     assert_within("the 99th of a hundred deaths", percentile(99), NOTICED_WITHIN, SLACK);
 }
 
-#[tokio::test]
-async fn f25_a_reset_connection_is_a_loss_and_who_comes_back_is_told_to_stop() {
+/// A worker behind a relay that holds a job's task, and one with nothing to do that would get it next.
+async fn cut_off_and_its_heir() -> (House, Relay, String, Process) {
     let house = House::start().await;
     let relay = Relay::before(&house.url()).await;
     let cut_off = hold(house.worker_here(&relay.url, "cut-off"), house.dir.path()).build().unwrap();
@@ -66,6 +66,12 @@ async fn f25_a_reset_connection_is_a_loss_and_who_comes_back_is_told_to_stop() {
     house.until_noted("begun", &job_id, 1).await;
     let heir = house.sdk("heir");
     house.until_worker("heir", "idle").await;
+    (house, relay, job_id, heir)
+}
+
+#[tokio::test]
+async fn f25_a_reset_connection_is_a_loss_and_who_comes_back_is_told_to_stop() {
+    let (house, relay, job_id, heir) = cut_off_and_its_heir().await;
     let (took, _) = timed(async {
         relay.reset();
         house.until_held(&job_id, "heir").await
@@ -82,15 +88,7 @@ async fn f25_a_reset_connection_is_a_loss_and_who_comes_back_is_told_to_stop() {
 
 #[tokio::test]
 async fn f23_swallowed_packets_are_a_loss_within_three_seconds() {
-    let house = House::start().await;
-    let relay = Relay::before(&house.url()).await;
-    let cut_off = hold(house.worker_here(&relay.url, "cut-off"), house.dir.path()).build().unwrap();
-    tokio::spawn(cut_off.run_until(std::future::pending()));
-    house.until_worker("cut-off", "idle").await;
-    let job_id = house.submit().await;
-    house.until_noted("begun", &job_id, 1).await;
-    let _heir = house.sdk("heir");
-    house.until_worker("heir", "idle").await;
+    let (house, relay, job_id, _heir) = cut_off_and_its_heir().await;
     let (took, _) = timed(async {
         relay.swallow();
         house.until_held(&job_id, "heir").await
