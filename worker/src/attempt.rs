@@ -59,8 +59,11 @@ impl Attempt {
             // The sender goes away when the task is dropped after it was told to stop.
             stop = &mut self.stop => {
                 let stop = stop.unwrap_or(Stop::Drop);
-                let grace = if let Stop::Cancel(grace) = stop { grace } else { grace };
-                let forced = stop_within(grace, &token, running).await;
+                let given = match stop {
+                    Stop::Cancel(given) => given,
+                    Stop::Drop | Stop::Shutdown => grace,
+                };
+                let forced = stop_within(given, &token, running).await;
                 match stop {
                     Stop::Cancel(_) => end(outcome::CANCELLED, forced),
                     // A result for nobody, since the task is no longer held.

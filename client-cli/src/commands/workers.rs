@@ -81,27 +81,33 @@ async fn restore(worker_id: String, options: &Options, console: &mut Console) ->
     let server = Server::connect(options).await?;
     let request = RestoreWorkerRequest { worker_id };
     let worker = server.answer(server.admin().restore_worker(request)).await?.worker.unwrap_or_default();
-    match console.format() {
-        Format::Json => console.print_line(&json::line(&json::worker(&worker)))?,
-        Format::Table => console.print_line(&format!(
-            "Worker {} is {}; nothing is held against it.",
-            worker.worker_id,
-            worker_status_name(worker.status)
-        ))?,
-    }
-    Ok(Exit::Ok)
+    tell(&worker, console, |worker| {
+        let status = worker_status_name(worker.status);
+        format!("Worker {} is {status}; nothing is held against it.", worker.worker_id)
+    })
 }
 
 async fn drain(worker_id: String, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
     let server = Server::connect(options).await?;
     let request = DrainWorkerRequest { worker_id };
     let worker = server.answer(server.admin().drain_worker(request)).await?.worker.unwrap_or_default();
+    tell(&worker, console, |worker| {
+        let WorkerInfo { worker_id, running_tasks, .. } = worker;
+        format!(
+            "Worker {worker_id} gets no more tasks; it ends when the {running_tasks} that it holds are done."
+        )
+    })
+}
+
+/// What has become of a worker: in words for people, and as it is for programs.
+fn tell(
+    worker: &WorkerInfo,
+    console: &mut Console,
+    words: impl FnOnce(&WorkerInfo) -> String,
+) -> Result<Exit, Failure> {
     match console.format() {
-        Format::Json => console.print_line(&json::line(&json::worker(&worker)))?,
-        Format::Table => console.print_line(&format!(
-            "Worker {} gets no more tasks; it ends when the {} that it holds are done.",
-            worker.worker_id, worker.running_tasks
-        ))?,
+        Format::Json => console.print_line(&json::line(&json::worker(worker)))?,
+        Format::Table => console.print_line(&words(worker))?,
     }
     Ok(Exit::Ok)
 }

@@ -34,10 +34,10 @@ const REST_MAX: Duration = Duration::from_millis(50);
 
 /// Lets large payloads in. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Admissions(Arc<Gate>);
+pub(super) struct Admissions(Arc<Pace>);
 
 #[derive(Debug)]
-struct Gate {
+struct Pace {
     under_way: Arc<Semaphore>,
     /// Whether a small payload has come since a large one was let in.
     small_ones_come: AtomicBool,
@@ -51,7 +51,7 @@ pub struct Admission(Option<Held>);
 
 #[derive(Debug)]
 struct Held {
-    gate: Arc<Gate>,
+    pace: Arc<Pace>,
     since: Instant,
     /// Given back after the rest is noted.
     _permit: OwnedSemaphorePermit,
@@ -62,7 +62,7 @@ impl Admissions {
     pub fn new() -> Self {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_BYTES / UNIT_BYTES));
         let rests_until = Mutex::new(Instant::now());
-        Self(Arc::new(Gate { under_way, small_ones_come: AtomicBool::new(false), rests_until }))
+        Self(Arc::new(Pace { under_way, small_ones_come: AtomicBool::new(false), rests_until }))
     }
 
     /// Waits until a request with a payload of this size may come in; those before it come first.
@@ -75,22 +75,22 @@ impl Admissions {
 
     /// The same for results of this size. Small ones are no reason to rest: those of large requests are mostly small.
     pub async fn admit_results(&self, bytes: usize) -> Admission {
-        let gate = &self.0;
+        let pace = &self.0;
         if bytes < LARGE_BYTES {
             return Admission(None);
         }
         let units = (bytes.min(UNDER_WAY_BYTES) / UNIT_BYTES) as u32;
         // Nobody closes the semaphore; if somebody did, there would be nothing to wait for.
-        let Ok(permit) = gate.under_way.clone().acquire_many_owned(units).await else {
+        let Ok(permit) = pace.under_way.clone().acquire_many_owned(units).await else {
             return Admission(None);
         };
-        sleep_until(gate.rests_until()).await;
-        gate.small_ones_come.store(false, Ordering::Relaxed);
-        Admission(Some(Held { gate: gate.clone(), since: Instant::now(), _permit: permit }))
+        sleep_until(pace.rests_until()).await;
+        pace.small_ones_come.store(false, Ordering::Relaxed);
+        Admission(Some(Held { pace: pace.clone(), since: Instant::now(), _permit: permit }))
     }
 }
 
-impl Gate {
+impl Pace {
     fn rests_until(&self) -> Instant {
         // An instant is whole at any time.
         *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,9 +99,9 @@ impl Gate {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.gate.small_ones_come.load(Ordering::Relaxed) {
+        if self.pace.small_ones_come.load(Ordering::Relaxed) {
             let rest = self.since.elapsed().min(REST_MAX);
-            let mut until = self.gate.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut until = self.pace.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
             *until = Instant::now() + rest;
         }
     }
