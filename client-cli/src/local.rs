@@ -17,7 +17,7 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::Definition,
     chores::pruning::Retention,
-    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
+    conductor::{self, DEFAULT_RESIDENT_BYTES, Settings},
     config,
     schedule::Schedules,
     store::{StoreError, journal},
@@ -79,9 +79,11 @@ pub(crate) fn orchestrator(dir: &Path, definitions: Vec<Definition>, limits: Lim
         schedules: Schedules::default(),
         auth: Auth::new([("default", &client)], [&worker]),
         settings: Settings {
-            max_open_jobs: limits.max_open_jobs,
-            max_workers: limits.max_workers,
-            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            limits: conductor::Limits {
+                max_open_jobs: limits.max_open_jobs,
+                max_workers: limits.max_workers,
+                resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            },
             adoption_window: limits.adoption_window,
             webhooks: Some(webhooks()),
             entropy_seed,

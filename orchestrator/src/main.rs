@@ -18,7 +18,7 @@ use avtomatika_orchestrator::{
     assemble,
     audit::Audit,
     blueprint::{Definition, Finding, Loaded, Position, Severity, load_dir},
-    conductor::{Limits, Settings},
+    conductor::Settings,
     config::{Args, Config, ConfigError, RunningConfig},
     memory,
     reload::Reload,
@@ -297,11 +297,8 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
             "check /dev/urandom",
         )
     })?;
-    let Limits { max_open_jobs, max_workers, resident_bytes_max } = config.limits();
     Ok(Settings {
-        max_open_jobs,
-        max_workers,
-        resident_bytes_max,
+        limits: config.limits(),
         adoption_window: config.adoption_window,
         webhooks: config.webhooks.clone(),
         entropy_seed,

@@ -16,7 +16,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::{Definition, Registry, load},
     conductor::{
-        self, Conductor, FromWorker, MigrationRequest, OpenStream, Running, Settings, SubmitRequest,
+        self, Conductor, FromWorker, Limits, MigrationRequest, OpenStream, Running, Settings, SubmitRequest,
         WorkerResult,
     },
     dispatch::{Assignment, Outbox, ToWorker, Verdict},
@@ -281,9 +281,7 @@ fn start_with(
     let mut registry = Registry::default();
     registry.add(Arc::new(loaded.definition.into_blueprint(1)), true);
     let settings = Settings {
-        max_open_jobs: JOBS_MAX,
-        max_workers: 3,
-        resident_bytes_max,
+        limits: Limits { max_open_jobs: JOBS_MAX, max_workers: 3, resident_bytes_max },
         adoption_window: Duration::from_secs(3600),
         webhooks: None,
         // Two orchestrators over one store must not make the same ids.

@@ -18,7 +18,7 @@ use avtomatika_orchestrator::{
         Chore,
         pruning::{Pruning, ROUND_EVERY, Retention, SLICE_MIN},
     },
-    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Settings, SubmitRequest, Submitted},
+    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Limits, Settings, SubmitRequest, Submitted},
     engine::{JobStatus, Submission},
     json::Json,
     metrics::Metrics,
@@ -77,9 +77,7 @@ fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) ->
         registry.add(Arc::new(load("test.yaml", text).unwrap().definition.into_blueprint(1)), true);
     }
     let settings = Settings {
-        max_open_jobs: 10_000,
-        max_workers: 1,
-        resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+        limits: Limits { max_open_jobs: 10_000, max_workers: 1, resident_bytes_max: DEFAULT_RESIDENT_BYTES },
         adoption_window: DAY,
         webhooks: None,
         entropy_seed: [7; 32],

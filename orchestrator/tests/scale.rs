@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration, time::Instant};
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{
-        self, Conductor, DEFAULT_RESIDENT_BYTES, FromWorker, Running, Settings, SubmitRequest, WorkerResult,
+        self, Conductor, DEFAULT_RESIDENT_BYTES, FromWorker, Limits, Running, Settings, SubmitRequest,
+        WorkerResult,
     },
     dispatch::{Outbox, ToWorker},
     engine::{Job, JobStatus, Submission},
@@ -73,11 +74,13 @@ fn start(store: Arc<SqliteStore>) -> Running {
     let mut registry = Registry::default();
     registry.add(Arc::new(loaded.definition.into_blueprint(1)), true);
     let settings = Settings {
-        max_open_jobs: 2 * JOBS,
-        max_workers: 10,
+        limits: Limits {
+            max_open_jobs: 2 * JOBS,
+            max_workers: 10,
+            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+        },
         adoption_window: Duration::ZERO,
         webhooks: None,
-        resident_bytes_max: DEFAULT_RESIDENT_BYTES,
         entropy_seed: Settings::fresh_seed().unwrap(),
     };
     let clock = Arc::new(SystemClock::new());

@@ -18,7 +18,7 @@ use avtomatika_orchestrator::{
         Chore,
         schedules::{AGAIN_AFTER, AHEAD_MAX, Scheduling},
     },
-    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, JobView, Settings},
+    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, JobView, Limits, Settings},
     engine::JobStatus,
     metrics::Metrics,
     reload::{Reload, Reloaded},
@@ -110,9 +110,11 @@ impl World {
             registry.add(Arc::new(load("test.yaml", text).unwrap().definition.into_blueprint(1)), true);
         }
         let settings = Settings {
-            max_open_jobs: JOBS_MAX,
-            max_workers: 1,
-            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            limits: Limits {
+                max_open_jobs: JOBS_MAX,
+                max_workers: 1,
+                resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            },
             adoption_window: HOUR,
             webhooks: None,
             entropy_seed: Settings::fresh_seed().unwrap(),

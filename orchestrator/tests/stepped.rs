@@ -15,7 +15,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{
-        Acted, BATCH_MAX, FromWorker, Settings, SubmitRequest, WorkerResult,
+        Acted, BATCH_MAX, FromWorker, Limits, Settings, SubmitRequest, WorkerResult,
         stepped::{Acceptance, Answer, Answered, Stepped},
     },
     dispatch::{Outbox, ToWorker},
@@ -94,10 +94,8 @@ fn recover(store: &Arc<MemoryStore>, clock: &ManualClock) -> Stepped {
         registry.add(Arc::new(blueprint), true);
     }
     let settings = Settings {
-        max_open_jobs: 20_000,
-        max_workers: 10,
+        limits: Limits { max_open_jobs: 20_000, max_workers: 10, resident_bytes_max: 1 << 20 },
         adoption_window: Duration::from_secs(5),
-        resident_bytes_max: 1 << 20,
         webhooks: None,
         entropy_seed: [store.last_job_key().unwrap().unwrap_or(0) as u8; 32],
     };

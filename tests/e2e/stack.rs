@@ -8,7 +8,7 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::{load, load_dir},
     chores::pruning::Retention,
-    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
+    conductor::{DEFAULT_RESIDENT_BYTES, Limits, Settings},
     functions::Functions,
     schedule::Schedules,
     store::{StoreError, journal},
@@ -155,9 +155,11 @@ fn serve(
         schedules,
         auth: Auth::new(clients.iter().map(|(name, token)| (*name, token)), &workers),
         settings: Settings {
-            max_open_jobs: 10_000,
-            max_workers: 100,
-            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            limits: Limits {
+                max_open_jobs: 10_000,
+                max_workers: 100,
+                resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            },
             adoption_window: PATIENCE,
             webhooks: Some(webhook::Setup {
                 keys: vec![webhook::Key::from_secret(webhook::DEVELOPMENT_SECRET).unwrap()],

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use avtomatika_orchestrator::{
     blueprint::Change,
     conductor::{
-        Acted, DueNotices, FromWorker, JobView, Move, Registered, Settings, SubmitRequest,
+        Acted, DueNotices, FromWorker, JobView, Limits, Move, Registered, Settings, SubmitRequest,
         stepped::{Accepted, Answer, Answered, Reading, Stepped},
     },
     dispatch::{ToWorker, Verdict},
@@ -207,10 +207,12 @@ impl World {
 
     fn recover(&mut self) -> Result<Stepped, StoreError> {
         let settings = Settings {
-            max_open_jobs: self.faults.max_open_jobs,
-            max_workers: self.faults.max_workers,
+            limits: Limits {
+                max_open_jobs: self.faults.max_open_jobs,
+                max_workers: self.faults.max_workers,
+                resident_bytes_max: self.faults.resident_bytes,
+            },
             adoption_window: Duration::from_secs(5),
-            resident_bytes_max: self.faults.resident_bytes,
             webhooks: None,
             entropy_seed: self.random.bytes(),
         };

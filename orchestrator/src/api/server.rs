@@ -398,7 +398,7 @@ mod tests {
         api::{Auth, Readiness, Secret, grpc::routes},
         audit::Audit,
         blueprint::Registry,
-        conductor::{self, Settings},
+        conductor::{self, Limits, Settings},
         metrics::Metrics,
         reload::Reload,
         store::memory::MemoryStore,
@@ -410,9 +410,7 @@ mod tests {
     async fn start(connections_max: usize) -> (SocketAddr, Arc<Metrics>, CancellationToken, JoinHandle<()>) {
         let metrics = Arc::new(Metrics::new());
         let settings = Settings {
-            max_open_jobs: 1,
-            max_workers: 1,
-            resident_bytes_max: 0,
+            limits: Limits { max_open_jobs: 1, max_workers: 1, resident_bytes_max: 0 },
             adoption_window: Duration::ZERO,
             webhooks: None,
             entropy_seed: [0; 32],

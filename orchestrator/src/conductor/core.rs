@@ -53,15 +53,10 @@ const BROKEN_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// The conductor's knobs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Jobs that may be open at once.
-    pub max_open_jobs: usize,
-    /// Workers that may be connected or registered at once.
-    pub max_workers: usize,
+    /// How much there may be of what, at the start.
+    pub limits: Limits,
     /// How long after a restart the workers of before are waited for.
     pub adoption_window: Duration,
-    /// About how much memory waiting jobs may take, in bytes. Beyond it they wait in the store, and are read again when their
-    /// turn comes; 0 keeps none. See [`DEFAULT_RESIDENT_BYTES`](super::DEFAULT_RESIDENT_BYTES).
-    pub resident_bytes_max: usize,
     /// How webhooks are told; `None` where there are none.
     pub webhooks: Option<webhook::Setup>,
     /// Secret seed of task ids and jitter. Fixed only in tests.
@@ -71,21 +66,16 @@ pub struct Settings {
 /// Those of the knobs that may be turned while the conductor works. What is beyond a limit that has become smaller stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// See [`Settings::max_open_jobs`].
+    /// Jobs that may be open at once.
     pub max_open_jobs: usize,
-    /// See [`Settings::max_workers`].
+    /// Workers that may be connected or registered at once.
     pub max_workers: usize,
-    /// See [`Settings::resident_bytes_max`].
+    /// About how much memory waiting jobs may take, in bytes. Beyond it they wait in the store, and are read again when their
+    /// turn comes; 0 keeps none. See [`DEFAULT_RESIDENT_BYTES`](super::DEFAULT_RESIDENT_BYTES).
     pub resident_bytes_max: usize,
 }
 
 impl Settings {
-    /// The limits that hold at the start.
-    pub fn limits(&self) -> Limits {
-        let &Self { max_open_jobs, max_workers, resident_bytes_max, .. } = self;
-        Limits { max_open_jobs, max_workers, resident_bytes_max }
-    }
-
     /// A seed that nobody knows.
     ///
     /// # Errors

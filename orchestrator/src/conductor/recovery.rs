@@ -110,7 +110,7 @@ impl Core {
             blueprints: catalog.current(),
             catalog,
             enacted: None,
-            limits: Live::new(settings.limits()),
+            limits: Live::new(settings.limits),
             metrics,
         })
     }

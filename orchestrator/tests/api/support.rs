@@ -8,7 +8,7 @@ use avtomatika_orchestrator::{
     assemble,
     blueprint::{Loaded, load, load_dir},
     chores::pruning::Retention,
-    conductor::{DEFAULT_RESIDENT_BYTES, Settings},
+    conductor::{DEFAULT_RESIDENT_BYTES, Limits, Settings},
     schedule::Schedules,
     store::{StoreError, memory::MemoryStore},
     time::SystemClock,
@@ -140,9 +140,11 @@ pub fn parts(store: Arc<MemoryStore>, drain_timeout: Duration) -> Parts {
         schedules: Schedules::default(),
         auth: Auth::new([("alice", &alice), ("bob", &bob)], [&worker]),
         settings: Settings {
-            max_open_jobs: 100,
-            max_workers: 10,
-            resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            limits: Limits {
+                max_open_jobs: 100,
+                max_workers: 10,
+                resident_bytes_max: DEFAULT_RESIDENT_BYTES,
+            },
             adoption_window: Duration::ZERO,
             webhooks: None,
             entropy_seed: [7; 32],

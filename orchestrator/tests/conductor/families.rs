@@ -100,9 +100,7 @@ fn start_family_at(store: Arc<dyn Store>, clock: Arc<dyn Clock>, max_open_jobs: 
         registry.add(Arc::new(loaded.definition.into_blueprint(1)), true);
     }
     let settings = Settings {
-        max_open_jobs,
-        max_workers: 3,
-        resident_bytes_max: RESIDENT_BYTES,
+        limits: Limits { max_open_jobs, max_workers: 3, resident_bytes_max: RESIDENT_BYTES },
         adoption_window: Duration::from_secs(3600),
         webhooks: None,
         entropy_seed: Settings::fresh_seed().unwrap(),

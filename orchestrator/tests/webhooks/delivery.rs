@@ -17,7 +17,7 @@ use avtomatika_orchestrator::{
     api,
     blueprint::{Registry, load},
     chores::{Chore, webhooks::Webhooks},
-    conductor::{self, Admission, Conductor, Running, Settings, SubmitRequest},
+    conductor::{self, Admission, Conductor, Limits, Running, Settings, SubmitRequest},
     engine::{Edit, Retry, Submission},
     json::Json,
     metrics::Metrics,
@@ -119,9 +119,7 @@ fn world_with(options: Options) -> World {
 
 fn settings(webhooks: Option<webhook::Setup>) -> Settings {
     Settings {
-        max_open_jobs: 1000,
-        max_workers: 1,
-        resident_bytes_max: 0,
+        limits: Limits { max_open_jobs: 1000, max_workers: 1, resident_bytes_max: 0 },
         adoption_window: Duration::ZERO,
         webhooks,
         entropy_seed: [7; 32],
