@@ -231,6 +231,36 @@ async fn what_is_no_document_is_told_by_name() {
 }
 
 #[test]
+fn splitting_goes_on_after_the_page_that_an_earlier_attempt_has_saved() {
+    let data = tempfile::tempdir().unwrap();
+    let pages = data.path().join("job");
+    fs::create_dir(&pages).unwrap();
+    for page in ["page-0001.txt", "page-0002.txt"] {
+        fs::write(pages.join(page), "of the earlier attempt").unwrap();
+    }
+    let script = format!(
+        "echo '{{\"document\": \"{}\"}}' | {} 3>'{}/said'",
+        example("examples/pipeline/moby.txt").display(),
+        example(SCRIPTS[0].1).display(),
+        data.path().display()
+    );
+    let split = Command::new("sh")
+        .args(["-c", &script])
+        .env("PIPELINE_DIR", data.path())
+        .env("AVTOMATIKA_JOB_ID", "job")
+        .env("AVTOMATIKA_CHECKPOINT", r#"{"page": 2}"#)
+        .output()
+        .unwrap();
+    let result: Value = serde_json::from_slice(&split.stdout).unwrap();
+    assert_eq!(result["count"], 4, "{split:?}");
+    assert_eq!(fs::read_to_string(pages.join("page-0002.txt")).unwrap(), "of the earlier attempt");
+    assert_eq!(
+        fs::read_to_string(data.path().join("said")).unwrap(),
+        "progress 75% page 3 of 4\ncheckpoint {\"page\": 3}\nprogress 100% page 4 of 4\ncheckpoint {\"page\": 4}\n"
+    );
+}
+
+#[test]
 fn the_readme_of_the_pipeline_starts_these_scripts() {
     let readme = fs::read_to_string(example("examples/pipeline/README.md")).unwrap();
     for (task_type, script) in SCRIPTS {

@@ -20,10 +20,12 @@ Handlers:
 Commands:
   stdin        the task's params, JSON
   environment  AVTOMATIKA_TASK_ID, AVTOMATIKA_JOB_ID, AVTOMATIKA_TASK_TYPE, AVTOMATIKA_ATTEMPT, AVTOMATIKA_WORKER_ID,
-               AVTOMATIKA_DEADLINE (RFC 3339); other AVTOMATIKA_* variables are removed; TRACEPARENT and TRACESTATE when the
-               job belongs to a trace
+               AVTOMATIKA_DEADLINE (RFC 3339), AVTOMATIKA_CHECKPOINT (JSON: how far earlier attempts came, if they said so);
+               other AVTOMATIKA_* variables are removed; TRACEPARENT and TRACESTATE when the job belongs to a trace
   stdout       the result, a JSON object; nothing means {}
   stderr       logged with the task's id; its last lines go into the error message
+  descriptor 3 how far it is: a line `progress 40% page 4 of 10` for people, `checkpoint {\"page\": 4}` for the next attempt:
+               echo \"progress $((100 * page / pages))%\" >&3
   exit code    0 success, 65 invalid input (never retried), 70 permanent error (never retried), other: retried
   time         when the task times out or is cancelled, the command's process group gets SIGTERM, and SIGKILL 2 s later
 

@@ -138,6 +138,11 @@ impl TaskContext {
         }
     }
 
+    /// The same as JSON, as it was left.
+    pub(crate) fn checkpoint_text(&self) -> Option<&str> {
+        Some(self.attempt.checkpoint.as_str()).filter(|text| !text.is_empty())
+    }
+
     /// Saves how far the attempt came, for the next one if this one does not come to its end: it fails, takes too long, or its worker
     /// is lost. `checkpoint` must serialise to a JSON object of at most 64 KiB; it takes the place of what was saved before, by
     /// earlier attempts too. Never waits: what was saved a tenth of a second before a worker is lost may be lost with it. The orchestrator

@@ -3,9 +3,10 @@
 //! | | |
 //! |---|---|
 //! | stdin | the task's params, JSON |
-//! | environment | `AVTOMATIKA_TASK_ID`, `AVTOMATIKA_JOB_ID`, `AVTOMATIKA_TASK_TYPE`, `AVTOMATIKA_ATTEMPT`, `AVTOMATIKA_WORKER_ID`, `AVTOMATIKA_DEADLINE` (RFC 3339, absent without one); no other `AVTOMATIKA_*` variable, hence no token; `TRACEPARENT` and `TRACESTATE` when the job belongs to a trace |
+//! | environment | `AVTOMATIKA_TASK_ID`, `AVTOMATIKA_JOB_ID`, `AVTOMATIKA_TASK_TYPE`, `AVTOMATIKA_ATTEMPT`, `AVTOMATIKA_WORKER_ID`, `AVTOMATIKA_DEADLINE` (RFC 3339, absent without one), `AVTOMATIKA_CHECKPOINT` (how far the attempts before this one came, a JSON object as the last of them left it; absent when none did); no other `AVTOMATIKA_*` variable, hence no token; `TRACEPARENT` and `TRACESTATE` when the job belongs to a trace |
 //! | stdout | the result: a JSON object; nothing means `{}` |
 //! | stderr | logged line by line with the task's id; the last lines go into the error message |
+//! | descriptor 3 | how far it is: a line `progress 40% page 4 of 10` is for people, a line `checkpoint {"page": 4}` for the next attempt |
 //! | exit code 0 | success |
 //! | exit code 65 | the job's data is at fault: `INVALID_INPUT_ERROR` |
 //! | exit code 70 | `PERMANENT_ERROR`, not tried again |
@@ -13,6 +14,8 @@
 //!
 //! The command has its own process group. When the attempt is to stop the group gets SIGTERM, and SIGKILL when it is still
 //! there after a grace. Whatever the command leaves running in its group is killed when it ends.
+
+mod reports;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -23,6 +26,7 @@ use std::{
 };
 
 use avtomatika_proto::{limits, outcome, task_error};
+use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::de::IgnoredAny;
 use tokio::{
@@ -32,6 +36,7 @@ use tokio::{
 };
 use tracing::info;
 
+use self::reports::Reports;
 use crate::{Handler, HandlerFuture, TaskContext, TaskError, TaskOutcome, error::cut, handler::too_large};
 
 /// Exit code by which a command says that the job's data is at fault (`EX_DATAERR`).
@@ -85,7 +90,7 @@ impl Handler for Exec {
 
 impl Exec {
     async fn run(self, params: String, context: TaskContext) -> Result<TaskOutcome, TaskError> {
-        let mut child = spawn(&self.command, &context).map_err(|error| {
+        let (mut child, mut reports) = spawn(&self.command, &context).map_err(|error| {
             TaskError::transient(format!("cannot start sh for {:?}: {error}", self.command))
         })?;
         let mut group = Group::of(&child);
@@ -94,20 +99,22 @@ impl Exec {
         let mut served = None;
 
         let exited = tokio::select! {
-            exited = exit(&mut child, pipes.as_mut(), &mut served) => exited,
+            exited = exit(&mut child, pipes.as_mut(), &mut served, &mut reports) => exited,
             () = context.cancellation().cancelled() => {
                 group.terminate();
                 // The pipes are read on, or a command that says goodbye at length could not end.
-                let leave = exit(&mut child, pipes.as_mut(), &mut served);
+                let leave = exit(&mut child, pipes.as_mut(), &mut served, &mut reports);
                 if timeout(self.kill_grace, leave).await.is_err() {
                     let message = format!("the command was still there {:?} after SIGTERM and was killed", self.kill_grace);
                     return Err(TaskError::custom(task_error::NOT_STOPPED, message));
                 }
+                reports.finish()?;
                 return Err(TaskError::transient("the command was stopped"));
             }
         };
         let status = exited?;
         group.kill();
+        reports.finish()?;
         let (stdout, stderr) = match served {
             Some(served) => served,
             None => timeout(PIPE_GRACE, pipes).await.map_err(|_| {
@@ -145,23 +152,30 @@ fn serve_pipes(
     })
 }
 
-/// Waits for the command's end while its pipes are served. What it wrote is in `served` if the pipes closed before the end.
+/// Waits for the command's end while its pipes are served and its reports are passed on. What it wrote is in `served` if the pipes
+/// closed before the end.
 async fn exit(
     child: &mut Child,
     mut pipes: std::pin::Pin<&mut impl Future<Output = Result<Written, TaskError>>>,
     served: &mut Option<Written>,
+    reports: &mut Reports,
 ) -> Result<ExitStatus, TaskError> {
+    let mut reporting = true;
     loop {
         tokio::select! {
             status = child.wait() => {
                 return status.map_err(|error| TaskError::transient(format!("cannot wait for the command: {error}")));
             }
             written = pipes.as_mut(), if served.is_none() => *served = Some(written?),
+            silent = reports.follow(), if reporting => {
+                silent?;
+                reporting = false;
+            }
         }
     }
 }
 
-fn spawn(command: &str, context: &TaskContext) -> io::Result<Child> {
+fn spawn(command: &str, context: &TaskContext) -> io::Result<(Child, Reports)> {
     let mut sh = Command::new("sh");
     sh.arg("-c").arg(command);
     sh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -186,7 +200,14 @@ fn spawn(command: &str, context: &TaskContext) -> io::Result<Child> {
     if let Some(deadline) = context.deadline_text() {
         sh.env("AVTOMATIKA_DEADLINE", deadline);
     }
-    sh.spawn()
+    if let Some(checkpoint) = context.checkpoint_text() {
+        sh.env("AVTOMATIKA_CHECKPOINT", checkpoint);
+    }
+    let (reports, end) = Reports::of(context)?;
+    let mapping = FdMapping { parent_fd: end, child_fd: reports::DESCRIPTOR };
+    sh.as_std_mut().fd_mappings(vec![mapping]).map_err(io::Error::other)?;
+    // The command's end of the pipe closes here with `sh`, so that the pipe ends with the last process that holds it.
+    Ok((sh.spawn()?, reports))
 }
 
 /// The command's process group. Killed when this is dropped, so that no way out of the handler leaves it running.

@@ -9,9 +9,10 @@ use std::{sync::Arc, time::Duration};
 
 use avtomatika_proto::{
     limits,
-    v1::{ResultVerdict, Task, TaskResult},
+    v1::{ResultVerdict, Task, TaskProgress, TaskResult, worker_message::Message as Up},
 };
 use avtomatika_worker::exec::Exec;
+use rustix::process::{Signal, kill_process};
 use support::{Orchestrator, Running, Stream, gone, pid_in, task};
 
 struct Commanded {
@@ -206,4 +207,126 @@ async fn what_a_command_leaves_running_is_killed_and_does_not_hold_its_result_ba
     let result = run(&command, "{}").await;
     assert_eq!(result.data, r#"{"done": true}"#);
     gone(pid_in(&note).await).await;
+}
+
+/// The next thing that is said of how far an attempt is.
+async fn report(commanded: &mut Commanded) -> TaskProgress {
+    commanded
+        .stream
+        .hear_a("progress", |message| match message {
+            Up::TaskProgress(progress) => Some(progress),
+            _ => None,
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_command_says_how_far_it_is_on_descriptor_3() {
+    let command = r#"echo 'progress 40% page 4 of 10' >&3; echo 'checkpoint {"page": 4}' >&3; sleep 1000"#;
+    let mut commanded = worker_with(command).await;
+    commanded.stream.send(task("t1")).await;
+    let mut seen = report(&mut commanded).await;
+    while seen.checkpoint.is_empty() {
+        seen = report(&mut commanded).await;
+    }
+    assert_eq!((seen.fraction, seen.message.as_str()), (0.4, "page 4 of 10"));
+    assert_eq!(seen.checkpoint, r#"{"page": 4}"#);
+}
+
+#[tokio::test]
+async fn a_command_finds_what_the_attempt_before_it_saved_and_what_it_saves_goes_with_its_failure() {
+    let command = r#"echo "checkpoint {\"was\": ${AVTOMATIKA_CHECKPOINT-null}}" >&3; exit 1"#;
+    let mut commanded = worker_with(command).await;
+    commanded.stream.send(task("t1")).await;
+    assert_eq!(commanded.stream.result().await.checkpoint, r#"{"was": null}"#);
+    let again = Task { checkpoint: r#"{"page":4,"of":"ж 'x'"}"#.into(), ..task("t2") };
+    commanded.stream.send(again).await;
+    assert_eq!(commanded.stream.result().await.checkpoint, r#"{"was": {"page":4,"of":"ж 'x'"}}"#);
+}
+
+#[tokio::test]
+async fn a_command_may_save_when_its_time_is_up() {
+    let command = r#"trap 'echo "checkpoint {\"page\": 7}" >&3; exit 1' TERM; sleep 1000 & wait"#;
+    let mut commanded = worker_with(command).await;
+    let timeout = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    commanded.stream.send(Task { timeout, ..task("t1") }).await;
+    let result = commanded.stream.result().await;
+    assert_eq!((result.outcome.as_str(), result.checkpoint.as_str()), ("timeout", r#"{"page": 7}"#));
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_kept_fails_the_attempt_and_says_why() {
+    let large = r#"printf 'checkpoint {"x": "' >&3; head -c 70000 /dev/zero | tr '\0' x >&3; echo '"}' >&3"#;
+    for (command, said) in [
+        (
+            "echo 'checkpoint page 4' >&3",
+            r#"no JSON object on one line (expected value at line 1 column 1): "page 4""#,
+        ),
+        ("echo checkpoint >&3", "no JSON object on one line (EOF while parsing a value"),
+        ("echo 'checkpoint [4]' >&3", r#"the checkpoint is not a JSON object: it starts with "[4]""#),
+        (large, "has more than 65536 bytes; save where the work stands"),
+    ] {
+        // It would go on for long, but is stopped at once.
+        let result = run(&format!("{command}; sleep 1000"), "{}").await;
+        let (code, message) = failure(&result);
+        assert_eq!(code, "PERMANENT_ERROR", "{command}");
+        assert!(message.contains(said), "{command}: {message:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_told_where_progress_is_seen_and_does_no_harm() {
+    let long = "(printf 'progress 1 '; head -c 70000 /dev/zero | tr '\\0' x; echo) >&3";
+    for (command, said) in [
+        ("echo 'page 4 of 10' >&3", r#"on descriptor 3, "page 4 of 10" is neither `progress 40% …` nor"#),
+        (
+            "echo 'progress 40 pages' >&3",
+            r#"on descriptor 3, the progress "40" is no share: write it from 0% to 100%"#,
+        ),
+        (r"printf 'progress \377\n' >&3", "on descriptor 3, a line is not UTF-8"),
+        (long, "on descriptor 3, a line has more than 65600 bytes: \"progress 1 xxx"),
+    ] {
+        let gate = tempfile::tempdir().unwrap();
+        let open = gate.path().join("open");
+        let waits = format!("{command}; until [ -e '{}' ]; do sleep 0.01; done; echo '{{}}'", open.display());
+        let mut commanded = worker_with(&waits).await;
+        commanded.stream.send(task("t1")).await;
+        let message = report(&mut commanded).await.message;
+        assert!(message.contains(said), "{command}: {message:?}");
+        std::fs::write(open, "").unwrap();
+        assert_eq!(commanded.stream.result().await.outcome, "success", "{command}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_was_not_ended_does_not_count() {
+    let result = run(r#"printf 'checkpoint {"page": 4}\ncheckpoint {"pa' >&3; kill -9 $$"#, "{}").await;
+    let (code, message) = failure(&result);
+    assert!(code == "TRANSIENT_ERROR" && message.contains("killed by SIGKILL"), "{message}");
+    assert_eq!(result.checkpoint, r#"{"page": 4}"#);
+}
+
+#[tokio::test]
+async fn a_flood_of_reports_silences_nobody() {
+    let mut commanded = worker_with("grep -q quick && exit; yes 'progress 50% and so on' >&3").await;
+    commanded.stream.send(task("loud")).await;
+    assert_eq!(report(&mut commanded).await.message, "and so on");
+    commanded.stream.send(Task { params: r#"{"be":"quick"}"#.into(), ..task("t1") }).await;
+    assert_eq!(commanded.stream.result().await.outcome, "success", "beside it");
+    commanded.stream.cancel("loud").await;
+    let result = commanded.stream.result().await;
+    assert_eq!((result.task_id.as_str(), result.outcome.as_str(), result.error), ("loud", "cancelled", None));
+}
+
+#[tokio::test]
+async fn a_daemon_that_keeps_descriptor_3_does_not_hold_the_result_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pid");
+    // In a session of its own, hence outside the process group.
+    let command = format!(
+        "setsid sh -c 'echo $$ > {0}; exec sleep 1000' >/dev/null 2>&1 </dev/null & until [ -s {0} ]; do :; done",
+        note.display()
+    );
+    assert_eq!(run(&command, "{}").await.outcome, "success");
+    let _ = kill_process(pid_in(&note).await, Signal::KILL);
 }

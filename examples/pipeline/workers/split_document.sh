@@ -10,20 +10,26 @@ if [ ! -f "$document" ]; then
     echo "there is no document $document" >&2
     exit 65
 fi
-
-# Whoever tries again starts from nothing: what an earlier attempt has left is not half of this one.
 dir=${PIPELINE_DIR:-pipeline-data}/$AVTOMATIKA_JOB_ID
-rm -rf "$dir"
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
-awk -v dir="$dir" 'BEGIN { RS = "\f" }
-    { page = sprintf("%s/page-%04d.txt", dir, NR); printf "%s", $0 > page; close(page) }' "$document"
 
-pages=$(cd "$dir" && ls)
-if [ -z "$pages" ]; then
+# Whoever tries again goes on after the last page that an earlier attempt has saved, which it finds in {"page": 3}.
+page=$(printf '%s' "${AVTOMATIKA_CHECKPOINT-}" | tr -dc 0-9)
+page=${page:-0}
+count=$(awk 'BEGIN { RS = "\f" } END { print NR }' "$document")
+while [ "$page" -lt "$count" ]; do
+    page=$((page + 1))
+    file=$(printf '%s/page-%04d.txt' "$dir" "$page")
+    # First beside it, then in its place: nobody sees half a page.
+    awk -v page="$page" 'BEGIN { RS = "\f" } NR == page { printf "%s", $0 }' "$document" >"$file.new"
+    mv "$file.new" "$file"
+    echo "progress $((100 * page / count))% page $page of $count" >&3
+    echo "checkpoint {\"page\": $page}" >&3
+done
+if [ "$count" -eq 0 ]; then
     echo "$document has no pages" >&2
     exit 65
 fi
-count=$(printf '%s\n' "$pages" | wc -l | tr -d ' ')
-list=$(printf '%s\n' "$pages" | sed 's/.*/"&"/' | paste -s -d , -)
+list=$(cd "$dir" && ls | sed 's/.*/"&"/' | paste -s -d , -)
 printf '{"dir":"%s","pages":[%s],"count":%d}\n' "$dir" "$list" "$count"

@@ -64,3 +64,28 @@ async fn a_worker_that_outlives_the_orchestrator_says_again_how_far_it_is() {
     house.until_finished(&job_id).await;
     assert_eq!((house.noted("begun", &job_id), house.noted("ended", &job_id)), (1, 1));
 }
+
+#[tokio::test]
+async fn what_a_shell_command_saved_outlives_its_worker_and_the_orchestrator() {
+    let mut house = House::start().await;
+    // Says how far it is, waits for the test, and answers what it found at its beginning.
+    let command = format!(
+        "hold=exec:echo 'progress 50% half' >&3; echo 'checkpoint {{\"page\":1}}' >&3; \
+         : < {}/gate; echo \"{{\\\"found\\\":${{AVTOMATIKA_CHECKPOINT-null}}}}\"",
+        house.dir.path().display()
+    );
+    let first = house.stock("first", &command, &[]);
+    let job_id = house.submit().await;
+    house.until_job(&job_id, "to be half done", is_shown).await;
+    until("the checkpoint to be stored", async || {
+        (house.events_of(&job_id, "checkpoint_saved").await == 1).then_some(())
+    })
+    .await;
+    house.kill();
+    first.kill();
+    house.start_again().await;
+    let _second = house.stock("second", &command, &[]);
+    house.until_job(&job_id, "to be half done again", is_shown).await;
+    house.open_gate();
+    assert_eq!(house.until_finished(&job_id).await["result"]["found"]["page"], 1);
+}
