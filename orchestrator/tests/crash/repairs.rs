@@ -9,15 +9,16 @@ use serde_json::{Value, json};
 
 use super::{
     attempts::{counts, history},
-    waits::{Mortal, Told, code, until_all},
+    waits::{Mortal, Told, code, telling, until_all},
     *,
 };
 
 /// Jobs that are repaired one by one, and as many that are repaired by filter.
 const JOBS: usize = 24;
 
-/// Jobs that one call repairs at most: many calls, so that kills meet some of them.
-const AT_ONCE: u32 = 5;
+/// Jobs that one call repairs at most: many calls, so that kills meet some of them. A call that is killed between its commit and its
+/// answer repairs as many without being heard, so there are more than have to be answered.
+const AT_ONCE: u32 = 3;
 
 /// Only what is good is made; whatever else is good for nothing.
 const CHOOSY: &str = "
@@ -123,19 +124,19 @@ async fn repair_and_kill(repair: Repair, resident_mib: u32) {
     until_all(&url, &ids, JobStatus::Quarantined).await;
     orchestrator.kill_and_start("while jobs wait to be repaired");
 
-    let told = Told::default();
-    let repairs = tokio::spawn(repair_each(repair, url.clone(), one_by_one.to_vec(), told.clone()));
+    let (told, mut heard) = telling();
+    let repairs = tokio::spawn(repair_each(repair, url.clone(), one_by_one.to_vec(), told));
     for share in [1, JOBS / 3, JOBS * 2 / 3] {
-        told.until(share).await;
+        heard.until(share).await;
         orchestrator.kill_and_start("while jobs are repaired one by one");
     }
     repairs.await.unwrap();
     until_all(&url, one_by_one, JobStatus::Finished).await;
 
-    let told = Told::default();
-    let repairs = tokio::spawn(repair_by_filter(repair, url.clone(), told.clone()));
+    let (told, mut heard) = telling();
+    let repairs = tokio::spawn(repair_by_filter(repair, url.clone(), told));
     for calls in [1, 2, 4] {
-        told.until(calls).await;
+        heard.until(calls).await;
         orchestrator.kill_and_start("while jobs are repaired by filter");
     }
     repairs.await.unwrap();

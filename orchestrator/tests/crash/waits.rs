@@ -6,7 +6,7 @@ use avtomatika_proto::{
     v1::{DecideApprovalRequest, GetJobRequest, Job, SignalJobRequest, waiting_for::What},
     wire_error,
 };
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 
 use super::*;
 
@@ -106,17 +106,17 @@ async fn stand_still_and_go_on(run: Run) {
     until_all(&url, &ids, JobStatus::WaitingForEvent).await;
     orchestrator.kill_and_start("while they wait for a signal");
 
-    let told = Told::default();
-    let signals = tokio::spawn(signal_all(url.clone(), ids.clone(), told.clone()));
-    told.until(JOBS / 2).await;
+    let (told, mut heard) = telling();
+    let signals = tokio::spawn(signal_all(url.clone(), ids.clone(), told));
+    heard.until(JOBS / 2).await;
     orchestrator.kill_and_start("while signals come");
     signals.await.unwrap();
     until_all(&url, &ids, JobStatus::WaitingForHuman).await;
     orchestrator.kill_and_start("while they wait for a human");
 
-    let told = Told::default();
-    let decisions = decide_all(&url, &ids, told.clone());
-    told.until(JOBS / 2).await;
+    let (told, mut heard) = telling();
+    let decisions = decide_all(&url, &ids, told);
+    heard.until(JOBS / 2).await;
     orchestrator.kill_and_start("while humans decide");
     decisions.await.unwrap();
     for share in [JOBS / 2, JOBS + 2, JOBS * 2, JOBS * 3] {
@@ -131,21 +131,28 @@ async fn stand_still_and_go_on(run: Run) {
     orchestrator.kill();
 }
 
+/// Says how many have been answered, to whoever [hears](Heard) it.
+pub struct Told(watch::Sender<usize>);
+
 /// How many have been answered.
-#[derive(Clone, Default)]
-pub struct Told(Arc<Mutex<usize>>);
+pub struct Heard(watch::Receiver<usize>);
+
+pub fn telling() -> (Told, Heard) {
+    let (told, heard) = watch::channel(0);
+    (Told(told), Heard(heard))
+}
 
 impl Told {
     pub fn add(&self) {
-        *self.0.lock().unwrap() += 1;
+        self.0.send_modify(|count| *count += 1);
     }
+}
 
-    pub async fn until(&self, target: usize) {
-        let deadline = Instant::now() + PATIENCE;
-        while *self.0.lock().unwrap() < target {
-            assert!(Instant::now() < deadline, "nobody answers");
-            tokio::task::yield_now().await;
-        }
+impl Heard {
+    /// Until so many have been answered, or nobody asks any more: whoever has asked says then why.
+    pub async fn until(&mut self, target: usize) {
+        let reached = self.0.wait_for(|count| *count >= target);
+        let _ = tokio::time::timeout(PATIENCE, reached).await.expect("nobody answers");
     }
 }
 
