@@ -131,6 +131,9 @@ error_codes! {
     /// The request took too long to arrive.
     RequestTimeout = "REQUEST_TIMEOUT", DeadlineExceeded, 408, true,
         "Send the body without long pauses.";
+    /// The caller has stopped waiting.
+    DeadlineExceeded = "DEADLINE_EXCEEDED", DeadlineExceeded, 504, true,
+        "Allow the call more time; a submission may have been accepted, so repeat it under its idempotency key.";
     /// As many jobs are open as the orchestrator is set to hold.
     TooManyOpenJobs = "TOO_MANY_OPEN_JOBS", ResourceExhausted, 429, true,
         "Wait for jobs to end, add workers, or raise max_open_jobs.";

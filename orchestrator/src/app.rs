@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{self, Api, Auth, Inside, Phase, Readiness, Tracing},
+    api::{self, Api, Auth, Inside, Intake, Phase, Readiness, Tracing},
     audit::Audit,
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
     chores::{
@@ -36,8 +36,9 @@ use crate::{
     webhook::Poster,
 };
 
-/// How long the last commit of a stop may take, even when functions that would not end have used up the time for it.
-const COMMIT_WITHIN: Duration = Duration::from_secs(1);
+/// How long the last commit of a stop may take, even when functions that would not end have used up the time for it: on a disk whose
+/// syncs take a second, one may be under way before it.
+const COMMIT_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a chore may take to end that is in the middle of a read, even when the time for a stop is over.
 const CHORES_WITHIN: Duration = Duration::from_millis(200);
@@ -151,7 +152,8 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let reload = Reload::new(conductor.clone());
     let (auth, readiness, functions) = (Arc::new(auth), Readiness::default(), Functions::default());
     let (tracing, audit) = (Tracing::default(), Audit::to_log());
-    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload, tracing, audit };
+    let intake = Intake::default();
+    let inside = Inside { conductor, auth, schedules, metrics, readiness, reload, tracing, audit, intake };
     Ok(App {
         inside,
         stopped,

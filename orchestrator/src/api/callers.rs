@@ -14,6 +14,9 @@ use crate::{
     trust::{Role, Standing},
 };
 
+/// Those of whom nothing is known, together. No client is called so.
+pub(super) const STRANGERS: &str = "";
+
 /// Somebody who was let in.
 #[derive(Debug, Clone)]
 pub(super) enum Visitor {
@@ -26,6 +29,15 @@ pub(super) enum Visitor {
 }
 
 impl Visitor {
+    /// Who calls, as far as it is known.
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Self::Anybody => STRANGERS.into(),
+            Self::Client(caller, _) => caller.actor.clone(),
+            Self::Worker(pass) => pass.names().into(),
+        }
+    }
+
     /// Whether the token is still good that was shown.
     pub fn standing(&self) -> Option<&Standing> {
         match self {

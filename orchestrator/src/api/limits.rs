@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use avtomatika_proto::limits::CONNECTION_WINDOW_BYTES;
+
 /// Connections at once. Each costs a file and some tens of kilobytes; beyond this a new one is closed at once, so that those
 /// that are there keep working.
 pub const CONNECTIONS_MAX: usize = 16_384;
@@ -71,3 +73,37 @@ pub const CONNECTION_AGE: Duration = Duration::from_secs(3600);
 
 /// Longest that a body may take to arrive: the largest one in half a minute is 280 kbit/s, slower than any line in use.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bodies up to this size are read at once: they hardly cost more than what a connection may send ahead anyway.
+pub const TINY_BODY_BYTES: usize = 4 * 1024;
+
+/// Bodies up to this size do not wait for larger ones. As for payloads that are let in.
+pub const SMALL_BODY_BYTES: usize = 64 * 1024;
+
+/// How much of one kind of bodies may be in memory before somebody has looked into them.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane {
+    /// Of all clients together.
+    pub bytes_max: usize,
+    /// Of each of them.
+    pub of_client_max: usize,
+}
+
+/// Small bodies: some hundreds on their way at a time.
+pub const INTAKE_SMALL: Lane = Lane { bytes_max: 16 * 1024 * 1024, of_client_max: 4 * 1024 * 1024 };
+
+/// Larger ones. One payload of the largest size is let in at a time, so sixteen of a client are more than enough to keep it coming.
+pub const INTAKE_LARGE: Lane = Lane { bytes_max: 48 * 1024 * 1024, of_client_max: 16 * 1024 * 1024 };
+
+/// Longest wait for room. Whoever is before one has as long for its body.
+pub const INTAKE_WITHIN: Duration = BODY_READ_TIMEOUT;
+
+/// Bodies that wait for room on one connection over HTTP/2. They fill the window that it has for all its streams, and what is read
+/// meanwhile needs some of it. (Over HTTP/1, what waits is with its sender.)
+pub const WAITING_BYTES_MAX: usize = CONNECTION_WINDOW_BYTES as usize / 4 * 3;
+
+/// Connections over HTTP/2 on which bodies of one client wait for room.
+pub const WAITING_CONNECTIONS_OF_CLIENT_MAX: usize = 2;
+
+/// The same, of all clients.
+pub const WAITING_CONNECTIONS_MAX: usize = 8;

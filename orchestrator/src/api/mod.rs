@@ -14,6 +14,7 @@ mod callers;
 mod convert;
 mod explain;
 mod graph;
+mod intake;
 pub mod limits;
 mod notice;
 mod readiness;
@@ -64,6 +65,7 @@ pub mod rest {
 }
 
 pub use auth::{Auth, Secret, WorkerCredential};
+pub use intake::Intake;
 pub use notice::compose;
 pub use readiness::{Phase, Readiness};
 pub use server::{Api, serve};
@@ -88,4 +90,6 @@ pub struct Inside {
     pub tracing: Tracing,
     /// Where operators' calls and security events are written down.
     pub audit: Audit,
+    /// How much of what is sent may be in memory.
+    pub intake: Intake,
 }

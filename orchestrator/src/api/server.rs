@@ -13,7 +13,7 @@ use avtomatika_proto::{
 use axum::{body::Body, response::Response};
 use futures_util::FutureExt;
 use http::{
-    HeaderValue, Method, Request,
+    HeaderValue, Method, Request, Version,
     header::{CONNECTION, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use hyper::{body::Incoming, service::Service};
@@ -25,6 +25,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, service::Routes};
@@ -34,6 +35,7 @@ use super::{
     Inside,
     callers::{Call, Visitor},
     grpc::{Gate, is_stream_of_answers, is_stream_of_requests},
+    intake::Line,
     limits::{
         CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX,
         HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
@@ -41,19 +43,22 @@ use super::{
     },
     reply, rest,
 };
-use crate::tls::{Peer, Tls};
+use crate::{
+    tls::{Peer, Tls},
+    trust::Standing,
+};
 
 mod complaints;
 mod doorway;
 mod owed;
 mod patience;
-mod withdrawal;
+mod until;
 
 use complaints::Complaints;
 use doorway::{Arrival, Doorway, misled};
 use owed::{Answer, Owed};
 use patience::{Patient, Punctual};
-use withdrawal::WhileTrusted;
+use until::Until;
 
 /// Pause after the system could not give us another connection (usually: no files left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -245,6 +250,9 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (inside, owed, from) = (self.api.inside.clone(), self.owed.clone(), self.from);
         let is_read = is_read(&request);
+        // It lives as long as its requests do, so its address tells it from others.
+        let connection = (request.version() == Version::HTTP_2).then(|| Arc::as_ptr(&owed).addr());
+        request.extensions_mut().insert(Line { intake: inside.intake.clone(), connection });
         match is_grpc(&request) {
             true => {
                 request.extensions_mut().insert(self.peer.clone());
@@ -331,14 +339,28 @@ async fn grpc(
     let call = Call { from, method: "", path: uri.path() };
     let response = match Gate::admit(&inside.auth, &mut request) {
         Ok(visitor) => {
-            let response = match is_stream_of_requests(call.path) {
-                true => routes.call(request).await?,
-                false => routes.call(request.map(Punctual::new)).await?,
+            let deadline = until::deadline(request.headers());
+            let line = Line::of(&request);
+            let turn = line.turn(visitor.name());
+            request.extensions_mut().insert(turn.clone());
+            let called = async {
+                match is_stream_of_requests(call.path) {
+                    true => routes.call(request).await,
+                    false => routes.call(request.map(|body| Punctual::new(body, turn.clone()))).await,
+                }
+            };
+            let response = match deadline {
+                None => called.await?,
+                // Whoever has stopped waiting is no reason to wait.
+                Some(at) => match timeout_at(at, called).await {
+                    Ok(response) => response?,
+                    Err(_) => Status::from(until::too_late()).into_http(),
+                },
             };
             let response = unreadable(response);
             let code = response.headers().get(CODE_KEY).and_then(|code| code.to_str().ok());
             call.answered(&inside.audit, &inside.auth, &visitor, code);
-            while_trusted(response, &visitor, call.path)
+            bounded(response, &visitor, call.path, deadline)
         }
         Err(unwelcome) => Status::from(call.turned_away(&inside.audit, &inside.auth, unwelcome)).into_http(),
     };
@@ -376,11 +398,26 @@ fn unreadable(response: Response) -> Response {
 /// How prost begins to say that a message is none. A test (B48) tells when it says so in other words.
 const OF_THE_CODEC: &str = "failed to decode Protobuf message";
 
-/// A stream ends when its token is withdrawn. What is no stream was asked for while the token was good.
-fn while_trusted(response: Response, visitor: &Visitor, path: &str) -> Response {
-    match visitor.standing().filter(|_| is_stream_of_answers(path)) {
-        None => response,
-        Some(standing) => response.map(|body| Body::new(WhileTrusted::new(body, standing))),
+/// A stream ends when its token is withdrawn, or when its caller's time is over. What is no stream was asked for while the token was
+/// good, and has its answer.
+fn bounded(response: Response, visitor: &Visitor, path: &str, deadline: Option<Instant>) -> Response {
+    if !is_stream_of_answers(path) {
+        return response;
+    }
+    let withdrawn = visitor.standing().map(Standing::withdrawn);
+    let end = async move {
+        tokio::select! {
+            () = or_never(withdrawn) => Standing::farewell(),
+            () = or_never(deadline.map(sleep_until)) => until::too_late(),
+        }
+    };
+    response.map(|body| Body::new(Until::new(body, end)))
+}
+
+async fn or_never(end: Option<impl Future<Output = ()>>) {
+    match end {
+        Some(end) => end.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -395,7 +432,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{Auth, Readiness, Secret, grpc::routes},
+        api::{Auth, Intake, Readiness, Secret, grpc::routes},
         audit::Audit,
         blueprint::Registry,
         conductor::{self, Limits, Settings},
@@ -429,6 +466,7 @@ mod tests {
             readiness: Readiness::default(),
             tracing: crate::api::Tracing::default(),
             audit: Audit::to_log(),
+            intake: Intake::default(),
         };
         let grpc = routes(&inside);
         let api = Api { connections_max, ..Api::new(inside, grpc) };

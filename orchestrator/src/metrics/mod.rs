@@ -394,9 +394,8 @@ impl Metrics {
     pub fn grpc_request(&self, code: Code) {
         let counter = match code {
             Code::Ok => &self.requests.grpc_ok,
-            Code::Unknown | Code::Internal | Code::Unavailable | Code::DataLoss | Code::DeadlineExceeded => {
-                &self.requests.grpc_server
-            }
+            // A deadline is the caller's own, and a body that does not come is not our fault either.
+            Code::Unknown | Code::Internal | Code::Unavailable | Code::DataLoss => &self.requests.grpc_server,
             _ => &self.requests.grpc_caller,
         };
         counter.inc();

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     api::{
         Inside, convert, graph,
+        intake::Turn,
         shown::Shown,
         submission,
         trace::{Submitting, trace_headers},
@@ -46,8 +47,11 @@ async fn submit(
     client: &Arc<str>,
     request: v1::SubmitJobRequest,
     submitting: Submitting,
+    turn: &Turn,
 ) -> Result<v1::SubmitJobResponse, ApiError> {
     let admission = conductor.admit(request.initial_data.len()).await;
+    // Whoever waits for the job's end holds nobody up.
+    turn.let_go();
     let mut request = convert::submit_request(request)?;
     request.submission.trace = submitting.context.clone();
     let name = request.blueprint.clone();
@@ -67,7 +71,10 @@ impl JobService for Jobs {
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
         let client = ClientName::of(&request)?;
         let submitting = self.inside.tracing.begin(request.metadata().as_ref());
-        Ok(Response::new(submit(&self.inside.conductor, &client, request.into_inner(), submitting).await?))
+        let turn = Turn::of(request.extensions());
+        let submitted =
+            submit(&self.inside.conductor, &client, request.into_inner(), submitting, &turn).await;
+        Ok(Response::new(submitted?))
     }
 
     async fn submit_jobs(
@@ -76,7 +83,18 @@ impl JobService for Jobs {
     ) -> Result<Response<Self::SubmitJobsStream>, Status> {
         let caller = caller_of(&request)?;
         let (inside, head) = (self.inside.clone(), trace_headers(request.metadata()));
-        let answer = move |(index, request): (usize, Result<v1::SubmitJobRequest, Status>)| {
+        let turn = Turn::of(request.extensions());
+        // The next one is read when this one has its turn.
+        let taking = move |request: Result<v1::SubmitJobRequest, Status>| {
+            let turn = turn.another();
+            async move {
+                let bytes = request.as_ref().map_or(0, |request| request.initial_data.len());
+                let taken = turn.take_of_stream(bytes).await;
+                (request, taken.map(|()| turn))
+            }
+        };
+        type Read = (Result<v1::SubmitJobRequest, Status>, Result<Turn, ApiError>);
+        let answer = move |(index, (request, turn)): (usize, Read)| {
             let (caller, inside) = (caller.clone(), inside.clone());
             // The stream's head speaks for each of its requests.
             let submitting = inside.tracing.begin(&head);
@@ -85,8 +103,8 @@ impl JobService for Jobs {
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
                 let request = request?;
                 // Each of them is a call of its own, as far as the client's rate is concerned.
-                let submitted = match inside.auth.take(&caller) {
-                    Ok(()) => submit(&inside.conductor, &caller.client, request, submitting).await,
+                let submitted = match inside.auth.take(&caller).and(turn) {
+                    Ok(turn) => submit(&inside.conductor, &caller.client, request, submitting, &turn).await,
                     Err(error) => Err(error),
                 };
                 let result = match submitted {
@@ -99,7 +117,7 @@ impl JobService for Jobs {
                 Ok(v1::SubmitJobsResponse { index: index as u64, result: Some(result) })
             }
         };
-        let answers = request.into_inner().enumerate().map(answer).buffered(BULK_IN_FLIGHT_MAX);
+        let answers = request.into_inner().then(taking).enumerate().map(answer).buffered(BULK_IN_FLIGHT_MAX);
         Ok(Response::new(answers.boxed()))
     }
 

@@ -147,8 +147,9 @@ async fn whole(
     request: Request<Incoming>,
 ) -> Result<(HeaderMap, Bytes, Admission), ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
+    let bytes = body::read(&parts, body, BODY_BYTES_MAX).await?;
     let admission = inside.conductor.admit(bytes.len()).await;
+    body::let_go(&parts);
     Ok((parts.headers, bytes, admission))
 }
 

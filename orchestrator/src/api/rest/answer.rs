@@ -1,7 +1,7 @@
 //! From request to answer. The order matters: who is calling comes before what is served, so that a stranger learns nothing of
 //! either.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use avtomatika_proto::ApiError;
 use axum::{body::Body, response::Response};
@@ -17,7 +17,8 @@ use crate::{
     api::{
         Inside,
         auth::Caller,
-        callers::{self, Call, Unwelcome, Visitor},
+        callers::{self, Call, STRANGERS, Unwelcome, Visitor},
+        intake::Line,
         reply,
     },
     trust::Role,
@@ -41,8 +42,9 @@ pub(in crate::api) async fn answer(inside: Inside, from: IpAddr, request: Reques
     }
 }
 
-async fn public(inside: &Inside, request: Request<Incoming>) -> Result<Response, Unwelcome> {
+async fn public(inside: &Inside, mut request: Request<Incoming>) -> Result<Response, Unwelcome> {
     let uri = request.uri().clone();
+    takes_turns(&mut request, STRANGERS.into());
     match route::public(request.method(), uri.path()) {
         Ok(PublicRoute::Approval(id)) => Ok(actions::decide_by_token(inside, id, request).await?),
         Ok(PublicRoute::Probe(probe)) => Ok(operate::public(inside, probe).await),
@@ -53,12 +55,17 @@ async fn public(inside: &Inside, request: Request<Incoming>) -> Result<Response,
 }
 
 /// For a client. What it is let in for follows from where it calls; it is counted, and noted if it is an operator's.
-async fn client(inside: &Inside, call: Call<'_>, request: Request<Incoming>) -> Result<Response, ApiError> {
+async fn client(
+    inside: &Inside,
+    call: Call<'_>,
+    mut request: Request<Incoming>,
+) -> Result<Response, ApiError> {
     let blueprints = inside.conductor.blueprints();
     let route = route::client(request.method(), call.path, &blueprints);
     let role = route.as_ref().map_or(Role::Client, Route::role);
     let caller = callers::admit(&inside.auth, request.headers(), || role);
     let caller = caller.map_err(|unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome))?;
+    takes_turns(&mut request, caller.actor.clone());
     let answer = match route {
         Ok(route) => served(inside, &caller, route, request).await,
         Err(NoRoute::UnknownPath) => Err(route::unknown_path(Some(&blueprints))),
@@ -67,6 +74,12 @@ async fn client(inside: &Inside, call: Call<'_>, request: Request<Incoming>) -> 
     let code = answer.as_ref().err().map(|error| error.code.as_str());
     call.answered(&inside.audit, &inside.auth, &Visitor::Client(caller, role), code);
     answer
+}
+
+/// Its body takes its turn among those of the same sender.
+fn takes_turns(request: &mut Request<Incoming>, sender: Arc<str>) {
+    let turn = Line::of(request).turn(sender);
+    request.extensions_mut().insert(turn);
 }
 
 async fn served(

@@ -5,25 +5,36 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
+    request::Parts,
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 
 use crate::api::{
+    intake::Turn,
     limits::BODY_READ_TIMEOUT,
     submission::{body_timeout, invalid, quote, too_large},
 };
 
+/// What was read is let in, or not needed any more: others may be read.
+pub(super) fn let_go(parts: &Parts) {
+    if let Some(turn) = parts.extensions.get::<Turn>() {
+        turn.let_go();
+    }
+}
+
 /// Largest body of a wrapped submission: the payload, with room for labels and the rest.
 pub(super) const ENVELOPE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 
-/// The whole body, when it is within the limit and arrives in time.
+/// The whole body, when it is within the limit and arrives in time. Waits until it has its turn to be read, which whoever has called
+/// lets go of when it is let in: see [`Turn::let_go`].
 ///
 /// # Errors
-/// `PAYLOAD_TOO_LARGE` at the first byte over the limit, and before any byte when the announced length is over it;
+/// `OVERLOADED` when its turn does not come; `PAYLOAD_TOO_LARGE` at the first byte over the limit, and before any byte when the announced length is over it;
 /// `REQUEST_TIMEOUT`; `INVALID_ARGUMENT` when the connection breaks off; `UNSUPPORTED_MEDIA_TYPE` for a body that is
 /// compressed, because what it would unpack to has no limit.
-pub(super) async fn read(headers: &HeaderMap, body: Incoming, limit_bytes: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read(parts: &Parts, body: Incoming, limit_bytes: usize) -> Result<Bytes, ApiError> {
+    let headers = &parts.headers;
     if let Some(coding) = headers.get_all(CONTENT_ENCODING).iter().find(|coding| !is_identity(coding)) {
         let coding = quote(&String::from_utf8_lossy(coding.as_bytes()));
         let text = format!("The request body has the content-encoding {coding}; it is read as it is");
@@ -34,6 +45,11 @@ pub(super) async fn read(headers: &HeaderMap, body: Incoming, limit_bytes: usize
     }
     if body.is_end_stream() {
         return Ok(Bytes::new());
+    }
+    if let Some(turn) = parts.extensions.get::<Turn>() {
+        // What does not say how long it is may be as long as it may be.
+        let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        turn.take(announced.unwrap_or(limit_bytes)).await?;
     }
     match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),

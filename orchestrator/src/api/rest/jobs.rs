@@ -79,7 +79,7 @@ pub(super) async fn cancel(
     let id = convert::job_id(id)?;
     query::none(request.uri())?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, CANCEL_BYTES_MAX).await?;
+    let bytes = body::read(&parts, body, CANCEL_BYTES_MAX).await?;
     let CancelBody { reason } = match bytes.is_empty() {
         true => CancelBody::default(),
         false => serde_json::from_slice(&bytes).map_err(invalid_json)?,

@@ -52,7 +52,7 @@ pub(super) async fn migrate(
 ) -> Result<Response, ApiError> {
     query::none(request.uri())?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
+    let bytes = body::read(&parts, body, BODY_BYTES_MAX).await?;
     let MigrateBody { to_version, from_version, states, include_failed, dry_run, cursor } =
         match bytes.is_empty() {
             true => MigrateBody::default(),

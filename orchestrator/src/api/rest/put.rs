@@ -32,7 +32,7 @@ pub(super) async fn blueprint(
 ) -> Result<Response, ApiError> {
     let dry_run = query::dry_run(request.uri())?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, FILE_BYTES_MAX).await?;
+    let bytes = body::read(&parts, body, FILE_BYTES_MAX).await?;
     let text = String::from_utf8(bytes.into()).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
         invalid(format!("the definition is not UTF-8 at byte {place}"))

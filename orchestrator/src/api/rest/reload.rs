@@ -61,7 +61,7 @@ struct RefusalDocument<'a> {
 pub(super) async fn reload(inside: &Inside, request: Request<Incoming>) -> Result<Response, ApiError> {
     query::none(request.uri())?;
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts.headers, body, BODY_BYTES_MAX).await?;
+    let bytes = body::read(&parts, body, BODY_BYTES_MAX).await?;
     let ReloadBody { dry_run } = match bytes.is_empty() {
         true => ReloadBody::default(),
         false => serde_json::from_slice(&bytes).map_err(invalid_json)?,

@@ -3,6 +3,7 @@
 //! itself: see [`super`].
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -13,12 +14,14 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use avtomatika_proto::{ApiError, limits::MESSAGE_BYTES_MAX};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tonic::Status;
 
 use crate::api::{
-    limits::{BODY_READ_TIMEOUT, FIRST_WORDS_TIMEOUT, WRITE_TIMEOUT},
+    intake::Turn,
+    limits::{BODY_READ_TIMEOUT, FIRST_WORDS_TIMEOUT, TINY_BODY_BYTES, WRITE_TIMEOUT},
     submission::body_timeout,
 };
 
@@ -109,16 +112,48 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
-/// The body of a gRPC call that is no stream: it has to come within [`BODY_READ_TIMEOUT`].
+/// The body of a gRPC call that is no stream: it has its turn before its message is read, which has to come within
+/// [`BODY_READ_TIMEOUT`] then.
 pub(super) struct Punctual {
     body: Incoming,
+    turn: Turn,
+    state: State,
     /// Set as soon as there is something to wait for.
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
+/// How much is known of the message.
+enum State {
+    /// What has come of its prefix: whether it is compressed, and its length.
+    Prefix(Vec<u8>),
+    /// What has come of it, kept until it has its turn.
+    Waiting(Bytes, Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>>),
+    Read,
+}
+
+/// Of a message in gRPC.
+const PREFIX_BYTES: usize = 5;
+
 impl Punctual {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self { body, deadline: None }
+    pub(super) fn new(body: Incoming, turn: Turn) -> Self {
+        Self { body, turn, state: State::Prefix(Vec::new()), deadline: None }
+    }
+
+    /// What has come is handed on, unless it says that it needs a turn.
+    fn look_into(&mut self, data: Bytes) -> Option<Bytes> {
+        let State::Prefix(prefix) = &mut self.state else { return Some(data) };
+        let more = data.len().min(PREFIX_BYTES - prefix.len());
+        prefix.extend_from_slice(&data[..more]);
+        let Some(&[_, a, b, c, d]) = prefix.first_chunk() else { return Some(data) };
+        let announced = u32::from_be_bytes([a, b, c, d]) as usize;
+        // What is too long is refused by whoever decodes it, before it is read.
+        if announced <= TINY_BODY_BYTES || announced > MESSAGE_BYTES_MAX {
+            self.state = State::Read;
+            return Some(data);
+        }
+        let turn = self.turn.clone();
+        self.state = State::Waiting(data, Box::pin(async move { turn.take(announced).await }));
+        None
     }
 }
 
@@ -131,8 +166,30 @@ impl Body for Punctual {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        loop {
+            if let State::Waiting(data, turn) = &mut this.state {
+                let taken = ready!(turn.as_mut().poll(cx));
+                let data = std::mem::take(data);
+                this.state = State::Read;
+                // It is not the peer who kept us waiting.
+                this.deadline = None;
+                return Poll::Ready(Some(match taken {
+                    Ok(()) => Ok(Frame::data(data)),
+                    Err(error) => Err(Status::from(error).into()),
+                }));
+            }
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else { break };
+            let Some(Ok(frame)) = frame else {
+                return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            };
+            match frame.into_data() {
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                Ok(data) => {
+                    if let Some(data) = this.look_into(data) {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+            }
         }
         let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_READ_TIMEOUT)));
         ready!(deadline.as_mut().poll(cx));
@@ -140,11 +197,11 @@ impl Body for Punctual {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        !matches!(self.state, State::Waiting(..)) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        SizeHint::default()
     }
 }
 

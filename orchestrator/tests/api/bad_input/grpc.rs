@@ -1,6 +1,9 @@
 //! What is wrong with calls of gRPC: B37 to B49, B51, B52, B61 and B62, and the fields of B04 to B28 as they come here. Frames are
 //! written by hand over HTTP/2, so that no library on the way corrects them.
 
+use std::collections::BTreeMap;
+
+use avtomatika_orchestrator::api::limits::INTAKE_LARGE;
 use avtomatika_proto::{
     ErrorCode,
     limits::MESSAGE_BYTES_MAX,
@@ -228,10 +231,16 @@ async fn b44_a_thousand_messages_of_4_mib_that_are_announced_and_do_not_come() {
         waiting.push((answer, body));
     }
     assert_eq!(server.get("/healthz").await.status, 200, "the others are served");
+    let mut answers = BTreeMap::new();
     for (answer, _body) in waiting {
         let answer = answer.await.unwrap();
-        assert_eq!(answer.headers()["avtomatika-error-code"], "REQUEST_TIMEOUT", "{answer:?}");
+        let code = answer.headers()["avtomatika-error-code"].to_str().unwrap().to_owned();
+        *answers.entry(code).or_insert(0) += 1;
     }
+    // So many were given the memory for what they announced, and the others none.
+    let given = INTAKE_LARGE.of_client_max / MESSAGE_BYTES_MAX;
+    assert_eq!(answers["OVERLOADED"] + answers["REQUEST_TIMEOUT"], STREAMS, "{answers:?}");
+    assert!((given..=2 * given).contains(&answers["REQUEST_TIMEOUT"]), "{answers:?}");
     unharmed(&server).await;
 }
 
@@ -364,15 +373,47 @@ async fn b04_to_b28_b51_b52_b62_fields() {
     }
     unharmed(&server).await;
 
-    // A field of a newer peer is passed over. How long a client waits is its own affair: what it gives up is done all the same.
+    // A field of a newer peer is passed over, and so is a time that cannot be read. Whoever has none left is not waited for.
     let mut line = Line::to(&server).await;
     let newer = [ok().encode_to_vec(), vec![0xfa, 0x7f, 3, b'n', b'e', b'w']].concat();
-    for (number, timeout) in
-        [("B52", "10S"), ("B62", "abc"), ("B62", "-1S"), ("B62", "999999999S"), ("B62", "0n")]
-    {
+    for (number, timeout) in [("B52", "10S"), ("B62", "abc"), ("B62", "-1S"), ("B62", "999999999S")] {
         let (_, found, said) =
             line.answer(Call::submitting(whole(&newer)).header("grpc-timeout", timeout)).await;
         assert_eq!(found, Some(0), "{number} {timeout}: {said}");
     }
-    assert_eq!(server.jobs_of(ALICE).await.len(), 5);
+    assert_eq!(server.jobs_of(ALICE).await.len(), 4);
+}
+
+/// Nobody serves its task, so that it would be waited for until the end of the test.
+#[tokio::test]
+async fn b62_whoever_has_no_time_left_is_not_waited_for() {
+    let server = Server::start().await;
+    let mut line = Line::to(&server).await;
+    let wait = Some(prost_types::Duration { seconds: 300, nanos: 0 });
+    let request = SubmitJobRequest {
+        blueprint: "test_workflow".into(),
+        initial_data: "{}".into(),
+        wait,
+        ..Default::default()
+    };
+    let message = whole(&request.encode_to_vec());
+    let job_id = {
+        let call = Call::submitting(message.clone()).header("grpc-timeout", "50m");
+        let (_, found, said) = line.answer(call).await;
+        assert_eq!(found, Some(Code::DeadlineExceeded as u32), "{said}");
+        assert!(said.contains("DEADLINE_EXCEEDED"), "{said}");
+        // It was accepted all the same.
+        let jobs = server.jobs_of(ALICE).await;
+        assert_eq!(jobs.len(), 1);
+        jobs[0].clone()
+    };
+    let watch = whole(&v1::WatchJobRequest { job_id }.encode_to_vec());
+    for call in [
+        Call::of("/avtomatika.v1.JobService/WatchJob", watch),
+        Call::of("/avtomatika.v1.JobService/SubmitJobs", message),
+    ] {
+        let path = call.path;
+        let (_, found, said) = line.answer(call.header("grpc-timeout", "50m")).await;
+        assert_eq!(found, Some(Code::DeadlineExceeded as u32), "{path}: {said}");
+    }
 }
