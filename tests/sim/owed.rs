@@ -16,6 +16,9 @@ use crate::{
     sometimes::{Met, Sometimes as S},
 };
 
+/// Messages among which somebody looks for one that did not arrive.
+const LATEST: usize = 200;
+
 /// A message, as last committed.
 struct Message {
     record: Arc<NoticeRecord>,
@@ -23,6 +26,8 @@ struct Message {
     received: u32,
     /// In which life of the process it was first owed.
     life: u32,
+    /// In which life somebody wanted it again, if it was not delivered since.
+    wanted: Option<u32>,
 }
 
 /// Everything that is owed, or was.
@@ -58,7 +63,7 @@ impl Owed {
             let sound = expected == Some(record.notice) && record.status == NoticeStatus::Pending;
             require(sound, I::OwedExactly, || format!("{record:?} is owed, and {expected:?} is"))?;
             self.pending += 1;
-            self.messages.insert(id, Message { record: record.clone(), received: 0, life });
+            self.messages.insert(id, Message { record: record.clone(), received: 0, life, wanted: None });
             return Ok(());
         };
         let before = &message.record;
@@ -67,14 +72,28 @@ impl Owed {
         })?;
         let is_true = record.status != NoticeStatus::Delivered || message.received > 0;
         require(is_true, I::DeliveredIsReceived, || format!("nobody received {record:?}"))?;
+        // An attempt counts one more try; whoever wants a message again has them counted anew.
+        let is_wanted = record.status == NoticeStatus::Pending && record.tries <= before.tries;
         match (before.status, record.status) {
-            (NoticeStatus::Pending, NoticeStatus::Pending) => met.mark(S::NoticeRetried),
+            (NoticeStatus::Pending, NoticeStatus::Pending) if !is_wanted => met.mark(S::NoticeRetried),
+            (NoticeStatus::Pending, NoticeStatus::Pending) if before.tries > 0 => met.mark(S::NoticeHurried),
+            // It was on its way anyhow.
+            (NoticeStatus::Pending, NoticeStatus::Pending) => {}
+            (NoticeStatus::Failed, NoticeStatus::Pending) => met.mark(S::NoticeRevived),
             (_, NoticeStatus::Pending) => met.mark(S::NoticeRedelivered),
+            (_, NoticeStatus::Delivered) if message.wanted.is_some_and(|wanted| wanted != life) => {
+                met.mark(S::NoticeRedeliveredAfterRestart);
+            }
             (_, NoticeStatus::Delivered) if life != message.life => met.mark(S::NoticeAfterRestart),
             (_, NoticeStatus::Delivered) => met.mark(S::NoticeDelivered),
             (_, NoticeStatus::Failed) => met.mark(S::NoticeGivenUp),
             (_, NoticeStatus::Obsolete) => met.mark(S::NoticeObsolete),
         }
+        message.wanted = match record.status {
+            NoticeStatus::Pending if is_wanted => Some(life),
+            NoticeStatus::Pending => message.wanted,
+            _ => None,
+        };
         let pending = |record: &NoticeRecord| usize::from(record.status == NoticeStatus::Pending);
         self.pending = self.pending + pending(record) - pending(before);
         message.record = record.clone();
@@ -97,6 +116,18 @@ impl Owed {
         })
     }
 
+    /// Somebody who wanted messages again is told that they will come: that is durable.
+    pub fn promised(&self, notices: &[NoticeRecord]) -> Checked {
+        for notice in notices {
+            // One of a job that was forgotten meanwhile is owed to nobody.
+            let Some(message) = self.messages.get(&notice.id) else { continue };
+            require(message.record.revision >= notice.revision, I::SeenIsDurable, || {
+                format!("{notice:?} is promised, and durable is {:?}", message.record)
+            })?;
+        }
+        Ok(())
+    }
+
     /// A message leaves.
     pub fn posted(&self, notice: &NoticeRecord) -> Checked {
         let message = self.messages.get(&notice.id);
@@ -114,6 +145,17 @@ impl Owed {
                 met.mark(S::NoticeTwice);
             }
         }
+    }
+
+    /// Messages of late that their receivers have not taken: given up, or waiting to be sent again.
+    pub fn not_taken(&self) -> Vec<NoticeId> {
+        let latest = self.messages.values().rev().take(LATEST).map(|message| &message.record);
+        let is_missing = |record: &NoticeRecord| match record.status {
+            NoticeStatus::Failed => true,
+            NoticeStatus::Pending => record.tries > 0,
+            NoticeStatus::Delivered | NoticeStatus::Obsolete => false,
+        };
+        latest.filter(|record| is_missing(record)).map(|record| record.id).collect()
     }
 
     /// Some message about this job.

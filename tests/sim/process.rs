@@ -738,7 +738,11 @@ impl World {
             },
             Asked::Prune { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
             Asked::Settle { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
-            Asked::Redeliver { answer } => return Ok(!matches!(answer.look(), Answered::NotYet)),
+            Asked::Redeliver { answer } => match answer.look() {
+                Answered::NotYet => return Ok(false),
+                Answered::Yes(Ok(promised)) => self.model.owed.promised(&promised)?,
+                Answered::Never | Answered::Yes(Err(_)) => {}
+            },
         }
         Ok(true)
     }

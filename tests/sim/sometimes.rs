@@ -73,7 +73,10 @@ sometimes! {
     NoticeAfterRestart "a message is delivered after a restart";
     NoticeGivenUp "a message is given up";
     NoticeObsolete "there is nothing to tell any more";
-    NoticeRedelivered "somebody wants a message again";
+    NoticeRedelivered "somebody wants a message again that was delivered, or was of no use any more";
+    NoticeRevived "somebody wants a message again that was given up";
+    NoticeHurried "somebody wants a message now that waits to be sent again";
+    NoticeRedeliveredAfterRestart "a message that somebody wanted again is delivered after a restart";
     // ---- Schedules ----
     ScheduleMade "a schedule makes a job";
     ScheduleMissed "a due time is let go, because it was noticed late";

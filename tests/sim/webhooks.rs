@@ -116,11 +116,19 @@ impl World {
         self.take_in()
     }
 
-    /// Somebody wants a message again.
+    /// Somebody wants a message again: mostly one that did not arrive.
     pub fn wants_again(&mut self) {
-        let Some(job_id) = self.some_job() else { return };
+        let missing = self.model.owed.not_taken();
+        let (job_id, id) = if missing.is_empty() || self.random.chance(300) {
+            let Some(job_id) = self.some_job() else { return };
+            (job_id, self.model.owed.about(job_id))
+        } else {
+            let id = *self.random.pick(&missing);
+            (id.job_id, Some(id))
+        };
         let Some(client) = self.model.job(job_id).map(|job| job.client.clone()) else { return };
-        let id = if self.random.chance(500) { self.model.owed.about(job_id) } else { None };
+        // Without an id, all of the job that were given up.
+        let id = id.filter(|_| self.random.chance(600));
         self.request(Wish::Redeliver { client, job_id, id });
     }
 

@@ -110,6 +110,18 @@ impl Orchestrator {
         accepted["job_id"].as_str().unwrap().to_owned()
     }
 
+    /// Waits until the only message about the job is so.
+    async fn message(&self, job_id: &str, is_so: impl Fn(&Value) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (_, found) = self.get(&format!("/api/jobs/{job_id}/webhooks")).await;
+            if is_so(&found["webhooks"][0]) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{found}");
+        }
+    }
+
     /// The messages about a job when none of them is pending any more.
     async fn settled(&self, job_id: &str) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
@@ -234,6 +246,32 @@ async fn a_delivery_that_a_kill_cuts_short_is_made_again() {
     orchestrator.start_again().await;
     let last = orchestrator.submit(2, &receiver.url("/")).await;
     assert_eq!(receiver.next().await.json()["data"]["id"], last);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redelivery_that_was_promised_outlives_a_kill_whatever_had_become_of_the_message() {
+    let (mut orchestrator, mut receiver) = (Orchestrator::start().await, Receiver::start().await);
+    // It waits for its next try; it was delivered; it was given up: each time somebody insists, and the process dies before it can tell.
+    receiver.answer(Reply::Status(503));
+    let job_id = orchestrator.submit(1, &receiver.url("/")).await;
+    let first = receiver.next().await;
+    orchestrator.message(&job_id, |message| message["attempts"] == 1).await;
+    for end in [200, 410, 200] {
+        receiver.answer(Reply::Never);
+        receiver.answer(Reply::Status(end));
+        let path = format!("/api/jobs/{job_id}/webhooks/{}/redeliver", first.header("webhook-id"));
+        let (status, promised) = orchestrator.post(&path, &json!({})).await;
+        assert_eq!((status, &promised["webhooks"][0]["status"]), (202, &json!("pending")), "{promised}");
+        let cut_short = receiver.next().await;
+        orchestrator.kill();
+        orchestrator.start_again().await;
+        let last = receiver.next().await;
+        for again in [cut_short, last] {
+            assert_eq!((again.header("webhook-id"), &again.body), (first.header("webhook-id"), &first.body));
+        }
+        let told = if end == 200 { "delivered" } else { "failed" };
+        orchestrator.message(&job_id, |message| message["status"] == told).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
