@@ -663,10 +663,15 @@ impl Dispatch {
 
     // ---- Inside ----
 
-    /// The class of these tasks. A new one gets its order of workers.
+    /// The class of these tasks. A new one gets its order of workers, and takes the place of others if there are many.
     fn class_of(&mut self, task_type: &Arc<str>, needs: Option<&Arc<str>>) -> ClassId {
         let (class, is_new) = self.classes.of(task_type, needs);
         if is_new {
+            let forgotten = self.classes.forget_unused(|class| self.ready.len(class) > 0);
+            if !forgotten.is_empty() {
+                self.placement.forget(&forgotten);
+                forgotten.iter().for_each(|&class| self.ready.forget_class(class));
+            }
             for session in self.roster.serving(task_type) {
                 self.placement.place(session, &self.classes);
             }

@@ -38,8 +38,8 @@ struct Placed {
     turn: u64,
     /// The classes that it may take tasks of.
     stands: Vec<Stand>,
-    /// The number of classes that were looked at for `stands`.
-    known: usize,
+    /// How many classes there had been when `stands` was last looked at.
+    known: u64,
 }
 
 /// Where a session stands for one class; nowhere without a free slot.
@@ -64,9 +64,9 @@ impl Placement {
                 vacant.insert(Placed { turn: self.turns, stands: Vec::new(), known: 0 })
             }
         };
-        if placed.known < classes.len() {
-            self.orders.resize_with(classes.len(), BTreeSet::new);
-            self.suiting.resize(classes.len(), 0);
+        if placed.known < classes.added() {
+            self.orders.resize_with(classes.numbers(), BTreeSet::new);
+            self.suiting.resize(classes.numbers(), 0);
             for class in placed.learn(session, classes) {
                 self.suiting[class.index()] += 1;
             }
@@ -93,6 +93,20 @@ impl Placement {
             if let Some(spot) = spot {
                 self.orders[class.index()].remove(&spot);
             }
+        }
+    }
+
+    /// These classes are gone. Costs a look at every place of every session.
+    pub fn forget(&mut self, classes: &[ClassId]) {
+        for &class in classes {
+            // No session has looked at one that came and went at once.
+            if let Some(order) = self.orders.get_mut(class.index()) {
+                order.clear();
+                self.suiting[class.index()] = 0;
+            }
+        }
+        for placed in self.placed.values_mut() {
+            placed.stands.retain(|stand| !classes.contains(&stand.class));
         }
     }
 
@@ -132,14 +146,14 @@ impl Placed {
     fn learn(&mut self, session: &Session, classes: &Classes) -> Vec<ClassId> {
         let (known, worker) = (self.known, &session.record.worker);
         let of_types = worker.task_types.iter().flat_map(|task_type| classes.of_type(task_type));
-        let new = of_types.copied().filter(|class| class.index() >= known);
+        let new = of_types.copied().filter(|&class| classes.get(class).serial >= known);
         let suiting: Vec<ClassId> = new.filter(|&class| suit::suits(classes.get(class), worker)).collect();
         self.stands.extend(suiting.iter().map(|&id| {
             let class = classes.get(id);
             let (preference, cost) = (suit::preference(class, worker), suit::cost(class, worker));
             Stand { class: id, preference, cost, spot: None }
         }));
-        self.known = classes.len();
+        self.known = classes.added();
         suiting
     }
 }

@@ -203,6 +203,13 @@ impl ReadyQueue {
         self.queues.get(class.index()).map_or(0, |queue| queue.len)
     }
 
+    /// This class, which has no task, is gone.
+    pub fn forget_class(&mut self, class: ClassId) {
+        if let Some(queue) = self.queues.get_mut(class.index()) {
+            *queue = Queue::default();
+        }
+    }
+
     /// Where this class stands among others; `None` while it has no task, or none but such as are aside at its first priority.
     pub fn head(&self, class: ClassId) -> Option<Head> {
         let queue = self.queues.get(class.index())?;

@@ -468,3 +468,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn classes_that_nobody_uses_any_more_are_forgotten_and_tasks_that_wait_are_not() {
+    let mut floor = Floor::with(vec![with_gpu("w", 8.0)]);
+    let needs =
+        |edition: usize| format!(r#"{{"requires":{{"resources":{{"gpu_vram_gb":">= 0.{edition}"}}}}}}"#);
+    let waiting = floor.queue("render", Some(LARGE));
+    let mut most = 0;
+    for edition in 0..4 * classes::CLASSES_KEPT {
+        // A blueprint that changes again and again, beside one that does not.
+        for needs in [Some(needs(edition)), None] {
+            let task_id = floor.queue("render", needs.as_deref());
+            let session_id = floor.dispatch.lease(task_id).expect("it goes to the worker").session_id;
+            floor.dispatch.answer(session_id, task_id, Verdict::Applied, NOW);
+        }
+        most = most.max(floor.dispatch.classes.len());
+    }
+    const IN_USE: usize = 2;
+    assert!(most <= 2 * classes::CLASSES_KEPT + IN_USE, "{most}");
+    assert!(floor.dispatch.is_queued(waiting));
+    floor.join(with_gpu("large", 24.0));
+    assert_eq!(&*floor.dispatch.lease(waiting).unwrap().worker_id, "large");
+    assert_eq!(floor.offer("render", Some(&needs(0))).as_deref(), Some("w"), "it is known anew");
+    let stands = floor.dispatch.placement.classes_of(floor.sessions["w"]).count();
+    assert!(stands <= most, "{stands}");
+}
