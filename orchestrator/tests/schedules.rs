@@ -25,6 +25,7 @@ use avtomatika_orchestrator::{
     schedule::{Known, Schedule, ScheduleView, Schedules, parse},
     store::{ListQuery, PruneQuery, SkipReason, Store, memory::MemoryStore},
     time::{Clock, Timestamp},
+    trust::{Tenants, Terms},
 };
 use avtomatika_proto::{ErrorCode, JobId};
 
@@ -349,6 +350,33 @@ async fn the_limit_of_open_jobs_is_the_schedules_limit_too() {
     assert_eq!(world.jobs().await.len(), JOBS_MAX);
     let trouble = world.view().standing.unwrap().trouble.unwrap();
     assert!(trouble.contains("2000 jobs are open"), "{trouble}");
+}
+
+#[tokio::test]
+async fn at_its_clients_limit_a_due_time_waits_for_room_until_its_policy_lets_it_go() {
+    for (policy, made_in_the_end) in [("once", &[10, 20, 30][..]), ("skip", &[10, 20])] {
+        let mut world = World::new(&every_ten_minutes("waiting", &format!("on_missed = '{policy}'")));
+        let terms = Terms { max_open_jobs: Some(1), ..Terms::default() };
+        world.conductor.tenancy().replace(Arc::new(Tenants::new([(Arc::from("acme"), Arc::new(terms))])));
+        world.settle().await;
+        world.pass(10 * MINUTE).await;
+        world.pass(10 * MINUTE).await;
+        assert_eq!(world.made_for().await, [10]);
+        let trouble = world.view().standing.unwrap().trouble.unwrap();
+        assert_eq!(&*trouble, "1 jobs of client \"acme\" are open, as many as it may have");
+        world.cancel(world.jobs().await[0].job.id).await;
+        world.pass(AGAIN_AFTER).await;
+        assert_eq!(world.made_for().await, [10, 20], "soon enough is on time for every policy");
+        assert_eq!(world.view().standing.unwrap().trouble, None);
+        world.pass(10 * MINUTE).await;
+        world.pass(2 * MINUTE).await;
+        world.cancel(world.jobs().await[1].job.id).await;
+        world.pass(AGAIN_AFTER).await;
+        assert_eq!(world.made_for().await, made_in_the_end, "{policy}");
+        let start = ManualClock::new().now();
+        let skipped = (policy == "skip").then_some((SkipReason::Missed, start + 30 * MINUTE));
+        assert_eq!(world.last_skip(), skipped, "{policy}");
+    }
 }
 
 // ---- The job before has not ended ----

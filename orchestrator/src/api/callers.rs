@@ -76,6 +76,10 @@ pub(super) fn admit(
     Ok(caller)
 }
 
+/// The address that a request of gRPC comes from, in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CameFrom(pub IpAddr);
+
 /// Where a call comes from, and what it calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -134,9 +138,11 @@ impl Call<'_> {
         };
         let event = match error {
             _ if is_operators => "operator_call",
-            Some(code) if code == ErrorCode::PermissionDenied.as_str() => "role_refused",
-            Some(code) if code == ErrorCode::QuotaExceeded.as_str() => "quota_refused",
-            _ => return,
+            Some(code) => match refusal(code) {
+                Some(event) => event,
+                None => return,
+            },
+            None => return,
         };
         // What operators do is noted always, what others are refused as far as it is news.
         let left_out = match is_operators {
@@ -148,5 +154,21 @@ impl Call<'_> {
             let from = Some(self.from);
             audit.note(Note { event, who, client, from, what: &self.what(), outcome, left_out });
         }
+    }
+
+    /// Notes what somebody was refused in one message of a stream that goes on.
+    pub fn refused(&self, audit: &Audit, auth: &Auth, caller: &Caller, code: ErrorCode) {
+        if refusal(code.as_str()).is_some() {
+            self.answered(audit, auth, &Visitor::Client(caller.clone(), Role::Client), Some(code.as_str()));
+        }
+    }
+}
+
+/// What it is called when somebody who was let in is refused with this code, if it is noted.
+fn refusal(code: &str) -> Option<&'static str> {
+    match ErrorCode::from_name(code)? {
+        ErrorCode::PermissionDenied => Some("role_refused"),
+        ErrorCode::QuotaExceeded | ErrorCode::OpenJobsLimitReached => Some("quota_refused"),
+        _ => None,
     }
 }

@@ -33,7 +33,7 @@ use tower::Service as _;
 
 use super::{
     Inside,
-    callers::{Call, Visitor},
+    callers::{Call, CameFrom, Visitor},
     grpc::{Gate, is_stream_of_answers, is_stream_of_requests},
     intake::Line,
     limits::{
@@ -343,6 +343,7 @@ async fn grpc(
             let line = Line::of(&request);
             let turn = line.turn(visitor.name());
             request.extensions_mut().insert(turn.clone());
+            request.extensions_mut().insert(CameFrom(from));
             let called = async {
                 match is_stream_of_requests(call.path) {
                     true => routes.call(request).await,

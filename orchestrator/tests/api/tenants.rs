@@ -245,11 +245,23 @@ async fn a_client_has_so_many_open_jobs_and_others_do_not_notice() {
     let refused = submit(&house, "c").await;
     assert_eq!((refusal(&refused), refused.header("retry-after")), (full.clone(), "5"));
     assert_eq!(refused.error(), "2 jobs of client \"acme\" are open, as many as it may have");
-    assert_eq!(refusal(&house.server.by(ACME, "POST", &retry, "").await), full);
+    let skip = format!("/api/jobs/{}/skip", failed.text("id"));
+    for (repair, body) in [(&retry, ""), (&skip, r#"{"outcome": "success"}"#)] {
+        assert_eq!(refusal(&house.server.by(ACME, "POST", repair, body).await), full, "{repair}");
+    }
     let caller = Caller::new(&house.server, ACME).await;
     let request = SubmitJobRequest { blueprint: "test_workflow".into(), ..Default::default() };
     let status = caller.jobs().submit_job(caller.request(request)).await.unwrap_err();
     assert_eq!((status.code(), error(&status)), (Code::ResourceExhausted, ErrorCode::OpenJobsLimitReached));
+    let bulk = [SubmitJobRequest { blueprint: "test_workflow".into(), ..Default::default() }];
+    let bulk = caller.request(futures_util::stream::iter(bulk));
+    let answers = caller.jobs().submit_jobs(bulk).await.unwrap().into_inner().count().await;
+    assert_eq!(answers, 1);
+    let noted = |event: &str| {
+        let note = [event, "acme", "OPEN_JOBS_LIMIT_REACHED"].map(str::to_owned);
+        house.noted().iter().filter(|&other| *other == note).count()
+    };
+    assert_eq!(noted("quota_refused"), 5);
     assert_eq!(submit(&house, "a").await.text("job_id"), first, "a repetition needs no room");
     assert_eq!(house.submit(SMALL, "s").await.status, 202);
 
@@ -264,6 +276,7 @@ async fn a_client_has_so_many_open_jobs_and_others_do_not_notice() {
     assert_eq!(refusal(&submit(&house, "d").await), full);
 
     house.reload(with_limit(Some(3))).await;
+    assert_eq!(house.server.by(ACME, "POST", &retry, "").await.status, 200, "it ends again at once");
     assert_eq!(submit(&house, "d").await.status, 202);
     house.reload(with_limit(Some(1))).await;
     assert_eq!(refusal(&submit(&house, "e").await), full);

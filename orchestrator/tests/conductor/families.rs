@@ -320,21 +320,25 @@ async fn a_child_of_an_unknown_blueprint_fails_and_so_its_parent() {
 }
 
 #[tokio::test]
-async fn a_house_that_is_full_still_lets_families_get_on() {
-    let store = Faulty::new();
-    let conductor = start_family_at(store, Arc::new(SystemClock::new()), 3).conductor;
-    let mut worker = Worker::join(&conductor, "w1", 5).await;
-    // A pair, and then a parent that takes the last place: its children come in one at a time.
-    let other = submit_to(&conductor, "parent", r#"{"n":1}"#).await;
-    let fan = submit_to(
-        &conductor,
-        "wide",
-        r#"{"of":0,"items":[{"n":0},{"n":1},{"n":2},{"n":3},{"n":4},{"n":5}]}"#,
-    )
-    .await;
-    worker.serve(7, echo).await;
-    assert_eq!(end_of(&conductor, fan).await, JobStatus::Finished);
-    assert_eq!(end_of(&conductor, other).await, JobStatus::Finished);
+async fn a_house_that_is_full_still_lets_families_get_on_and_so_does_a_client_that_may_have_no_more() {
+    const FULL: usize = 3;
+    for (of_all, of_client) in [(FULL, None), (JOBS_MAX, Some(FULL))] {
+        let conductor = start_family_at(Faulty::new(), Arc::new(SystemClock::new()), of_all).conductor;
+        let terms = Terms { max_open_jobs: of_client, ..Terms::default() };
+        conductor.tenancy().replace(Arc::new(Tenants::new([(acme(), Arc::new(terms))])));
+        let mut worker = Worker::join(&conductor, "w1", 5).await;
+        // A pair, and then a parent that takes the last place: its children come in one at a time.
+        let other = submit_to(&conductor, "parent", r#"{"n":1}"#).await;
+        let fan = submit_to(
+            &conductor,
+            "wide",
+            r#"{"of":0,"items":[{"n":0},{"n":1},{"n":2},{"n":3},{"n":4},{"n":5}]}"#,
+        )
+        .await;
+        worker.serve(7, echo).await;
+        assert_eq!(end_of(&conductor, fan).await, JobStatus::Finished);
+        assert_eq!(end_of(&conductor, other).await, JobStatus::Finished);
+    }
 }
 
 // ---- What goes down ----

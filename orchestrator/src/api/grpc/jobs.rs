@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     api::{
-        Inside, convert, graph,
+        Inside,
+        callers::{Call, CameFrom},
+        convert, graph,
         intake::Turn,
         shown::Shown,
         submission,
@@ -28,6 +30,9 @@ use crate::{
 /// Requests of one bulk stream that are under way at once: enough to fill the batches of the group commit, few enough that one
 /// client does not take the whole mailbox.
 const BULK_IN_FLIGHT_MAX: usize = 256;
+
+/// What is called with many submissions.
+const SUBMIT_JOBS: &str = "/avtomatika.v1.JobService/SubmitJobs";
 
 /// Answers clients. The gate has put their names into the requests.
 pub(super) struct Jobs {
@@ -84,6 +89,7 @@ impl JobService for Jobs {
         let caller = caller_of(&request)?;
         let (inside, head) = (self.inside.clone(), trace_headers(request.metadata()));
         let turn = Turn::of(request.extensions());
+        let from = request.extensions().get().map(|&CameFrom(from)| from);
         // The next one is read when this one has its turn.
         let taking = move |request: Result<v1::SubmitJobRequest, Status>| {
             let turn = turn.another();
@@ -111,6 +117,10 @@ impl JobService for Jobs {
                     Ok(done) => Done(done),
                     Err(error) => {
                         inside.metrics.request_refused(error.code);
+                        if let Some(from) = from {
+                            let call = Call { from, method: "", path: SUBMIT_JOBS };
+                            call.refused(&inside.audit, &inside.auth, &caller, error.code);
+                        }
                         Error(convert::submit_error(error))
                     }
                 };
