@@ -121,8 +121,13 @@ impl Floor {
             sdk_version: Arc::from(""),
             ..WorkerRecord::default()
         };
-        let record =
-            SessionRecord { session_id, worker: Arc::new(worker), credential: [0; 32], opened_at: self.now };
+        let record = SessionRecord {
+            session_id,
+            worker: Arc::new(worker),
+            credential: [0; 32],
+            opened_at: self.now,
+            reproach: None,
+        };
         let (outbox, mut messages) = Outbox::new();
         self.dispatch.connect(&record, &[], outbox, self.now);
         self.dispatch.credits(session_id, SLOTS, self.now);

@@ -67,7 +67,9 @@ impl Core {
             );
         }
         // The window begins when workers can come back, and not when the first job is read.
-        dispatch.expect(Adoption::expect(store.sessions()?, clock.now() + settings.adoption_window));
+        let sessions = store.sessions()?;
+        dispatch.remember(&sessions, now);
+        dispatch.expect(Adoption::expect(sessions, clock.now() + settings.adoption_window));
         let last_job_key = store.last_job_key()?.unwrap_or(0).max(last_promised);
         if book.open_total() > 0 {
             tracing::info!("Recovered {} open jobs", book.open_total());

@@ -34,8 +34,13 @@ impl Core {
             worker.worker_id = made_up_name(&worker.worker_type, self.entropy.next_u64());
         }
         let session_id = SessionId::from_random(self.entropy.next_u128());
-        let record =
-            SessionRecord { session_id, worker: Arc::new(worker), credential, opened_at: self.clock.now() };
+        let record = SessionRecord {
+            session_id,
+            credential,
+            opened_at: self.clock.now(),
+            reproach: self.dispatch.reproach(&worker.worker_id),
+            worker: Arc::new(worker),
+        };
         self.batch.writes.writes.push(Write::PutSession(record.clone()));
         self.batch.afterwards.push(Afterwards::Registered { record, reply });
     }
@@ -284,6 +289,9 @@ impl Core {
             self.notice(job_id, Event::Checkpointed { task_id, worker_id, checkpoint });
         }
         self.dispatch.back_from_aside(now);
+        for record in self.dispatch.take_unstored(now) {
+            self.batch.writes.writes.push(Write::PutSession(record));
+        }
         self.tell_handed();
         for session_id in self.waiting.expired(now) {
             self.remove_session(session_id);

@@ -52,7 +52,7 @@ use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
     json::Json,
-    store::{SessionRecord, StubTask},
+    store::{Reproach, SessionRecord, StubTask},
     time::Timestamp,
 };
 
@@ -287,8 +287,38 @@ impl Dispatch {
 
     /// Somebody vouches for a worker: it is set aside no more, and nothing is held against it. Whether it is connected.
     pub fn restore_worker(&mut self, worker_id: &str, now: Timestamp) -> bool {
-        self.reputations.restore(worker_id);
+        self.reputations.restore(worker_id, now);
         self.take_back(worker_id, now)
+    }
+
+    /// What is held against this worker.
+    pub fn reproach(&self, worker_id: &str) -> Option<Reproach> {
+        self.reputations.reproach(worker_id)
+    }
+
+    /// Holds against workers what was stored with their sessions.
+    pub fn remember(&mut self, sessions: &[SessionRecord], now: Timestamp) {
+        for session in sessions {
+            if let Some(reproach) = session.reproach {
+                self.reputations.remember(&session.worker.worker_id, reproach, now);
+            }
+        }
+    }
+
+    /// The sessions of connected workers against whom something else is held than was stored, as they should be stored now. Each is
+    /// returned once.
+    pub fn take_unstored(&mut self, now: Timestamp) -> Vec<SessionRecord> {
+        let mut unstored = Vec::new();
+        for worker_id in self.reputations.take_unstored(now) {
+            let reproach = self.reputations.reproach(&worker_id);
+            let session_id = self.roster.of_worker(&worker_id).map(|session| session.record.session_id);
+            let session = session_id.and_then(|session_id| self.roster.get_mut(session_id));
+            if let Some(session) = session.filter(|session| session.record.reproach != reproach) {
+                session.record.reproach = reproach;
+                unstored.push(session.record.clone());
+            }
+        }
+        unstored
     }
 
     fn take_back(&mut self, worker_id: &str, now: Timestamp) -> bool {
@@ -370,8 +400,8 @@ impl Dispatch {
         expired
     }
 
-    /// When [`Dispatch::expired`], [`Dispatch::adoption_over`], [`Dispatch::back_from_aside`], [`Dispatch::next_unsaved`] or
-    /// [`Dispatch::next_unstopped`] next have something to say.
+    /// When [`Dispatch::expired`], [`Dispatch::adoption_over`], [`Dispatch::back_from_aside`], [`Dispatch::take_unstored`],
+    /// [`Dispatch::next_unsaved`] or [`Dispatch::next_unstopped`] next have something to say.
     pub fn next_due(&self) -> Option<Timestamp> {
         let expires = self.deadlines.first().map(|(due, _)| *due);
         let (saving, stopping) = (self.saving.next_due(), self.stopping.next_due());

@@ -306,6 +306,7 @@ mod tests {
             worker: Arc::new(worker),
             credential: [0; 32],
             opened_at: NOW,
+            reproach: None,
         }
     }
 

@@ -239,6 +239,7 @@ mod tests {
                     worker: Arc::new(worker),
                     credential: [0; 32],
                     opened_at: now,
+                    reproach: None,
                 };
                 floor.roster.connect(&record, Outbox::new().0, now);
                 floor.change(number, |session| session.slots = slots);

@@ -1,7 +1,8 @@
 //! How well the tasks of each worker end, and who is set aside because many different jobs in a row failed on it.
 //!
 //! A worker is known by its name, so it keeps its reputation when it comes back; a good name costs no memory. What it is
-//! reproached with fades with time, and with every task that ends well. It refuses to know what a worker serves.
+//! reproached with fades with time, and with every task that ends well. It is stored with the worker's session, a little later, so that a
+//! restart forgets none of it. It refuses to know what a worker serves.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,7 +12,7 @@ use std::{
 
 use avtomatika_proto::JobId;
 
-use crate::time::Timestamp;
+use crate::{store::Reproach, time::Timestamp};
 
 /// Workers whose names are not the best and that are remembered; then the one that was longest not heard of is forgotten.
 pub const REPUTATIONS_MAX: usize = 4096;
@@ -36,6 +37,9 @@ const SHARE_OF_ONE: f64 = 0.05;
 
 /// How long it takes until half of what is missing to the best is forgotten.
 const HALF_LIFE: Duration = Duration::from_secs(3600);
+
+/// How long what has become of a name may take to be stored; the news of all workers in that time are stored together.
+pub const STORED_WITHIN: Duration = Duration::from_secs(10);
 
 /// From here on a name is as good as the best.
 const AS_GOOD_AS_NEW: f64 = 0.999;
@@ -77,6 +81,10 @@ impl Reputation {
 pub struct Reputations {
     by_worker: HashMap<Arc<str>, Reputation>,
     aside: BTreeSet<(Timestamp, Arc<str>)>,
+    /// Of whom something else was stored, if anything.
+    unstored: BTreeSet<Arc<str>>,
+    /// When these are to be stored.
+    store_at: Option<Timestamp>,
 }
 
 impl Reputations {
@@ -88,6 +96,52 @@ impl Reputations {
     /// Whether anything is held against the worker.
     pub fn knows(&self, worker_id: &str) -> bool {
         self.by_worker.contains_key(worker_id)
+    }
+
+    /// What is held against the worker.
+    pub fn reproach(&self, worker_id: &str) -> Option<Reproach> {
+        self.by_worker.get(worker_id).map(|reputation| Reproach {
+            reputation: reputation.score,
+            at: reputation.at,
+            aside_until: reputation.aside_until,
+            times_aside: reputation.times,
+        })
+    }
+
+    /// Holds against the worker what was held against it before a restart. Which jobs had failed in a row is not known any more.
+    pub fn remember(&mut self, worker_id: &Arc<str>, reproach: Reproach, now: Timestamp) {
+        if self.by_worker.len() >= REPUTATIONS_MAX {
+            return;
+        }
+        // The clock may have been set back meanwhile.
+        let aside_until =
+            reproach.aside_until.filter(|&until| until > now).map(|until| until.min(now + SET_ASIDE_MAX));
+        let score =
+            if reproach.reputation.is_nan() { 1.0 } else { reproach.reputation.clamp(REPUTATION_MIN, 1.0) };
+        let reputation = Reputation {
+            score,
+            at: reproach.at.min(now),
+            failed: Vec::new(),
+            aside_until,
+            times: reproach.times_aside,
+        };
+        self.aside.extend(aside_until.map(|until| (until, worker_id.clone())));
+        self.by_worker.insert(worker_id.clone(), reputation);
+    }
+
+    /// The workers of whom something else may be held than was stored, if it is time to store that.
+    pub fn take_unstored(&mut self, now: Timestamp) -> BTreeSet<Arc<str>> {
+        if self.store_at.is_none_or(|at| at > now) {
+            return BTreeSet::new();
+        }
+        self.store_at = None;
+        std::mem::take(&mut self.unstored)
+    }
+
+    fn changed(&mut self, worker_id: &Arc<str>, now: Timestamp) {
+        if self.unstored.insert(worker_id.clone()) {
+            self.store_at.get_or_insert(now + STORED_WITHIN);
+        }
     }
 
     /// Until when the worker is set aside, if it is.
@@ -116,12 +170,14 @@ impl Reputations {
         if reputation.score > AS_GOOD_AS_NEW && reputation.aside_until.is_none() {
             self.by_worker.remove(worker_id);
         }
+        self.changed(worker_id, now);
     }
 
     fn bad(&mut self, worker_id: &Arc<str>, job_id: JobId, now: Timestamp) -> bool {
         if !self.by_worker.contains_key(worker_id) {
-            self.make_room();
+            self.make_room(now);
         }
+        self.changed(worker_id, now);
         let reputation = self.by_worker.entry(worker_id.clone()).or_insert_with(|| Reputation {
             score: 1.0,
             at: now,
@@ -146,12 +202,13 @@ impl Reputations {
         reputation.times += 1;
         reputation.aside_until = Some(until);
         self.aside.insert((until, worker_id.clone()));
+        self.changed(worker_id, now);
         Some(until)
     }
 
-    /// When [`Reputations::back`] next has something to say.
+    /// When [`Reputations::back`] or [`Reputations::take_unstored`] next have something to say.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.aside.first().map(|(until, _)| *until)
+        self.aside.first().map(|(until, _)| *until).into_iter().chain(self.store_at).min()
     }
 
     /// The workers whose time aside is over: they are tried again.
@@ -171,21 +228,22 @@ impl Reputations {
     }
 
     /// Somebody vouches for the worker: its name is the best again. Whether it was set aside.
-    pub fn restore(&mut self, worker_id: &str) -> bool {
-        let Some(reputation) = self.by_worker.remove(worker_id) else { return false };
+    pub fn restore(&mut self, worker_id: &str, now: Timestamp) -> bool {
+        let Some((worker_id, reputation)) = self.by_worker.remove_entry(worker_id) else { return false };
+        self.changed(&worker_id, now);
         let Some(until) = reputation.aside_until else { return false };
-        self.aside.remove(&(until, Arc::from(worker_id)));
+        self.aside.remove(&(until, worker_id));
         true
     }
 
     /// Forgets one, if there are as many as there may be. Costs a look at all of them.
-    fn make_room(&mut self) {
+    fn make_room(&mut self, now: Timestamp) {
         if self.by_worker.len() < REPUTATIONS_MAX {
             return;
         }
         let longest = self.by_worker.iter().min_by_key(|(worker_id, reputation)| (reputation.at, *worker_id));
         if let Some(worker_id) = longest.map(|(worker_id, _)| worker_id.clone()) {
-            self.restore(&worker_id);
+            self.restore(&worker_id, now);
         }
     }
 }
@@ -248,7 +306,7 @@ mod tests {
             let needed = failures.take_while(|&job| !reputations.mark(&w, job, Mark::Bad, now)).count() + 1;
             assert_eq!(needed, if round == 0 { FAILURES_MAX } else { FAILURES_AGAIN });
             let until = reputations.set_aside(&w, now).unwrap();
-            assert_eq!((reputations.aside_until(&w), reputations.next_due()), (Some(until), Some(until)));
+            assert_eq!(reputations.aside_until(&w), Some(until));
             aside_for.push(until.saturating_since(now).as_secs());
             assert!(reputations.back(now).is_empty());
             now = until;
@@ -261,8 +319,38 @@ mod tests {
             reputations.mark(&w, job(number), Mark::Bad, now);
         }
         assert_eq!(reputations.set_aside(&w, now), Some(now + SET_ASIDE_FIRST));
-        assert!(reputations.restore(&w) && !reputations.restore(&w));
-        assert_eq!((reputations.next_due(), reputations.score(&w, now)), (None, 1.0));
+        assert!(reputations.restore(&w, now) && !reputations.restore(&w, now));
+        assert_eq!(reputations.score(&w, now), 1.0);
+        assert_eq!(reputations.take_unstored(now + STORED_WITHIN).len(), 1);
+        assert_eq!(reputations.next_due(), None);
+    }
+
+    #[test]
+    fn what_is_held_against_a_worker_is_stored_soon_and_survives() {
+        let (mut reputations, w) = (Reputations::default(), name(1));
+        for number in 0..FAILURES_MAX {
+            reputations.mark(&w, job(number), Mark::Bad, NOW);
+        }
+        let until = reputations.set_aside(&w, NOW).unwrap();
+        assert_eq!(reputations.take_unstored(NOW).len(), 0, "others may come");
+        let soon = NOW + STORED_WITHIN;
+        assert_eq!(reputations.next_due(), Some(soon));
+        assert!(reputations.take_unstored(soon).contains(&w));
+        let stored = reputations.reproach(&w).unwrap();
+
+        let mut again = Reputations::default();
+        again.remember(&w, stored, soon);
+        assert_eq!(again.score(&w, soon), reputations.score(&w, soon));
+        assert_eq!((again.aside_until(&w), again.next_due()), (Some(until), Some(until)));
+        assert_eq!(again.back(until), std::slice::from_ref(&w));
+        let longer = again.set_aside(&w, until).unwrap();
+        assert_eq!(longer.saturating_since(until), 2 * SET_ASIDE_FIRST, "it is the second time in a row");
+
+        // By a clock that was set back by years, nobody is set aside for longer than anybody ever is.
+        let mut before = Reputations::default();
+        let back_then = NOW + Duration::ZERO;
+        before.remember(&w, Reproach { aside_until: Some(NOW + 1000 * SET_ASIDE_MAX), ..stored }, back_then);
+        assert_eq!(before.aside_until(&w), Some(NOW + SET_ASIDE_MAX));
     }
 
     #[test]

@@ -50,8 +50,13 @@ impl Floor {
         let session_id = SessionId::from_random(self.sessions.len() as u128 + 1);
         self.sessions.insert(worker.worker_id.to_string(), session_id);
         let slots = worker.slots;
-        let record =
-            SessionRecord { session_id, worker: Arc::new(worker), credential: [0; 32], opened_at: NOW };
+        let record = SessionRecord {
+            session_id,
+            worker: Arc::new(worker),
+            credential: [0; 32],
+            opened_at: NOW,
+            reproach: None,
+        };
         let (outbox, messages) = Outbox::new();
         self.messages.push(messages);
         self.dispatch.connect(&record, &[], outbox, NOW);
@@ -280,6 +285,7 @@ fn a_worker_that_fails_many_jobs_in_a_row_is_set_aside_and_comes_back() {
         worker: Arc::new(WorkerRecord { slots: 2, ..named("bad") }),
         credential: [0; 32],
         opened_at: NOW,
+        reproach: None,
     };
     floor.dispatch.disconnect(floor.sessions["bad"]);
     let (outbox, messages) = Outbox::new();
@@ -441,6 +447,7 @@ proptest! {
                         worker: Arc::new(record.clone()),
                         credential: [0; 32],
                         opened_at: NOW,
+                        reproach: None,
                     };
                     let (outbox, messages) = Outbox::new();
                     let (_, reconciled) = floor.dispatch.connect(&record, &holds, outbox, NOW);

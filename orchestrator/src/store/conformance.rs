@@ -10,8 +10,8 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 use super::{
     Batch, BlueprintRecord, BucketRecord, IdempotencyKey, LIST_BYTES_MAX, LIST_SCAN_MAX, ListQuery, NoticeId,
     NoticeRecord, NoticeStatus, PRUNE_BYTES_MAX, PRUNE_JOBS_MAX, PRUNE_SCAN_MAX, PruneQuery, PruneSlice,
-    Removal, ScheduleRecord, ScheduledRun, ScheduledSkip, SessionRecord, SkipReason, Store, StoreError, Stub,
-    UsageRecord, WorkerRecord, Write,
+    Removal, Reproach, ScheduleRecord, ScheduledRun, ScheduledSkip, SessionRecord, SkipReason, Store,
+    StoreError, Stub, UsageRecord, WorkerRecord, Write,
 };
 use crate::{
     engine::{
@@ -316,6 +316,7 @@ impl Samples {
             worker: Arc::new(worker),
             credential: [3; 32],
             opened_at: Timestamp::from_micros((START_MS * 1000) as i64) + opened_after,
+            reproach: None,
         }
     }
 
@@ -856,7 +857,14 @@ fn sessions_come_and_go(open: Open<'_>) {
     drop(store);
     let store = open();
     assert_eq!(ok(store.sessions()), [early, late.clone()]);
-    let replaced = SessionRecord { opened_at: Timestamp::from_micros(1), ..late.clone() };
+    let reproach = Reproach {
+        reputation: 0.3,
+        at: Timestamp::from_micros(2),
+        aside_until: Some(Timestamp::from_micros(3)),
+        times_aside: 4,
+    };
+    let replaced =
+        SessionRecord { opened_at: Timestamp::from_micros(1), reproach: Some(reproach), ..late.clone() };
     commit(&*store, [Write::PutSession(replaced.clone())]);
     assert_eq!(ok(store.sessions()).first(), Some(&replaced));
 }

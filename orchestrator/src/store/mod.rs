@@ -114,6 +114,21 @@ pub struct SessionRecord {
     pub credential: [u8; 32],
     /// When it registered.
     pub opened_at: Timestamp,
+    /// What is held against the worker, if anything was when that was last stored.
+    pub reproach: Option<Reproach>,
+}
+
+/// What is held against a worker.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reproach {
+    /// How well its tasks end: 1 is best.
+    pub reputation: f64,
+    /// As of when.
+    pub at: Timestamp,
+    /// Until when it is set aside, if it is.
+    pub aside_until: Option<Timestamp>,
+    /// How often it was, since a task ended well there.
+    pub times_aside: u32,
 }
 
 /// What a worker says of itself when it registers.

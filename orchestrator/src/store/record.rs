@@ -12,7 +12,8 @@ use avtomatika_proto::{JobId, SessionId, TaskId, trace::TraceContext};
 use prost::Message;
 
 use super::{
-    BlueprintRecord, IdempotencyKey, SessionRecord, Standing, Stub, StubKeys, StubTask, Terms, WorkerRecord,
+    BlueprintRecord, IdempotencyKey, Reproach, SessionRecord, Standing, Stub, StubKeys, StubTask, Terms,
+    WorkerRecord,
     checksum::Crc32,
     claim::{StoredHold, claim_to_stored, hold_from_stored, hold_to_stored, scope_from_stored},
 };
@@ -417,6 +418,20 @@ struct StoredSession {
     models: BTreeMap<String, String>,
     #[prost(message, repeated, tag = "13")]
     terms: Vec<StoredTerms>,
+    #[prost(message, optional, tag = "14")]
+    reproach: Option<StoredReproach>,
+}
+
+#[derive(Message)]
+struct StoredReproach {
+    #[prost(double, tag = "1")]
+    reputation: f64,
+    #[prost(int64, tag = "2")]
+    at_us: i64,
+    #[prost(int64, optional, tag = "3")]
+    aside_until_us: Option<i64>,
+    #[prost(uint32, tag = "4")]
+    times_aside: u32,
 }
 
 #[derive(Message)]
@@ -728,6 +743,12 @@ pub(super) fn encode_session(session: &SessionRecord, buffer: &mut Vec<u8>) {
         software: worker.software.clone(),
         models: worker.models.clone(),
         terms: worker.terms.iter().map(terms_to_stored).collect(),
+        reproach: session.reproach.map(|reproach| StoredReproach {
+            reputation: reproach.reputation,
+            at_us: reproach.at.as_micros(),
+            aside_until_us: reproach.aside_until.map(Timestamp::as_micros),
+            times_aside: reproach.times_aside,
+        }),
     };
     seal(Kind::Session, session.session_id.as_bytes(), &message, buffer);
 }
@@ -764,6 +785,12 @@ pub(super) fn decode_session(id: SessionId, record: &[u8]) -> Result<SessionReco
             .try_into()
             .map_err(|_| Damaged("a credential has 32 bytes".to_owned()))?,
         opened_at: Timestamp::from_micros(message.opened_at_us),
+        reproach: message.reproach.map(|stored| Reproach {
+            reputation: stored.reputation,
+            at: Timestamp::from_micros(stored.at_us),
+            aside_until: stored.aside_until_us.map(Timestamp::from_micros),
+            times_aside: stored.times_aside,
+        }),
     })
 }
 
@@ -1216,6 +1243,12 @@ mod tests {
                 }),
                 credential: [9; 32],
                 opened_at,
+                reproach: (slots % 2 == 0).then_some(Reproach {
+                    reputation: 0.25,
+                    at: opened_at,
+                    aside_until: (slots % 4 == 0).then_some(opened_at),
+                    times_aside: slots,
+                }),
             },
         )
     }

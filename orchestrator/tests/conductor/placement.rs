@@ -66,3 +66,44 @@ async fn a_client_of_three_times_the_weight_gets_three_turns_for_one() {
     let turns = order.iter().filter(|client| *client == "heavy").count();
     assert!((6 - MAY_SLIP..=10 + MAY_SLIP).contains(&turns), "{turns} of 16: {order:?}");
 }
+
+#[tokio::test]
+async fn what_is_held_against_a_worker_outlives_a_restart_and_what_is_taken_back_does_not() {
+    let (store, clock) = (Arc::new(MemoryStore::default()), ManualClock::new());
+    let start = || start_at(Faulty::over(store.clone()), Arc::new(clock.clone())).conductor;
+    let reputation = async |conductor: &Conductor| conductor.workers().await.unwrap()[0].reputation;
+    // What is to be stored is stored with what else there is, some seconds later.
+    let until_stored = async |conductor: &Conductor, is_held: bool| {
+        clock.advance(Duration::from_secs(10));
+        while store.sessions().unwrap()[0].reproach.is_some() != is_held {
+            conductor.stats().await.unwrap();
+        }
+    };
+    let before = start();
+    let mut worker = Worker::join(&before, "w1", 1).await;
+    submit(&before).await;
+    let task = worker.task().await;
+    let error = JobError { code: Arc::from("PERMANENT_ERROR"), message: Arc::from("broken") };
+    let result = WorkerResult {
+        task_id: task.offer.task_id,
+        job_id: None,
+        outcome: Arc::from("failure"),
+        data: Json::empty(),
+        error: Some(error),
+        checkpoint: None,
+    };
+    worker.stream.tell(FromWorker::Results(vec![result])).await;
+    assert_eq!(worker.verdict().await, Verdict::Applied);
+    until_stored(&before, true).await;
+
+    let after = start();
+    let worker = Worker::open(&after, worker.session_id, vec![], 1).await;
+    let held = reputation(&after).await;
+    assert!((0.95..0.951).contains(&held), "{held}");
+    after.restore_worker("w1").await.unwrap();
+    until_stored(&after, false).await;
+
+    let last = start();
+    let _worker = Worker::open(&last, worker.session_id, vec![], 1).await;
+    assert_eq!(reputation(&last).await, 1.0);
+}

@@ -40,6 +40,7 @@ impl Floor {
             worker: Arc::new(worker),
             credential: [0; 32],
             opened_at: NOW,
+            reproach: None,
         };
         Self { dispatch: Dispatch::default(), session, observed: Observed::new() }
     }
