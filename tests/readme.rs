@@ -120,13 +120,35 @@ fn sources(dir: &Path, into: &mut String) {
 /// Rows that have no test, because what they are about does not exist.
 const WITHOUT_TEST: [&str; 1] = ["B82"];
 
+/// The text of all tests there are.
+fn all_tests(root: &Path) -> String {
+    let mut tests = String::new();
+    for dir in ["orchestrator/src", "orchestrator/tests", "worker/tests", "client-cli/tests", "tests"] {
+        sources(&root.join(dir), &mut tests);
+    }
+    tests
+}
+
+#[test]
+fn every_test_that_the_page_on_testing_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = all_tests(root);
+    let page = fs::read_to_string(root.join("docs/testing.md")).unwrap();
+    let is_name = |word: &&str| {
+        let is_letter = |letter: u8| letter == b'_' || letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        word.matches('_').count() > 3 && word.bytes().all(is_letter)
+    };
+    let named: Vec<&str> = page.split('`').filter(is_name).collect();
+    assert!(named.len() > 30, "only {} tests are named", named.len());
+    for test in named {
+        assert!(tests.contains(&format!("fn {test}(")), "docs/testing.md names {test}, which is not there");
+    }
+}
+
 #[test]
 fn every_row_of_the_catalogue_of_bad_input_has_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut tests = String::new();
-    for dir in ["orchestrator/src", "orchestrator/tests", "client-cli/tests", "tests"] {
-        sources(&root.join(dir), &mut tests);
-    }
+    let tests = all_tests(root);
     let page = fs::read_to_string(root.join("docs/bad-input.md")).unwrap();
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| B")).collect();
     for (number, row) in (1..).zip(&rows) {

@@ -61,7 +61,7 @@ async fn messages_that_are_too_large(port: u16, count: usize) {
 #[test]
 fn f33_s07_many_bodies_of_the_largest_size_at_a_time_fit_into_256_mib() {
     const AT_ONCE: usize = 100;
-    const MESSAGES: usize = 50;
+    const MESSAGES: usize = 20;
     let house = House::new();
     let mut command = house.command();
     // Jobs that wait rest in the store: what is measured is what is under way.
