@@ -43,6 +43,10 @@ pub const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest that a peer may take to show which protocol it speaks.
 pub const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// New connections that are at their first words at once; the next ones wait for a few milliseconds. Enough for both ends to be busy,
+/// and few enough for a request of somebody else to wait for them a few milliseconds, too.
+pub const NEWCOMERS_MAX: usize = 64;
+
 /// Longest that a TLS handshake may take, from the connection on. On a slow line it takes one second.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -52,12 +52,14 @@ mod complaints;
 mod doorway;
 mod owed;
 mod patience;
+mod porch;
 mod until;
 
 use complaints::Complaints;
 use doorway::{Arrival, Doorway, misled};
 use owed::{Answer, Owed};
 use patience::{Patient, Punctual};
+use porch::{Newcomer, Porch};
 use until::Until;
 
 /// Pause after the system could not give us another connection (usually: no files left).
@@ -69,6 +71,7 @@ pub struct Api {
     inside: Inside,
     grpc: axum::Router,
     connections_max: usize,
+    porch: Porch,
     doorway: Option<Arc<Doorway>>,
 }
 
@@ -76,7 +79,7 @@ impl Api {
     /// Serves REST itself, and these gRPC services: `grpc::routes(&inside)` and what was added to them.
     pub fn new(inside: Inside, grpc: Routes) -> Self {
         let grpc = grpc.prepare().into_axum_router();
-        Self { inside, grpc, connections_max: CONNECTIONS_MAX, doorway: None }
+        Self { inside, grpc, connections_max: CONNECTIONS_MAX, porch: Porch::new(), doorway: None }
     }
 
     /// Speaks TLS, and nothing else.
@@ -139,10 +142,36 @@ async fn connection(
 ) {
     // Answers are small and wanted at once. A socket that cannot be told so works anyway.
     let _ = stream.set_nodelay(true);
-    let owed = Arc::new(Owed::new());
-    let Some(doorway) = api.doorway.clone() else {
-        let requests = Requests { api, peer: Peer::default(), from, owed: owed.clone() };
-        return converse(&builder, stream, requests, &owed, &shutdown, &cut).await;
+    let received = tokio::select! {
+        received = api.porch.receive(&stream) => received,
+        () = shutdown.cancelled() => None,
+    };
+    let Some(newcomer) = received else { return };
+    let requests = Requests {
+        api,
+        peer: Peer::default(),
+        from,
+        owed: Arc::new(Owed::new()),
+        newcomer: newcomer.clone(),
+    };
+    let mut served = std::pin::pin!(attend(&builder, stream, requests, &shutdown, &cut));
+    tokio::select! {
+        () = served.as_mut() => {}
+        () = newcomer.is_late() => served.await,
+    }
+}
+
+/// Shakes hands where that is the custom, then answers.
+async fn attend(
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    requests: Requests,
+    shutdown: &CancellationToken,
+    cut: &CancellationToken,
+) {
+    let owed = requests.owed.clone();
+    let Some(doorway) = requests.api.doorway.clone() else {
+        return converse(builder, stream, requests, &owed, shutdown, cut).await;
     };
     let arrival = tokio::select! {
         arrival = doorway.receive(stream) => arrival,
@@ -151,13 +180,13 @@ async fn connection(
     match arrival {
         None => {}
         Some(Arrival::Encrypted(stream, peer)) => {
-            let requests = Requests { api, peer, from, owed: owed.clone() };
-            converse(&builder, *stream, requests, &owed, &shutdown, &cut).await;
+            let requests = Requests { peer, ..requests };
+            converse(builder, *stream, requests, &owed, shutdown, cut).await;
         }
         Some(Arrival::Plain(stream)) => {
             let misled = Misled { owed: owed.clone() };
             // Long enough for the one answer that there is.
-            let told = converse(&builder, stream, misled, &owed, &shutdown, &cut);
+            let told = converse(builder, stream, misled, &owed, shutdown, cut);
             let _ = tokio::time::timeout(FIRST_WORDS_TIMEOUT, told).await;
         }
     }
@@ -240,6 +269,7 @@ struct Requests {
     peer: Peer,
     owed: Arc<Owed>,
     from: IpAddr,
+    newcomer: Newcomer,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -249,6 +279,7 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (inside, owed, from) = (self.api.inside.clone(), self.owed.clone(), self.from);
+        let newcomer = self.newcomer.clone();
         let is_read = is_read(&request);
         // It lives as long as its requests do, so its address tells it from others.
         let connection = (request.version() == Version::HTTP_2).then(|| Arc::as_ptr(&owed).addr());
@@ -260,6 +291,7 @@ impl Service<Request<Incoming>> for Requests {
                 Box::pin(async move {
                     let _turn = owed.room(is_read).await;
                     let response = grpc(inside, routes, from, request).await?;
+                    newcomer.is_through();
                     Ok(response.map(|body| Answer::new(body, owed.clone())))
                 })
             }
@@ -270,6 +302,7 @@ impl Service<Request<Incoming>> for Requests {
                     true => framed_oddly(),
                     false => rest::answer(inside, from, request).await,
                 };
+                newcomer.is_through();
                 metrics.http_request(response.status().as_u16());
                 if let Some(code) = response.extensions().get::<ErrorCode>() {
                     metrics.request_refused(*code);
