@@ -143,13 +143,22 @@ async fn a_worker_needs_a_workers_token() {
 }
 
 #[tokio::test]
+async fn a_worker_is_told_how_to_come_back_as_soon_as_it_is_there() {
+    let stack = Stack::start().await;
+    let mut stream = Wire::new(&stack, WORKER_TOKEN).await.join("w1").await;
+    let first = in_time(stream.down.message()).await.unwrap().and_then(|message| message.message);
+    let at_once = prost_types::Duration::default();
+    assert_eq!(first, Some(Down::Heartbeat(v1::Heartbeat { reconnect_within: Some(at_once) })));
+}
+
+#[tokio::test]
 async fn a_stream_begins_with_the_hello_of_its_own_session() {
     let stack = Stack::start().await;
     let mut wire = Wire::new(&stack, WORKER_TOKEN).await;
     let session_id = wire.register(worker("w1")).await.unwrap().session_id;
     let unknown = "01890a5d-ac96-774b-bcce-b302099a8057";
     for (first, code) in [
-        (Up::Heartbeat(v1::Heartbeat {}), ErrorCode::ProtocolViolation),
+        (Up::Heartbeat(v1::Heartbeat::default()), ErrorCode::ProtocolViolation),
         (Up::Credits(v1::Credits { slots: 5 }), ErrorCode::ProtocolViolation),
         (hello(""), ErrorCode::SessionUnknown),
         (hello("no id"), ErrorCode::SessionUnknown),

@@ -22,8 +22,8 @@ use crate::{
     session::{Session, StreamEnd},
 };
 
-/// Between tries to reach the orchestrator: soon enough for a restart to be felt as a hiccup, rarely enough for ten
-/// thousand workers to wait for one orchestrator.
+/// Between tries to reach the orchestrator: soon enough for a restart to be felt as a hiccup, and rarely enough when it is gone for
+/// long. Where there are many workers the orchestrator asks for longer pauses: see [`Backoff::spread_over`].
 const RECONNECT_FIRST: Duration = Duration::from_millis(50);
 const RECONNECT_CAP: Duration = Duration::from_secs(2);
 
@@ -66,7 +66,7 @@ impl Connection {
             let pause = match dialled {
                 Ok(link) => {
                     backoff.reset();
-                    if self.serve(link, &mut runner, &mut drain).await? == Next::Stop {
+                    if self.serve(link, &mut runner, &mut drain, &mut backoff).await? == Next::Stop {
                         break;
                     }
                     backoff.next(random())
@@ -108,12 +108,13 @@ impl Connection {
         link: Link,
         runner: &mut Runner,
         drain: &mut Drain,
+        backoff: &mut Backoff,
     ) -> Result<Next, WorkerError> {
         let worker_id: Arc<str> = Arc::from(link.worker_id.as_str());
         runner.resume(&worker_id, &link.welcome);
         info!("Task stream open; {} slots, {} tasks held", self.slots, runner.held.ids().len());
         self.status.send_replace(Status::Connected(Arc::clone(&worker_id)));
-        let end = Session::new(link, runner, drain, self.slots, self.state.subscribe()).run().await;
+        let end = Session::new(link, runner, drain, backoff, self.slots, self.state.subscribe()).run().await;
         self.status.send_replace(Status::Apart);
         match end {
             StreamEnd::Drained => return Ok(Next::Stop),

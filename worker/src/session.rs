@@ -17,6 +17,7 @@ use tonic::Status;
 use tracing::{debug, info};
 
 use crate::{
+    backoff::Backoff,
     dial::{Keepalive, Link},
     drain::Drain,
     runner::Runner,
@@ -48,6 +49,7 @@ pub(crate) struct Session<'a> {
     link: Link,
     runner: &'a mut Runner,
     drain: &'a mut Drain,
+    backoff: &'a mut Backoff,
     slots: u32,
     /// What the worker says of itself; see [`WorkerHandle::set_hot_cache`](crate::WorkerHandle::set_hot_cache).
     state: watch::Receiver<WorkerState>,
@@ -76,12 +78,24 @@ impl<'a> Session<'a> {
         link: Link,
         runner: &'a mut Runner,
         drain: &'a mut Drain,
+        backoff: &'a mut Backoff,
         slots: u32,
         state: watch::Receiver<WorkerState>,
     ) -> Self {
         let now = Instant::now();
         let said = Said::default();
-        Self { link, runner, drain, slots, state, said, last_sent: now, last_heard: now, stops: false }
+        Self {
+            link,
+            runner,
+            drain,
+            backoff,
+            slots,
+            state,
+            said,
+            last_sent: now,
+            last_heard: now,
+            stops: false,
+        }
     }
 
     /// Runs the stream to its end.
@@ -200,7 +214,7 @@ impl<'a> Session<'a> {
             self.said.state = state.clone();
             return Some(Message::WorkerState(state));
         }
-        self.is_heartbeat_due(now).then_some(Message::Heartbeat(Heartbeat {}))
+        self.is_heartbeat_due(now).then_some(Message::Heartbeat(Heartbeat::default()))
     }
 
     fn credits(&self) -> u32 {
@@ -253,7 +267,11 @@ impl<'a> Session<'a> {
                 self.drain.request();
             }
             Message::Goodbye(goodbye) => return Some(farewell(goodbye)),
-            Message::Heartbeat(_) => {}
+            Message::Heartbeat(Heartbeat { reconnect_within }) => {
+                if let Some(within) = reconnect_within.and_then(|span| Duration::try_from(span).ok()) {
+                    self.backoff.spread_over(within);
+                }
+            }
             Message::Welcome(Welcome { .. }) => debug!("A second Welcome on one stream is ignored"),
         }
         None
@@ -313,7 +331,50 @@ fn lost(why: impl Into<String>) -> StreamEnd {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{runtime::Handle, sync::mpsc};
+    use tokio_util::sync::CancellationToken;
+    use tonic::{
+        Streaming,
+        body::Body,
+        codec::{DecodeBuf, Decoder},
+    };
+
     use super::*;
+
+    /// Of a stream on which nothing comes.
+    struct Nothing;
+
+    impl Decoder for Nothing {
+        type Item = OrchestratorMessage;
+        type Error = Status;
+
+        fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<OrchestratorMessage>, Status> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn the_worker_comes_back_over_the_time_that_it_was_told_last() {
+        let keepalive = Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(3) };
+        let link = Link {
+            worker_id: "w1".into(),
+            keepalive,
+            welcome: Welcome::default(),
+            outgoing: mpsc::channel(1).0,
+            incoming: Streaming::new_empty(Nothing, Body::empty()),
+        };
+        let mut runner = Runner::new(std::sync::Arc::default(), Handle::current(), None);
+        let mut drain = Drain::new(CancellationToken::new(), Duration::ZERO);
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let state = watch::Sender::new(WorkerState::default());
+        let mut session = Session::new(link, &mut runner, &mut drain, &mut backoff, 1, state.subscribe());
+        let told = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        for reconnect_within in [told(7), told(3), None] {
+            let heartbeat = Heartbeat { reconnect_within };
+            assert!(session.obey(orchestrator_message::Message::Heartbeat(heartbeat)).is_none());
+        }
+        assert_eq!(backoff.next(u64::MAX), Duration::from_secs(3));
+    }
 
     #[test]
     fn a_worker_that_stood_still_does_not_blame_the_orchestrator() {

@@ -18,6 +18,7 @@ mod reputation;
 mod roster;
 mod saving;
 pub mod session;
+mod spread;
 mod stopping;
 mod suit;
 
@@ -37,6 +38,7 @@ pub use ready_queue::{Place, Position, RUN_MIN};
 pub use reputation::Mark;
 pub use roster::{Roster, Session};
 pub use saving::Unsaved;
+pub use spread::Spread;
 pub use stopping::{Obedience, STOPPED_WITHIN};
 pub use suit::Unmet;
 

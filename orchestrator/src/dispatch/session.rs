@@ -29,7 +29,7 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Farewell, Outbox, ToWorker, Verdict};
+use super::{Farewell, Outbox, Spread, ToWorker, Verdict, spread::Member};
 use crate::{
     api::auth::{Auth, WorkerPass},
     conductor::{Admission, FromWorker, OpenStream, Progress, Sessions, WorkerResult},
@@ -54,12 +54,13 @@ const HOT_CACHE_MAX: usize = 64;
 pub struct WorkerGate {
     sessions: Sessions,
     auth: Arc<Auth>,
+    spread: Spread,
 }
 
 impl WorkerGate {
-    /// A gate that lets in workers with a known token.
-    pub fn new(sessions: Sessions, auth: Arc<Auth>) -> Self {
-        Self { sessions, auth }
+    /// A gate that lets in workers with a known token, and tells them how to come back.
+    pub fn new(sessions: Sessions, auth: Arc<Auth>, spread: Spread) -> Self {
+        Self { sessions, auth, spread }
     }
 
     /// Who calls: whom the gate in front has found, or else whom the token names.
@@ -118,7 +119,7 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         let (outbox, messages) = Outbox::new();
         let open = self.sessions.open(session_id, credential, held, outbox).await?;
         tokio::spawn(read(inbound, open, standing));
-        Ok(Response::new(Box::pin(downstream(messages))))
+        Ok(Response::new(Box::pin(downstream(messages, self.spread.join()))))
     }
 }
 
@@ -281,20 +282,33 @@ fn checked(outcome: &str, data: &str) -> Result<Json, String> {
 /// What goes to the worker: all that is ready, together, and a heartbeat when nothing is.
 fn downstream(
     messages: mpsc::Receiver<ToWorker>,
+    member: Member,
 ) -> impl Stream<Item = Result<v1::OrchestratorMessage, Status>> {
-    let batches = stream::unfold(Some(messages), |messages| async {
-        let mut messages = messages?;
+    let batches = stream::unfold(Some((messages, member)), |open| async {
+        let (mut messages, mut member) = open?;
         let mut batch = Vec::new();
         match timeout(KEEPALIVE_INTERVAL, messages.recv_many(&mut batch, BATCH_ITEMS_MAX)).await {
-            Err(_) => Some((vec![wire(Down::Heartbeat(v1::Heartbeat {}))], Some(messages))),
+            Err(_) => Some((vec![heartbeat(member.news())], Some((messages, member)))),
             Ok(0) => None,
             Ok(_) => {
                 let last = batch.iter().any(|message| matches!(message, ToWorker::Goodbye(_)));
-                Some((pack(batch), (!last).then_some(messages)))
+                let mut packed = pack(batch);
+                if last {
+                    return Some((packed, None));
+                }
+                if let Some(news) = member.news() {
+                    packed.push(heartbeat(Some(news)));
+                }
+                Some((packed, Some((messages, member))))
             }
         }
     });
     batches.flat_map(|batch| stream::iter(batch.into_iter().map(Ok)))
+}
+
+fn heartbeat(reconnect_within: Option<Duration>) -> v1::OrchestratorMessage {
+    let reconnect_within = reconnect_within.map(wire_time::duration);
+    wire(Down::Heartbeat(v1::Heartbeat { reconnect_within }))
 }
 
 /// As few messages as the limits allow: one kind of thing in each, Welcome first and Goodbye last.

@@ -118,7 +118,7 @@ fn made() -> Vec<Vec<u8>> {
         Up::TaskProgress(progress),
         Up::WorkerState(v1::WorkerState { hot_cache: vec!["sdxl".into()], load: 0.25 }),
         Up::Drain(v1::Drain {}),
-        Up::Heartbeat(v1::Heartbeat {}),
+        Up::Heartbeat(v1::Heartbeat::default()),
     ];
     let message = |word| v1::WorkerMessage { message: Some(word) }.encode_to_vec();
     let mut made: Vec<Vec<u8>> =

@@ -226,7 +226,7 @@ async fn b50_b53_b57_b58_b60_what_is_said_of_tasks() {
     for (_number, said) in [
         ("B50", None),
         ("B53", Some(hello("again"))),
-        ("B60", Some(Up::Heartbeat(v1::Heartbeat {}))),
+        ("B60", Some(Up::Heartbeat(v1::Heartbeat::default()))),
         ("B60", progress("no id", 0.5)),
         ("B60", progress(&invented, f64::NAN)),
         ("B60", progress(&task.task_id, f64::NEG_INFINITY)),
