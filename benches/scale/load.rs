@@ -1,10 +1,12 @@
 //! Clients: they fill the orchestrator with jobs, keep so many under way, or wait for single ones.
 
 use std::{
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -30,8 +32,12 @@ use crate::{
     worker::Tally,
 };
 
-/// Between two jobs whose answers are measured while something else is going on, so that they are not themselves the load.
-const BETWEEN_SUBMISSIONS: Duration = Duration::from_millis(2);
+/// Between the times for which two jobs are planned that are measured while something else is going on: hundreds of figures, and
+/// little load.
+const BETWEEN_SUBMISSIONS: Duration = Duration::from_millis(5);
+
+/// Between two looks whether the port is open; bounds the error of the figure.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// Bulk streams at once: one alone waits for its own answers.
 const STREAMS: u64 = 4;
@@ -173,20 +179,59 @@ async fn submit_and_wait(mut jobs: Jobs, data: Arc<str>, stop: Arc<AtomicBool>) 
     latencies
 }
 
-/// Jobs one after the other, until the future is done. Returns the time from each submission to its answer, in milliseconds.
-pub async fn submit_latencies(url: &str, until: impl Future<Output = ()>) -> Vec<f64> {
-    let (mut client, data) = (connect(url).await, data(100));
-    let mut latencies = Vec::new();
-    let mut until = std::pin::pin!(until);
-    loop {
-        let submitted = Instant::now();
-        client.submit_job(request(&data)).await.expect("the job is accepted");
-        latencies.push(submitted.elapsed().as_secs_f64() * 1000.0);
-        tokio::select! {
-            () = until.as_mut() => return latencies,
-            () = tokio::time::sleep(BETWEEN_SUBMISSIONS) => {}
-        }
+/// A client that submits jobs at a fixed rate, from the moment on that the port is open. It has a thread of its own, so that it
+/// waits for the orchestrator alone and not for what else this process does.
+pub struct SteadyClient {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<Steady>,
+}
+
+/// What a [`SteadyClient`] has seen.
+pub struct Steady {
+    /// When the port was open.
+    pub since: Instant,
+    /// From the time for which each submission was planned to its answer, in milliseconds.
+    pub latencies: Vec<f64>,
+}
+
+impl SteadyClient {
+    /// Begins to look for the port.
+    pub fn start(port: u16) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = stop.clone();
+        Self { stop, thread: thread::spawn(move || submit_steadily(port, &until)) }
     }
+
+    /// Plans no more submissions, and waits for the answers to those that it has.
+    pub fn end(self) -> Steady {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the client does not panic")
+    }
+}
+
+fn submit_steadily(port: u16, stop: &AtomicBool) -> Steady {
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        thread::sleep(LOOK_EVERY);
+    }
+    let (since, data) = (Instant::now(), data(100));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let latencies = runtime.block_on(async {
+        // What it takes to connect is waited for, too.
+        let client = connect(&format!("http://127.0.0.1:{port}")).await;
+        let mut answers = JoinSet::new();
+        let mut planned = since;
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep_until(planned.into()).await;
+            let (mut client, request) = (client.clone(), request(&data));
+            answers.spawn(async move {
+                client.submit_job(request).await.expect("the job is accepted");
+                planned.elapsed().as_secs_f64() * 1000.0
+            });
+            planned += BETWEEN_SUBMISSIONS;
+        }
+        answers.join_all().await
+    });
+    Steady { since, latencies }
 }
 
 /// Jobs one after the other. Returns the time from each submission to the arrival of its task at a worker, in milliseconds.

@@ -8,6 +8,10 @@
 #[allow(dead_code, reason = "the bench `parts` uses the rest of it")]
 mod report;
 
+#[path = "../../worker/src/backoff.rs"]
+#[allow(dead_code, reason = "its tests are run where it belongs")]
+mod backoff;
+
 mod finished;
 mod idle;
 mod load;

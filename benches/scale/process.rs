@@ -80,6 +80,11 @@ impl Orchestrator {
         format!("http://127.0.0.1:{}", self.port)
     }
 
+    /// The port of that address.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Kills it: no handler runs, nothing is flushed.
     pub fn kill(&mut self) {
         self.child.kill().and_then(|()| self.child.wait()).expect("it can be killed");

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use avtomatika_proto::{
@@ -144,6 +144,8 @@ pub struct Stream {
     up: mpsc::Sender<WorkerMessage>,
     down: Streaming<avtomatika_proto::v1::OrchestratorMessage>,
     slots: u32,
+    /// Over how long the orchestrator has last asked the workers to spread their return, if it has on this stream.
+    pub reconnect_within: Option<Duration>,
 }
 
 impl Stream {
@@ -186,7 +188,7 @@ impl Stream {
             Some(Down::Welcome(_)) => {}
             other => return Err(Status::internal(format!("the first message is no welcome: {other:?}"))),
         }
-        Ok(Self { session_id, up, down, slots })
+        Ok(Self { session_id, up, down, slots, reconnect_within: None })
     }
 
     /// Answers tasks until the stream ends.
@@ -197,7 +199,7 @@ impl Stream {
             let message = tokio::select! {
                 message = self.down.message() => message?,
                 _ = heartbeat.tick() => {
-                    self.say(Up::Heartbeat(Heartbeat {})).await?;
+                    self.say(Up::Heartbeat(Heartbeat::default())).await?;
                     continue;
                 }
             };
@@ -214,6 +216,9 @@ impl Stream {
                         return Err(Status::internal(format!("a result was refused: {refused:?}")));
                     }
                     tally.applied(acks.acks.len());
+                }
+                Some(Down::Heartbeat(Heartbeat { reconnect_within: Some(within) })) => {
+                    self.reconnect_within = within.try_into().ok();
                 }
                 _ => {}
             }
