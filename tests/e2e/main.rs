@@ -7,6 +7,7 @@ mod acting;
 mod code;
 mod examples;
 mod explain;
+mod families;
 mod jobs;
 mod monitoring;
 mod pipeline;
