@@ -2,8 +2,8 @@
 
 use avtomatika_proto::limits::NAME_BYTES_MAX;
 
-/// The candidate nearest to `name`, if it is near enough to have been meant: at most a third of its letters differ, or one in a
-/// short name. Case does not count.
+/// The candidate nearest to `name`, if it is near enough to have been meant: at most a third of its letters differ, and one in a
+/// name of up to four. Case does not count.
 pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A longer name is no slip of the pen, and comparing it is the only costly part.
     if name.len() > 2 * NAME_BYTES_MAX {
@@ -12,9 +12,14 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .map(|candidate| (edits(name, candidate), candidate))
-        .filter(|(edits, candidate)| *edits <= candidate.chars().count().div_ceil(3).max(1))
+        .filter(|(edits, candidate)| *edits <= slips(candidate.chars().count()))
         .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
+}
+
+/// How many slips of the pen a name of so many letters may have had.
+fn slips(letters: usize) -> usize {
+    if letters <= 4 { 1 } else { letters.div_ceil(3) }
 }
 
 /// `; did you mean "name"?`, or nothing.
@@ -61,6 +66,7 @@ mod tests {
             ("fialed", Some("failed")),
             ("quite_another", None),
             ("webhook", None),
+            ("exit", None),
             ("", None),
         ] {
             assert_eq!(nearest(typed, names), meant, "{typed}");

@@ -106,6 +106,44 @@ async fn an_end_in_error_names_the_state_the_attempt_the_worker_and_the_error() 
     );
 }
 
+/// A child fails, and what was done before it is undone.
+const TRIP: &str = "
+blueprint: trip
+states:
+  hotel:
+    start: true
+    run: { blueprint: test_workflow, input: { input: room } }
+    on: { success: done, failure: give_back }
+  give_back: { task: { type: give_back }, on: { success: failed } }
+  done: { end: finished }
+  failed: { end: failed }
+";
+
+#[tokio::test]
+async fn what_was_undone_in_between_does_not_hide_what_failed() {
+    let stack = Stack::serving(&[TRIP]).await;
+    let worker = failing(stack.worker("w1"), "process_data", |text| TaskError::permanent(text));
+    let worker =
+        worker.handle("give_back", |_: Value, _: TaskContext| async { Ok::<_, TaskError>(json!({})) });
+    let _worker = RunningWorker::start(worker).await;
+    let job_id = submit(&stack, "trip").await;
+    let job = stack.grpc().await.until(&job_id, |job| job.status() == JobStatus::Failed).await;
+    assert_eq!(job.error_message, "The job ended in state \"failed\"; state \"hotel\" had failed before");
+    let document = explain(&stack, &job_id).await;
+    let failure = &document["last_failure"];
+    assert_eq!(
+        (&failure["state"], &failure["error_code"], &failure["error_message"]),
+        (&json!("hotel"), &json!("PERMANENT_ERROR"), &json!("the kiln is cold"))
+    );
+    let sentence = document["summary"].as_str().unwrap();
+    assert!(
+        sentence.ends_with("because state \"hotel\" failed: PERMANENT_ERROR: the kiln is cold."),
+        "{sentence}"
+    );
+    let (_, history) = cli(&stack, &["history", &job_id]).await;
+    assert!(history.contains("1 of 1 failed: PERMANENT_ERROR: the kiln is cold"), "{history}");
+}
+
 #[tokio::test]
 async fn after_a_restart_the_workers_of_before_are_waited_for_by_name_of_their_type() {
     let mut stack = Stack::start().await;

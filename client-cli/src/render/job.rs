@@ -215,7 +215,7 @@ pub fn page(job: &Job) -> String {
         ("Token", approval_token(job).into()),
         ("Goes on", goes_on.into()),
         ("Outcome", Cell::from(&job.outcome)),
-        ("Failed in", Cell::from(&job.failed_state)),
+        ("Failed in", Cell::from(failed_in(job))),
         ("Error", Cell::toned(error_line(job).unwrap_or_default(), Some(Tone::Bad))),
         ("Retries", job.retry_count.to_string().into()),
         ("Priority", job.priority.to_string().into()),
@@ -240,6 +240,11 @@ pub fn page(job: &Job) -> String {
         page.extend(ways.iter().map(|way| format!("  {way}\n")));
     }
     page
+}
+
+/// Where a retry would begin. A job that finished has none, even if something failed on its way.
+fn failed_in(job: &Job) -> &str {
+    if job.status() == JobStatus::Finished { "" } else { &job.failed_state }
 }
 
 /// A piece of data under its name, indented and cut to a readable length. Empty data has no block.

@@ -9,27 +9,24 @@ use super::{
     ApprovalState, EventState, Template, Transitions, WaitState, WaitUntil,
     expr::Place,
     reader::{Members, Reader, duration_text, literal},
-    states::{Outcomes, Reading},
+    states::{Outcomes, Reading, Words},
     yaml::{Node, Yaml},
 };
-use crate::{spelling::nearest, time::Timestamp};
+use crate::time::Timestamp;
 
 const OUTCOMES_OF_EVENT: Outcomes = Outcomes {
     of: "an event",
     required: Some("received"),
-    known: &["received", "timeout", "failure"],
+    words: Words::Only(&["received", "timeout", "failure"]),
     cure: "say where the signal leads, as in `on: { received: ship, timeout: give_up }`",
 };
 
 const OUTCOMES_OF_APPROVAL: Outcomes = Outcomes {
     of: "an approval",
     required: None,
-    known: &[],
+    words: Words::Own { called: "the decision", usual: &["approved", "rejected", "timeout", "failure"] },
     cure: "name the decisions, as in `on: { approved: ship, rejected: refused }`",
 };
-
-/// Decisions that have commands of their own, and what is no decision.
-const USUAL: [&str; 4] = ["approved", "rejected", "timeout", "failure"];
 
 impl Reader {
     pub fn wait(&mut self, node: &Node, mut state: Reading<'_, '_>) -> Option<WaitState> {
@@ -142,21 +139,13 @@ impl Reader {
         Some(approval)
     }
 
-    /// Somebody must be able to decide something, and in words that they will find.
+    /// Somebody must be able to decide something.
     fn check_decisions(&mut self, state: &Reading<'_, '_>) {
         let Some(on) = state.members.value("on") else { return };
         let Yaml::Map(entries) = &on.value else { return };
         if !entries.is_empty() && entries.iter().all(|entry| ["timeout", "failure"].contains(&&*entry.key)) {
             let fault = format!("`on` of {} has no decision", state.members.what);
             self.findings.error(on.at, fault, OUTCOMES_OF_APPROVAL.cure);
-        }
-        for entry in entries.iter().filter(|entry| !USUAL.contains(&&*entry.key)) {
-            let Some(usual) = nearest(&entry.key, USUAL) else { continue };
-            self.findings.warning(
-                entry.key_at,
-                format!("the decision `{}` is not `{usual}`", entry.key),
-                format!("did you mean `{usual}`?"),
-            );
         }
     }
 

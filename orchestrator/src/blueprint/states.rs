@@ -17,6 +17,7 @@ use super::{
     reader::{Members, Reader, literal},
     yaml::{Entry, Node, Yaml},
 };
+use crate::spelling::nearest;
 
 /// What a file says, before it is known to make sense.
 pub struct Draft {
@@ -64,10 +65,23 @@ pub struct Outcomes {
     pub of: &'static str,
     /// The one that must be there, if there is such a one.
     pub required: Option<&'static str>,
-    /// All that there are; nothing when words of the author's own may be among them.
-    pub known: &'static [&'static str],
+    /// Which words there are.
+    pub words: Words,
     /// What to write.
     pub cure: &'static str,
+}
+
+/// Which words the outcomes of a state may be.
+pub enum Words {
+    /// These and no others.
+    Only(&'static [&'static str]),
+    /// Words of the author's own, too.
+    Own {
+        /// What such a word is called, with its article.
+        called: &'static str,
+        /// Those that every such state may have, for which one of the author's own could be a slip of the pen.
+        usual: &'static [&'static str],
+    },
 }
 
 /// What a state is read with: its members, the transitions that are found, and the canonical form that grows.
@@ -230,6 +244,27 @@ impl Reader {
         self.link(node, "`next`", state.links)
     }
 
+    fn check_word(&mut self, outcome: &str, at: Position, wanted: &Outcomes) {
+        match wanted.words {
+            Words::Only(known) if !known.contains(&outcome) => self.findings.error(
+                at,
+                format!("`{outcome}` is no outcome of {}", wanted.of),
+                did_you_mean(outcome, known.iter().copied()),
+            ),
+            // A word of the author's own that is nearly one of the usual ones was hardly meant.
+            Words::Own { called, usual } if !usual.contains(&outcome) => {
+                if let Some(usual) = nearest(outcome, usual.iter().copied()) {
+                    self.findings.warning(
+                        at,
+                        format!("{called} `{outcome}` is not `{usual}`"),
+                        format!("did you mean `{usual}`?"),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The transitions of a state by outcome.
     pub fn outcomes(&mut self, state: &mut Reading<'_, '_>, wanted: &Outcomes) -> Option<Transitions> {
         let node = state.members.required(self, "on", wanted.cure)?;
@@ -239,13 +274,7 @@ impl Reader {
             let outcome = self.checked(&entry.key, entry.key_at, "an outcome", OUTCOME_BYTES_MAX, "._-");
             let to = self.link(&entry.value, "the state after an outcome", state.links);
             let (Some(outcome), Some(to)) = (outcome, to) else { continue };
-            if !wanted.known.is_empty() && !wanted.known.contains(&&*outcome) {
-                self.findings.error(
-                    entry.key_at,
-                    format!("`{outcome}` is no outcome of {}", wanted.of),
-                    did_you_mean(&outcome, wanted.known.iter().copied()),
-                );
-            }
+            self.check_word(&outcome, entry.key_at, wanted);
             on.insert(outcome, to);
         }
         let what = &state.members.what;

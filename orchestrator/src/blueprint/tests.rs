@@ -211,6 +211,10 @@ fn text_that_is_no_yaml_is_named_with_its_place() {
         "f:2:3: error: not YAML: mapping values are not allowed in this context; check the indentation, colons and quotes around here",
     );
     check(
+        "a: { b: ${initial_data.x} }\n",
+        "f:1:10: error: not YAML: while parsing a flow mapping, did not find expected ',' or '…; write expressions in quotes, as in `\"${initial_data.id}\"`: within { } and [ ] they end at the first brace",
+    );
+    check(
         "blueprint: !!str b\n",
         "f:1:12: error: tags are not supported; write the value without its `!` tag",
     );
@@ -368,6 +372,19 @@ fn a_task_says_where_it_leads() {
         f:5:31: error: `on` of state `c` has no `success`; say where a success leads, as in `on: { success: completed }`
         f:6:31: error: `on` must be a map, not a list; write it as `key: value` lines
         f:7:48: error: `so so` cannot be an outcome; use 1 to 64 characters of a-z, A-Z, 0-9 and ._-
+        ",
+    );
+}
+
+#[test]
+fn an_outcome_that_is_nearly_a_usual_one_is_told() {
+    check_states(
+        "  a: { start: true, task: { type: t }, on: { success: done, failur: failed, rejected: failed } }\n  \
+         b: { task: { type: t }, on: { success: a, failed: failed } }",
+        "
+        f:3:61: warning: the outcome `failur` is not `failure`; did you mean `failure`?
+        f:4:3: error: no transition leads to state `b`; let a transition lead to it, or remove it
+        f:4:45: warning: the outcome `failed` is not `failure`; did you mean `failure`?
         ",
     );
 }

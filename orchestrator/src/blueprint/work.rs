@@ -19,35 +19,35 @@ use super::{
     finding::shown,
     load::{BRANCHES_MAX, MAX_RETRIES_MAX, MULTIPLIER_MAX},
     reader::{Members, Reader, duration_text, literal},
-    states::{Outcomes, Reading},
+    states::{Outcomes, Reading, Words},
     yaml::{Node, Yaml},
 };
 
 const OUTCOMES_OF_TASK: Outcomes = Outcomes {
     of: "a task",
     required: Some("success"),
-    known: &[],
+    words: Words::Own { called: "the outcome", usual: &["success", "failure", "timeout", "cancelled"] },
     cure: "say where a success leads, as in `on: { success: completed }`",
 };
 
 const OUTCOMES_OF_RUN: Outcomes = Outcomes {
     of: "a run",
     required: Some("success"),
-    known: &["success", "failure", "cancelled", "quarantined"],
+    words: Words::Only(&["success", "failure", "cancelled", "quarantined"]),
     cure: "say where a success leads, as in `on: { success: completed, failure: failed }`",
 };
 
 const OUTCOMES_OF_DETACHED_RUN: Outcomes = Outcomes {
     of: "a run that is not waited for",
     required: Some("success"),
-    known: &["success", "failure"],
+    words: Words::Only(&["success", "failure"]),
     cure: "say where to go on, as in `on: { success: completed }`",
 };
 
 const OUTCOMES_OF_MAP: Outcomes = Outcomes {
     of: "a map",
     required: Some("success"),
-    known: &["success", "failure"],
+    words: Words::Only(&["success", "failure"]),
     cure: "say where a success leads, as in `on: { success: gather, failure: failed }`",
 };
 

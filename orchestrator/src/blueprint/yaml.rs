@@ -177,7 +177,7 @@ pub fn parse(text: &str, findings: &mut Findings) -> Option<Node> {
     for next in Parser::new_from_str_with_options(text, options) {
         let taken = match next {
             Ok((event, span)) => tree.take(event, span, findings),
-            Err(error) => Err(syntax_fault(&error)),
+            Err(error) => Err(syntax_fault(text, &error)),
         };
         if let Err(fault) = taken {
             findings.error(fault.at, fault.what, fault.cure);
@@ -201,12 +201,35 @@ struct Fault {
     cure: &'static str,
 }
 
-fn syntax_fault(error: &ScanError) -> Fault {
+fn syntax_fault(text: &str, error: &ScanError) -> Fault {
+    let at = place(error.marker());
+    let line = text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
     Fault {
-        at: place(error.marker()),
+        at,
         what: format!("not YAML: {}", shown(&error.info())),
-        cure: "check the indentation, colons and quotes around here",
+        cure: match has_bare_expression(line) {
+            true => {
+                "write expressions in quotes, as in `\"${initial_data.id}\"`: within { } and [ ] they end at the first brace"
+            }
+            false => "check the indentation, colons and quotes around here",
+        },
     }
+}
+
+/// Whether a `${` stands outside of quotes.
+fn has_bare_expression(line: &str) -> bool {
+    let mut quote = None;
+    let mut before = ' ';
+    for c in line.chars() {
+        match quote {
+            None if c == '{' && before == '$' => return true,
+            None if c == '"' || c == '\'' => quote = Some(c),
+            Some(open) if c == open => quote = None,
+            _ => {}
+        }
+        before = c;
+    }
+    false
 }
 
 fn place(marker: &Marker) -> Position {

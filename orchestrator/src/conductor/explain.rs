@@ -437,6 +437,11 @@ fn since(
 /// What failed last, if the job carries an error.
 fn failing(job: &Job, looked_back: &[HistoryEntry]) -> Option<Failing> {
     let error = job.error.clone()?;
+    if *error.code == *code::END_STATE
+        && let Some(earlier) = failed_earlier(job, looked_back)
+    {
+        return Some(earlier);
+    }
     // The state that failed before the last state of all, unless that is itself what is wrong.
     let led_here =
         matches!(job.status, JobStatus::Failed | JobStatus::Quarantined) && *error.code != *code::END_STATE;
@@ -449,6 +454,22 @@ fn failing(job: &Job, looked_back: &[HistoryEntry]) -> Option<Failing> {
         attempt: entry.and_then(|entry| entry.attempt),
         worker_id: entry.and_then(|entry| entry.worker_id.clone()),
         at: entry.map_or(job.updated_at, |entry| entry.at),
+        error,
+    })
+}
+
+/// What failed before a bad end that no error led to at once, such as a step whose forerunners were then undone.
+fn failed_earlier(job: &Job, looked_back: &[HistoryEntry]) -> Option<Failing> {
+    let state = job.failed_state.as_ref()?;
+    let mut back = looked_back.iter().skip_while(|entry| entry.from_state.as_ref() != Some(state));
+    // What the state was left with, if that was a failure and not a word of its own.
+    let entry = back.find(|entry| entry.event != HistoryEvent::StateEntered)?;
+    let error = entry.error.clone().filter(|_| entry.state == *state)?;
+    Some(Failing {
+        state: state.clone(),
+        attempt: entry.attempt,
+        worker_id: entry.worker_id.clone(),
+        at: entry.at,
         error,
     })
 }

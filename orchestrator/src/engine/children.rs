@@ -174,7 +174,18 @@ impl Draft<'_, '_> {
             let name = name.map_or_else(|| place.to_string(), |name| format!("{name:?}"));
             message.push_str(&format!("; branch {name}: {}: {}", error.code, error.message));
         }
-        self.fail(outcome::FAILURE, error(code::BRANCHES_FAILED, message), JobStatus::Failed)
+        let error = error(code::BRANCHES_FAILED, message);
+        self.blame(&error);
+        self.fail(outcome::FAILURE, error, JobStatus::Failed)
+    }
+
+    /// Writes why the state fails into the entry that tells of the children's end, which is the last one.
+    fn blame(&mut self, error: &JobError) {
+        if let Some(entry) =
+            self.entries.last_mut().filter(|entry| entry.event == HistoryEvent::ChildrenEnded)
+        {
+            entry.error = Some(error.clone());
+        }
     }
 
     fn take_child(&mut self, output: Option<&Template>, result: Option<&ChildResult>) -> Step {
@@ -184,6 +195,7 @@ impl Draft<'_, '_> {
             let error = result.error.clone().unwrap_or_else(|| {
                 error(code::CHILD_FAILED, format!("The child ended with {}", result.outcome))
             });
+            self.blame(&error);
             return self.fail(&result.outcome, error, JobStatus::Failed);
         }
         let data = result.data.clone().unwrap_or_else(Json::empty);

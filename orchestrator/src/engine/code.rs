@@ -40,3 +40,21 @@ pub const KEY_LIMIT_REACHED: &str = "KEY_LIMIT_REACHED";
 pub const KEY_TAKEN_OVER: &str = "KEY_TAKEN_OVER";
 /// The parent of a branch has gone on without it.
 pub const PARENT_GONE: &str = "PARENT_GONE";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_code_of_a_job_has_its_row_in_the_documentation() {
+        let page = include_str!("../../../docs/errors.md");
+        let words = [include_str!("code.rs"), include_str!("../../../proto/task_error.rs")];
+        let codes: Vec<&str> = words
+            .iter()
+            .flat_map(|source| source.lines())
+            .filter_map(|line| line.strip_prefix("pub const ")?.split('"').nth(1))
+            .collect();
+        assert!(codes.len() > 20, "{codes:?}");
+        for code in codes {
+            assert!(page.contains(&format!("\n| `{code}` |")), "docs/errors.md has no row for {code}");
+        }
+    }
+}

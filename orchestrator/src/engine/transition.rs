@@ -275,12 +275,22 @@ impl Draft<'_, '_> {
         match end.end {
             End::Finished => self.end(JobStatus::Finished, None),
             End::Failed => {
-                let error = self.job.error.take().unwrap_or_else(|| {
-                    error(code::END_STATE, format!("The job ended in state {:?}", self.job.state))
-                });
+                let error = self.job.error.take().unwrap_or_else(|| self.bad_end());
                 self.end(JobStatus::Failed, Some(error))
             }
         }
+    }
+
+    /// A bad end that no error led to at once. A state that failed on the way is named: what came after it may have undone what was
+    /// done before it.
+    fn bad_end(&self) -> JobError {
+        let mut message = format!("The job ended in state {:?}", self.job.state);
+        let entered = self.entries.iter().rev().find(|entry| entry.event == HistoryEvent::StateEntered);
+        let from = entered.and_then(|entry| entry.from_state.as_ref());
+        if let Some(failed) = self.job.failed_state.as_ref().filter(|failed| Some(*failed) != from) {
+            message.push_str(&format!("; state {failed:?} had failed before"));
+        }
+        error(code::END_STATE, message)
     }
 
     /// The time has come for which the job waited.

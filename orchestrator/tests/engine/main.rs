@@ -589,6 +589,7 @@ stories! {
     a_map_that_is_skipped_has_no_results
     expressions_of_pauses_can_be_caught
     where_a_retry_begins
+    what_was_undone_is_named_at_the_end
     a_branch_does_not_follow_the_map
     a_job_takes_its_keys_from_its_start_to_its_end
     an_attempt_takes_its_keys

@@ -356,7 +356,21 @@ fn syntax_error(source: &str, errors: &ParseErrors) -> ExprSyntaxError {
             None => message.to_owned(),
         };
     let message = message.replace("'<EOF>'", "<EOF>").replace("<EOF>", "the end of the expression");
-    wrong(offset, shown_message(&message), CURE_SYNTAX)
+    wrong(offset, shown_message(&message), cure_at(source, offset))
+}
+
+/// What to write instead of what stands there, where people who come from other languages often write it.
+fn cure_at(source: &str, offset: usize) -> &'static str {
+    let rest = source.get(offset..).unwrap_or_default();
+    let word = rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    match word {
+        _ if source.trim_start().starts_with("${") => "write the expression alone, without `${` and `}`",
+        "and" | "AND" => "write `&&`",
+        "or" | "OR" => "write `||`",
+        _ if source.get(..offset).is_some_and(|before| before.trim_end().ends_with("not")) => "write `!`",
+        _ if rest.starts_with('=') => "write `==` to compare",
+        _ => CURE_SYNTAX,
+    }
 }
 
 const CURE_SYNTAX: &str = "expressions are CEL, see docs/blueprints.md";

@@ -310,6 +310,11 @@ fn what_is_wrong_with_an_expression_is_found_when_it_is_compiled() {
         "1 +",
         "1 + + 2",
         "a b",
+        "job.priority = 3",
+        "true and false",
+        "true or false",
+        "not true",
+        "${job.id}",
         "'open",
         "job.id == \"a",
         "job.id.lower()",
@@ -351,6 +356,11 @@ fn what_is_wrong_with_an_expression_is_found_when_it_is_compiled() {
     "1 +" at 3: expected expression, found the end of the expression; expressions are CEL, see docs/blueprints.md
     "1 + + 2" at 4: unexpected token; expressions are CEL, see docs/blueprints.md
     "a b" at 2: expected the end of the expression, found 'b'; expressions are CEL, see docs/blueprints.md
+    "job.priority = 3" at 13: expected the end of the expression, found '='; write `==` to compare
+    "true and false" at 5: expected the end of the expression, found 'and'; write `&&`
+    "true or false" at 5: expected the end of the expression, found 'or'; write `||`
+    "not true" at 4: expected the end of the expression, found 'true'; write `!`
+    "${job.id}" at 0: unexpected character; write the expression alone, without `${` and `}`
     "'open" at 0: unterminated string literal; expressions are CEL, see docs/blueprints.md
     "job.id == \"a" at 10: unterminated string literal; expressions are CEL, see docs/blueprints.md
     "job.id.lower()" at 7: unknown function `lower`; docs/blueprints.md lists the functions

@@ -261,7 +261,7 @@ fn what_is_wrong_with_a_map_is_named() {
         "{ branches: { a: { pass: {} }, b c: { task: { type: t } } } }",
         "
         f:5:27: error: branch `a` of the map of state `it` does nothing; give it one `task`, one `code` or one `run`
-        f:5:29: error: unknown key `pass` in branch `a` of the map of state `it`; did you mean `task`?
+        f:5:29: error: unknown key `pass` in branch `a` of the map of state `it`; known are `task`, `code`, `run`
         f:5:41: error: `b c` cannot be a branch's name; use 1 to 128 characters of a-z, A-Z, 0-9 and ._-
         ",
     );
