@@ -5,7 +5,11 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Output, Stdio},
+    time::Duration,
 };
+
+/// Longest wait for anything that must happen; far beyond what it takes, so that only a hang meets it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub const TOKENS: [&str; 4] =
     ["--client-token", "secret-client-token", "--worker-token", "secret-worker-token"];
@@ -23,8 +27,13 @@ pub fn program() -> Command {
 
 /// The program with everything it needs, on a free port.
 pub fn complete(data_dir: &Path) -> Command {
+    complete_on(0, data_dir)
+}
+
+/// The same on this port.
+pub fn complete_on(port: u16, data_dir: &Path) -> Command {
     let mut command = program();
-    command.args(TOKENS).args(["--listen", "127.0.0.1:0"]);
+    command.args(TOKENS).args(["--listen", &format!("127.0.0.1:{port}")]);
     command.arg("--blueprints").arg(blueprints()).arg("--data-dir").arg(data_dir);
     command
 }
@@ -64,9 +73,27 @@ impl Running {
         running
     }
 
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    }
+
+    /// SIGKILL: no handler runs, nothing is flushed.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Stops it in order; all that it has said.
+    pub fn stop(self) -> String {
+        self.signal("-TERM");
+        let (status, said) = self.wait();
+        assert_eq!(status, Some(0), "{said}");
+        said
     }
 
     /// Status, and all that it said.
@@ -122,4 +149,9 @@ impl Running {
             }
         }
     }
+}
+
+/// Fails the test instead of hanging it.
+pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it did not happen in time")
 }

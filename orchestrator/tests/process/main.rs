@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)]
 
-#[path = "process/bad_input.rs"]
 mod bad_input;
-#[path = "process/running.rs"]
+mod log;
 mod running;
-#[path = "process/settings.rs"]
+mod schedules_killed;
 mod settings;
+mod traces;
 
 use std::{
     fs::DirEntry,

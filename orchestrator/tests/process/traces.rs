@@ -1,13 +1,9 @@
 //! Traces of the real program, taken by a collector that the test plays: one trace from the client to the worker, whatever happens
 //! to the orchestrator between.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     path::Path,
-    process::Stdio,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use avtomatika_proto::{
@@ -24,22 +20,15 @@ use opentelemetry_proto::tonic::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
     net::TcpListener,
-    process::{Child, ChildStderr, Command},
     sync::{Notify, mpsc},
 };
 use tonic::{Request, Response, Status, transport::server::TcpIncoming};
 
-/// Longest wait for anything that must happen; far beyond what it takes, so that only a hang meets it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::running::{PATIENCE, Running, TOKENS, complete_on, in_time};
 
 /// The client's own span.
 const CLIENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it did not happen in time")
-}
 
 /// A collector, and everything that it was told.
 #[derive(Clone, Default)]
@@ -104,61 +93,23 @@ impl Collector {
     }
 }
 
-/// The program, and the rest of its log.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    url: String,
-    listen: String,
+/// The program, which tells this collector, if any.
+fn start(dir: &Path, port: u16, collector: Option<&str>) -> Running {
+    let mut command = complete_on(port, dir);
+    if let Some(collector) = collector {
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_BSP_SCHEDULE_DELAY", "20");
+    }
+    Running::start(command)
 }
 
-impl Running {
-    async fn start(dir: &Path, listen: &str, collector: Option<&str>) -> Self {
-        let blueprints = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/blueprints");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_avtomatika-orchestrator"));
-        command.env_clear().stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.args(["--client-token", "acme:client", "--worker-token", "worker", "--listen", listen]);
-        command.arg("--blueprints").arg(blueprints).arg("--data-dir").arg(dir);
-        if let Some(collector) = collector {
-            command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_BSP_SCHEDULE_DELAY", "20");
-        }
-        let mut child = command.spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let port = loop {
-            line.clear();
-            assert!(in_time(log.read_line(&mut line)).await.unwrap() > 0, "it ended early");
-            if let Some((_, rest)) = line.split_once("Orchestrator is running on http://localhost:") {
-                break rest.chars().take_while(char::is_ascii_digit).collect::<String>();
-            }
-        };
-        let listen = format!("127.0.0.1:{port}");
-        Self { child, log, url: format!("http://{listen}"), listen }
+async fn submit(running: &Running, traceparent: Option<&str>, wait: &str) -> Value {
+    let mut request = reqwest::Client::new().post(format!("{}/api/jobs/test{wait}", running.url()));
+    if let Some(traceparent) = traceparent {
+        request = request.header("traceparent", traceparent);
     }
-
-    async fn submit(&self, traceparent: Option<&str>, wait: &str) -> Value {
-        let mut request = reqwest::Client::new().post(format!("{}/api/jobs/test{wait}", self.url));
-        if let Some(traceparent) = traceparent {
-            request = request.header("traceparent", traceparent);
-        }
-        let request = request.header("X-Avtomatika-Token", "client").body(r#"{"input": "x"}"#);
-        let answer = in_time(request.send()).await.unwrap();
-        serde_json::from_str(&in_time(answer.text()).await.unwrap()).unwrap()
-    }
-
-    /// As a machine that loses its power would end it.
-    async fn kill(mut self) -> String {
-        in_time(self.child.kill()).await.unwrap();
-        self.listen
-    }
-
-    async fn stop(mut self) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
-        let mut said = String::new();
-        in_time(self.log.read_to_string(&mut said)).await.unwrap();
-        assert!(in_time(self.child.wait()).await.unwrap().success(), "{said}");
-    }
+    let request = request.header("X-Avtomatika-Token", TOKENS[1]).body(r#"{"input": "x"}"#);
+    let answer = in_time(request.send()).await.unwrap();
+    serde_json::from_str(&in_time(answer.text()).await.unwrap()).unwrap()
 }
 
 /// A worker whose handler says in which trace it is, and then waits to be let go on.
@@ -175,7 +126,7 @@ fn work(url: &str, spans: Option<Spans>) -> (mpsc::Receiver<(String, Option<Trac
             Ok::<_, TaskError>(json!({ "done": true }))
         }
     };
-    let mut worker = Worker::builder(url).token("worker").worker_id("w1").handle("process_data", process);
+    let mut worker = Worker::builder(url).token(TOKENS[3]).worker_id("w1").handle("process_data", process);
     if let Some(spans) = spans {
         worker = worker.spans(spans);
     }
@@ -187,18 +138,18 @@ fn work(url: &str, spans: Option<Spans>) -> (mpsc::Receiver<(String, Option<Trac
 async fn one_trace_leads_from_the_client_to_the_worker_also_when_the_orchestrator_is_killed_between() {
     let dir = tempfile::tempdir().unwrap();
     let (collector, url) = Collector::start().await;
-    let orchestrator = Running::start(dir.path(), "127.0.0.1:0", Some(&url)).await;
+    let mut orchestrator = start(dir.path(), 0, Some(&url));
     let spans = Spans::to("test-worker", &url, Sampler::ALL).unwrap();
-    let (mut told, go_on) = work(&orchestrator.url, Some(spans.clone()));
+    let (mut told, go_on) = work(&orchestrator.url(), Some(spans.clone()));
 
-    let job = orchestrator.submit(Some(CLIENT), "").await;
+    let job = submit(&orchestrator, Some(CLIENT), "").await;
     let job_id = job["job_id"].as_str().unwrap();
     let (task_id, seen) = in_time(told.recv()).await.unwrap();
     let (service, submitted) = collector.span("submit test_workflow").await;
     assert!(service.contains("avtomatika-orchestrator"), "{service}");
     // While the worker has the task.
-    let listen = orchestrator.kill().await;
-    let orchestrator = Running::start(dir.path(), &listen, Some(&url)).await;
+    orchestrator.kill();
+    let orchestrator = start(dir.path(), orchestrator.port, Some(&url));
     go_on.notify_one();
 
     let (_, whole) = collector.span("job test_workflow").await;
@@ -236,7 +187,7 @@ async fn one_trace_leads_from_the_client_to_the_worker_also_when_the_orchestrato
     assert!(attribute(&whole, "avtomatika.job_id").unwrap().contains(job_id));
     assert!(attribute(&run, "avtomatika.job_id").unwrap().contains(job_id));
     assert!(attribute(&whole, "avtomatika.status").unwrap().contains("finished"));
-    orchestrator.stop().await;
+    orchestrator.stop();
 }
 
 #[tokio::test]
@@ -245,34 +196,34 @@ async fn a_collector_that_is_away_delays_nobody() {
     // Somebody has the port, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
-    let orchestrator = Running::start(dir.path(), "127.0.0.1:0", Some(&url)).await;
-    let (mut told, go_on) = work(&orchestrator.url, Some(Spans::to("w", &url, Sampler::ALL).unwrap()));
+    let orchestrator = start(dir.path(), 0, Some(&url));
+    let (mut told, go_on) = work(&orchestrator.url(), Some(Spans::to("w", &url, Sampler::ALL).unwrap()));
     for _ in 0..20 {
         go_on.notify_one();
-        let job = orchestrator.submit(None, "?wait=50s").await;
+        let job = submit(&orchestrator, None, "?wait=50s").await;
         in_time(told.recv()).await.unwrap();
         assert_eq!(job["status"], "finished", "{job}");
     }
-    let page = in_time(reqwest::get(format!("{}/_public/metrics", orchestrator.url))).await.unwrap();
+    let page = in_time(reqwest::get(format!("{}/_public/metrics", orchestrator.url()))).await.unwrap();
     let page = page.text().await.unwrap();
     assert!(page.contains("avtomatika_spans_exported_total 0\n"), "{page}");
-    orchestrator.stop().await;
+    orchestrator.stop();
 }
 
 #[tokio::test]
 async fn without_spans_a_clients_trace_reaches_the_worker_and_without_a_trace_there_is_none() {
     let dir = tempfile::tempdir().unwrap();
-    let orchestrator = Running::start(dir.path(), "127.0.0.1:0", None).await;
-    let (mut told, go_on) = work(&orchestrator.url, None);
-    orchestrator.submit(Some(CLIENT), "").await;
+    let orchestrator = start(dir.path(), 0, None);
+    let (mut told, go_on) = work(&orchestrator.url(), None);
+    submit(&orchestrator, Some(CLIENT), "").await;
     let (task_id, seen) = in_time(told.recv()).await.unwrap();
     let expected =
         TraceContext::parse(CLIENT, None).unwrap().with_span(span_of_attempt(task_id.parse().unwrap()));
     assert_eq!(seen, Some(expected));
     go_on.notify_one();
-    orchestrator.submit(None, "").await;
+    submit(&orchestrator, None, "").await;
     assert_eq!(in_time(told.recv()).await.unwrap().1, None);
-    orchestrator.submit(Some("no trace"), "").await;
+    submit(&orchestrator, Some("no trace"), "").await;
     go_on.notify_one();
     assert_eq!(in_time(told.recv()).await.unwrap().1, None);
 }

@@ -5,27 +5,21 @@
 //!
 //! `AVTOMATIKA_CRASH_CYCLES` sets the number of kills (default 5).
 
-// A test that cannot go on should stop where it is.
-#![allow(clippy::unwrap_used)]
-
 use std::{
     collections::BTreeMap,
     env, fs,
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Child, Stdio},
+    time::Instant,
 };
 
 use avtomatika_orchestrator::time::Timestamp;
 use serde_json::Value;
 
+use crate::running::{PATIENCE, TOKENS, program};
+
 const SCHEDULES: usize = 40;
-
-const TOKEN: &str = "client-token-of-the-test";
-
-/// Longest wait for anything that must happen; far beyond what it takes, so that only a hang meets it.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const BLUEPRINT: &str = "
 blueprint: instant
@@ -41,19 +35,10 @@ fn start(dir: &Path, port: u16) -> Child {
     let schedule = |n| format!("[s{n}]\nblueprint = 'instant'\ninterval = '1s'\non_missed = 'all'\n");
     let schedules = dir.join("schedules.toml");
     fs::write(&schedules, (0..SCHEDULES).map(schedule).collect::<String>()).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_avtomatika-orchestrator"))
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--client-token", TOKEN])
-        .args(["--worker-token", "worker-token-of-the-test"])
-        .arg("--data-dir")
-        .arg(dir.join("data"))
-        .arg("--blueprints")
-        .arg(blueprints)
-        .arg("--schedules")
-        .arg(schedules)
-        .env("AVTOMATIKA_LOG", "warn")
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap()
+    let mut command = program();
+    command.args(TOKENS).args(["--listen", &format!("127.0.0.1:{port}"), "--log", "warn"]);
+    command.arg("--data-dir").arg(dir.join("data")).arg("--blueprints").arg(blueprints);
+    command.arg("--schedules").arg(schedules).stderr(Stdio::inherit()).spawn().unwrap()
 }
 
 struct Client {
@@ -66,7 +51,8 @@ impl Client {
     async fn get(&self, path: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let request = self.http.get(format!("{}{path}", self.url)).header("X-Avtomatika-Token", TOKEN);
+            let request =
+                self.http.get(format!("{}{path}", self.url)).header("X-Avtomatika-Token", TOKENS[1]);
             match request.send().await {
                 Ok(response) if response.status().is_success() => {
                     return serde_json::from_str(&response.text().await.unwrap()).unwrap();
