@@ -21,7 +21,9 @@ blueprint: long_way
 states:
   pause: { start: true, wait: 200ms, next: listen }
   listen: { event: { name: go, when: \"signal.number == initial_data.number\" }, on: { received: ask } }
-  ask: { approval: { message: \"go on with ${initial_data.number}?\" }, on: { approved: child, rejected: refused } }
+  ask: { approval: { message: \"go on with ${initial_data.number}?\" }, on: { approved: nobody_speaks, rejected: refused } }
+  nobody_speaks: { event: { name: never, deadline: 100ms }, on: { received: refused, timeout: nobody_decides } }
+  nobody_decides: { approval: { message: \"quick?\", deadline: 100ms }, on: { approved: refused, timeout: child } }
   child:
     run: { blueprint: leaf, input: { number: \"${initial_data.number}\" } }
     on: { success: sort, failure: refused }
@@ -290,10 +292,10 @@ async fn check_families(url: &str, ids: &[String], journal: &Journal) {
         assert_eq!(sequences, (0..entries.len() as u64).collect::<Vec<_>>(), "no gaps in {job_id}");
         let count = |event: &str| entries.iter().filter(|entry| entry.event == event).count();
         for (event, times) in [
-            ("wait_ended", 1),
+            ("wait_ended", 3),
             ("signal_kept", 1),
             ("signal_received", 1),
-            ("approval_requested", 1),
+            ("approval_requested", 2),
             ("approval_decided", 1),
             ("children_started", 2),
             ("children_ended", 2),
