@@ -6,7 +6,10 @@ use avtomatika_worker::builtin;
 use serde_json::{Value, json};
 use tonic::{Request, transport::Channel};
 
-use crate::stack::{CLIENT_TOKEN, OTHER_CLIENT_TOKEN, RunningWorker, Stack, in_time};
+use crate::{
+    jobs::cli,
+    stack::{CLIENT_TOKEN, OTHER_CLIENT_TOKEN, RunningWorker, Stack, in_time},
+};
 
 fn set(stack: &Stack, text: &str) {
     let known = Known { blueprints: &["test_workflow"], clients: &["acme", "globex"] };
@@ -108,5 +111,34 @@ async fn a_client_sees_its_own_schedules_and_when_they_are_due() {
         let names: Vec<(&str, &str)> =
             listed.iter().map(|schedule| (schedule.name.as_str(), schedule.time_zone.as_str())).collect();
         assert_eq!(names, [(name, zone)]);
+    }
+}
+
+#[tokio::test]
+async fn every_kind_of_rule_is_listed_with_its_next_times() {
+    let stack = Stack::start().await;
+    let example = include_str!("../../examples/schedules.toml").replace("\"default\"", "\"acme\"");
+    set(&stack, &example);
+    let (status, listed) = stack.get("/api/schedules").await;
+    assert_eq!(status, 200, "{listed}");
+    let (_, page) = cli(&stack, &["schedules"]).await;
+    for (name, zone, times_of_day) in [
+        // At three in Berlin; told in UTC, in winter and in summer.
+        ("nightly-report", "Europe/Berlin", &["T02:00:00", "T01:00:00"][..]),
+        ("office-hours", "Europe/Berlin", &[":00:00", ":15:00", ":30:00", ":45:00"]),
+        ("poll", "UTC", &[":00", ":30"]),
+        ("cleanup", "UTC", &["T22:30:00"]),
+        ("invoices", "UTC", &["T06:00:00"]),
+    ] {
+        let schedule = listed.as_array().unwrap().iter().find(|schedule| schedule["name"] == name).unwrap();
+        assert_eq!(schedule["time_zone"], zone, "{schedule}");
+        let next: Vec<&str> =
+            schedule["next"].as_array().unwrap().iter().map(|time| time.as_str().unwrap()).collect();
+        // One that is switched off has none.
+        assert_eq!(next.len(), if name == "invoices" { 0 } else { 3 }, "{schedule}");
+        for time in next {
+            assert!(times_of_day.iter().any(|of_day| time[..19].ends_with(of_day)), "{name}: {time}");
+        }
+        assert!(page.contains(name), "{page}");
     }
 }
