@@ -61,7 +61,7 @@ async fn messages_that_are_too_large(port: u16, count: usize) {
 #[test]
 fn f33_s07_many_bodies_of_the_largest_size_at_a_time_fit_into_256_mib() {
     const AT_ONCE: usize = 100;
-    const MESSAGES: usize = 20;
+    const MESSAGES: usize = 40;
     let house = House::new();
     let mut command = house.command();
     // Jobs that wait rest in the store: what is measured is what is under way.
@@ -78,7 +78,7 @@ fn f33_s07_many_bodies_of_the_largest_size_at_a_time_fit_into_256_mib() {
     // Slowed down, not refused: memory is what they wait for.
     assert_eq!(accepted, [202; AT_ONCE]);
     let peak = peak_bytes(&client);
-    eprintln!("{} MiB", peak >> 20);
+    eprintln!("{} MiB at most", peak >> 20);
     assert!(peak < MEMORY_BYTES_MAX, "{} MiB", peak >> 20);
     assert_eq!(client.jobs().len(), AT_ONCE);
 }

@@ -3,7 +3,7 @@
 use avtomatika_proto::{ApiError, ErrorCode, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue,
+    HeaderMap, HeaderValue, Version,
     header::{CONTENT_ENCODING, CONTENT_LENGTH},
     request::Parts,
 };
@@ -49,7 +49,14 @@ pub(super) async fn read(parts: &Parts, body: Incoming, limit_bytes: usize) -> R
     if let Some(turn) = parts.extensions.get::<Turn>() {
         // What does not say how long it is may be as long as it may be.
         let announced = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-        turn.take(announced.unwrap_or(limit_bytes)).await?;
+        if let Err(error) = turn.take(announced.unwrap_or(limit_bytes)).await {
+            // To break it off would take a reset, and a peer that meets many of those loses its connection.
+            if parts.version == Version::HTTP_2 {
+                let _ =
+                    tokio::time::timeout(BODY_READ_TIMEOUT, pass_by(Limited::new(body, limit_bytes))).await;
+            }
+            return Err(error);
+        }
     }
     match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
@@ -57,6 +64,11 @@ pub(super) async fn read(parts: &Parts, body: Incoming, limit_bytes: usize) -> R
         Ok(Err(_)) => Err(invalid("the request body broke off before its end".to_owned())),
         Err(_) => Err(body_timeout()),
     }
+}
+
+/// Lets a body come to its end, or to its limit.
+async fn pass_by(mut body: Limited<Incoming>) {
+    while let Some(Ok(_)) = body.frame().await {}
 }
 
 fn is_identity(coding: &HeaderValue) -> bool {

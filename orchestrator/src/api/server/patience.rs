@@ -128,7 +128,11 @@ enum State {
     Prefix(Vec<u8>),
     /// What has come of it, kept until it has its turn.
     Waiting(Bytes, Pin<Box<dyn Future<Output = Result<(), ApiError>> + Send>>),
+    /// It is to be read.
     Read,
+    /// It had no turn. It is let pass by all the same: to break it off would take resets, and a peer that meets many of those loses its
+    /// connection.
+    Passing(ApiError),
 }
 
 /// Of a message in gRPC.
@@ -170,15 +174,23 @@ impl Body for Punctual {
             if let State::Waiting(data, turn) = &mut this.state {
                 let taken = ready!(turn.as_mut().poll(cx));
                 let data = std::mem::take(data);
-                this.state = State::Read;
                 // It is not the peer who kept us waiting.
                 this.deadline = None;
-                return Poll::Ready(Some(match taken {
-                    Ok(()) => Ok(Frame::data(data)),
-                    Err(error) => Err(Status::from(error).into()),
-                }));
+                match taken {
+                    Ok(()) => {
+                        this.state = State::Read;
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    Err(error) => this.state = State::Passing(error),
+                }
             }
             let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else { break };
+            if let State::Passing(error) = &this.state {
+                match frame {
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => return Poll::Ready(Some(Err(Status::from(error.clone()).into()))),
+                }
+            }
             let Some(Ok(frame)) = frame else {
                 return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
             };
@@ -193,11 +205,15 @@ impl Body for Punctual {
         }
         let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(BODY_READ_TIMEOUT)));
         ready!(deadline.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Status::from(body_timeout()).into())))
+        let error = match &this.state {
+            State::Passing(error) => error.clone(),
+            _ => body_timeout(),
+        };
+        Poll::Ready(Some(Err(Status::from(error).into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        !matches!(self.state, State::Waiting(..)) && self.body.is_end_stream()
+        !matches!(self.state, State::Waiting(..) | State::Passing(_)) && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
