@@ -97,6 +97,13 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Silence after which a worker is suspected, and gets no tasks: a heartbeat is missing altogether.
 pub const SUSPECTED_AFTER: Duration = KEEPALIVE_INTERVAL.saturating_mul(2);
 
+/// Longest leave of a worker that holds no tasks to say nothing.
+pub const QUIET_FOR_MAX: Duration = Duration::from_secs(3);
+
+/// How many times as long as it is quiet by leave the other side of a task stream may be silent before it is taken for lost: the same
+/// as of [`KEEPALIVE_TIMEOUT`] and [`KEEPALIVE_INTERVAL`].
+pub const SILENT_TIMES_MAX: u32 = 4;
+
 /// How long a worker may take to stop a task that is no longer wanted.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 

@@ -18,6 +18,7 @@ use futures_util::stream;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
+    time::sleep_until,
 };
 use tonic::{
     Request, Status, Streaming,
@@ -146,6 +147,10 @@ pub struct Stream {
     slots: u32,
     /// Over how long the orchestrator has last asked the workers to spread their return, if it has on this stream.
     pub reconnect_within: Option<Duration>,
+    /// For how long it may say nothing, as the orchestrator has told.
+    quiet_for: Option<prost_types::Duration>,
+    /// How many tasks have come.
+    tasks: u64,
 }
 
 impl Stream {
@@ -188,18 +193,23 @@ impl Stream {
             Some(Down::Welcome(_)) => {}
             other => return Err(Status::internal(format!("the first message is no welcome: {other:?}"))),
         }
-        Ok(Self { session_id, up, down, slots, reconnect_within: None })
+        Ok(Self { session_id, up, down, slots, reconnect_within: None, quiet_for: None, tasks: 0 })
     }
 
     /// Answers tasks until the stream ends.
     pub async fn serve(&mut self, tally: &Tally) -> Result<(), Status> {
         self.say(Up::Credits(Credits { slots: self.slots })).await?;
-        let mut heartbeat = tokio::time::interval(KEEPALIVE_INTERVAL);
+        let mut heartbeat_at = Instant::now() + KEEPALIVE_INTERVAL;
         loop {
             let message = tokio::select! {
                 message = self.down.message() => message?,
-                _ = heartbeat.tick() => {
-                    self.say(Up::Heartbeat(Heartbeat::default())).await?;
+                () = sleep_until(heartbeat_at.into()) => {
+                    // A worker that answers each task at once never holds one.
+                    let quiet_for = self.quiet_for;
+                    let heartbeat = Heartbeat { quiet_for, tasks_received: self.tasks, ..Heartbeat::default() };
+                    self.say(Up::Heartbeat(heartbeat)).await?;
+                    let quiet_for = quiet_for.and_then(|span| span.try_into().ok());
+                    heartbeat_at = Instant::now() + KEEPALIVE_INTERVAL.max(quiet_for.unwrap_or_default());
                     continue;
                 }
             };
@@ -207,6 +217,8 @@ impl Stream {
             match message.message {
                 Some(Down::Tasks(tasks)) => {
                     tally.arrived();
+                    self.tasks += tasks.tasks.len() as u64;
+                    heartbeat_at = Instant::now() + KEEPALIVE_INTERVAL;
                     let results = tasks.tasks.into_iter().map(success).collect();
                     self.say(Up::TaskResults(TaskResults { results })).await?;
                 }
@@ -217,8 +229,9 @@ impl Stream {
                     }
                     tally.applied(acks.acks.len());
                 }
-                Some(Down::Heartbeat(Heartbeat { reconnect_within: Some(within) })) => {
+                Some(Down::Heartbeat(Heartbeat { reconnect_within: Some(within), quiet_for, .. })) => {
                     self.reconnect_within = within.try_into().ok();
+                    self.quiet_for = quiet_for;
                 }
                 _ => {}
             }

@@ -10,8 +10,8 @@ use crate::{
 };
 
 const ABOUT: &str = "\
-Workers that have nothing to do, each with a TCP connection and a stream of its own and a heartbeat a second
-each way, all in one process beside the orchestrator, with which they share the processors. Then jobs one after
+Workers that have nothing to do, each with a TCP connection and a stream of its own and heartbeats each way as
+often as the orchestrator asks for, all in one process beside it, with which they share the processors. Then jobs one after
 the other: from the call of SubmitJob to the arrival of the task at a worker, one sync to the disk included.
 Each task goes to the worker that was longest without one.";
 

@@ -24,7 +24,7 @@ use crate::{
     },
     conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Limits, Running, Settings},
     config::{self, Adjusted},
-    dispatch::{Spread, session::WorkerGate},
+    dispatch::{Fleet, session::WorkerGate},
     functions::{self, Functions, InvalidFunction},
     metrics::Metrics,
     reload::{self, Reload},
@@ -126,7 +126,7 @@ pub struct App {
     webhooks: Option<Webhooks>,
     scheduling: Scheduling,
     tls: Option<Tls>,
-    spread: Spread,
+    fleet: Fleet,
     drain_timeout: Duration,
 }
 
@@ -139,7 +139,7 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
     let registry = Arc::new(enact(&*store, definitions)?);
     let metrics = Arc::new(Metrics::new());
     let poster = settings.webhooks.as_ref().map(Poster::new).transpose()?;
-    let (entropy_seed, spread) = (settings.entropy_seed, Spread::new(settings.adoption_window));
+    let (entropy_seed, fleet) = (settings.entropy_seed, Fleet::new(settings.adoption_window));
     let Running { conductor, stopped, storage_full } =
         conductor::start(store, clock.clone(), registry, settings, metrics.clone())?;
     let pruning = Pruning::new(conductor.clone(), clock.clone(), retention);
@@ -164,7 +164,7 @@ pub fn assemble(parts: Parts) -> Result<App, StartError> {
         scheduling,
         webhooks,
         tls: None,
-        spread,
+        fleet,
         drain_timeout,
     })
 }
@@ -274,7 +274,7 @@ impl App {
         shutdown: CancellationToken,
     ) -> Result<(), StoreError> {
         let (sessions, auth) = (self.inside.conductor.sessions(), self.inside.auth.clone());
-        let gate = WorkerGate::new(sessions, auth, self.spread.clone());
+        let gate = WorkerGate::new(sessions, auth, self.fleet.clone());
         let grpc = api::grpc::routes(&self.inside).add_service(gate.into_service());
         let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
         let mut api = Api::new(self.inside.clone(), grpc);

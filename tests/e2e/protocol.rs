@@ -143,12 +143,13 @@ async fn a_worker_needs_a_workers_token() {
 }
 
 #[tokio::test]
-async fn a_worker_is_told_how_to_come_back_as_soon_as_it_is_there() {
+async fn a_worker_is_told_as_soon_as_it_is_there_what_so_many_are_asked_for() {
     let stack = Stack::start().await;
     let mut stream = Wire::new(&stack, WORKER_TOKEN).await.join("w1").await;
     let first = in_time(stream.down.message()).await.unwrap().and_then(|message| message.message);
-    let at_once = prost_types::Duration::default();
-    assert_eq!(first, Some(Down::Heartbeat(v1::Heartbeat { reconnect_within: Some(at_once) })));
+    let zero = Some(prost_types::Duration::default());
+    let manners = v1::Heartbeat { reconnect_within: zero, quiet_for: zero, tasks_received: 0 };
+    assert_eq!(first, Some(Down::Heartbeat(manners)));
 }
 
 #[tokio::test]

@@ -5,9 +5,12 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use avtomatika_proto::v1::{
-    Credits, Drain as DrainMessage, Goodbye, GoodbyeReason, Heartbeat, OrchestratorMessage, TaskResults,
-    TasksAccepted, Welcome, WorkerMessage, WorkerState, orchestrator_message, worker_message::Message,
+use avtomatika_proto::{
+    limits::{QUIET_FOR_MAX, SILENT_TIMES_MAX},
+    v1::{
+        Credits, Drain as DrainMessage, Goodbye, GoodbyeReason, Heartbeat, OrchestratorMessage, TaskResults,
+        TasksAccepted, Welcome, WorkerMessage, WorkerState, orchestrator_message, worker_message::Message,
+    },
 };
 use tokio::{
     sync::watch,
@@ -56,6 +59,11 @@ pub(crate) struct Session<'a> {
     said: Said,
     last_sent: Instant,
     last_heard: Instant,
+    /// How long the orchestrator may be silent from then on.
+    patience: Duration,
+    /// For how long the orchestrator lets a worker that holds no tasks say nothing.
+    leave: Duration,
+    tasks_received: u64,
     /// The orchestrator has said that it is about to stop.
     stops: bool,
 }
@@ -71,6 +79,8 @@ struct Said {
     /// Tasks whose progress is to be told.
     progress: VecDeque<String>,
     progress_at: Option<Instant>,
+    /// For how long nothing is said, as was said last and holds until something else is.
+    quiet_for: Option<Duration>,
 }
 
 impl<'a> Session<'a> {
@@ -83,7 +93,7 @@ impl<'a> Session<'a> {
         state: watch::Receiver<WorkerState>,
     ) -> Self {
         let now = Instant::now();
-        let said = Said::default();
+        let (said, patience) = (Said::default(), link.keepalive.timeout);
         Self {
             link,
             runner,
@@ -94,6 +104,9 @@ impl<'a> Session<'a> {
             said,
             last_sent: now,
             last_heard: now,
+            patience,
+            leave: Duration::ZERO,
+            tasks_received: 0,
             stops: false,
         }
     }
@@ -142,25 +155,25 @@ impl<'a> Session<'a> {
 
     /// When the loop must turn even if nothing happens.
     fn wake_at(&self) -> Instant {
-        let Keepalive { interval, timeout } = self.link.keepalive;
         let progress = self.said.progress_at.filter(|_| self.runner.progress.has_news());
         // A heartbeat that is due but finds no room is no reason to wake up: the room is.
-        let heartbeat = Some(self.last_sent + interval).filter(|&at| at > Instant::now());
+        let heartbeat = Some(self.heartbeat_at()).filter(|&at| at > Instant::now());
         let others = [heartbeat, progress, self.runner.retry_at(), self.drain.deadline()];
-        others.into_iter().flatten().fold(self.last_heard + timeout, Instant::min)
+        others.into_iter().flatten().fold(self.last_heard + self.patience, Instant::min)
     }
 
     /// Ends the stream when the orchestrator has been silent for too long.
     fn listen_to_silence(&mut self, woken_for: Instant) -> Option<StreamEnd> {
         let now = Instant::now();
-        match silence(self.link.keepalive, self.last_heard, woken_for, now) {
+        let keepalive = Keepalive { timeout: self.patience, ..self.link.keepalive };
+        match silence(keepalive, self.last_heard, woken_for, now) {
             Silence::Short => None,
             Silence::OurOwn => {
                 self.last_heard = now;
                 None
             }
             Silence::Theirs => {
-                Some(lost(format!("the orchestrator has been silent for {:?}", self.link.keepalive.timeout)))
+                Some(lost(format!("the orchestrator has been silent for {:?}", self.patience)))
             }
         }
     }
@@ -179,6 +192,10 @@ impl<'a> Session<'a> {
     fn next_message(&mut self, now: Instant) -> Option<Message> {
         let message = self.next_news(now)?;
         self.last_sent = now;
+        self.said.quiet_for = match &message {
+            Message::Heartbeat(_) => self.quiet_for(),
+            _ => None,
+        };
         Some(message)
     }
 
@@ -214,7 +231,7 @@ impl<'a> Session<'a> {
             self.said.state = state.clone();
             return Some(Message::WorkerState(state));
         }
-        self.is_heartbeat_due(now).then_some(Message::Heartbeat(Heartbeat::default()))
+        self.is_heartbeat_due(now).then(|| Message::Heartbeat(self.heartbeat()))
     }
 
     fn credits(&self) -> u32 {
@@ -231,22 +248,43 @@ impl<'a> Session<'a> {
     }
 
     fn is_heartbeat_due(&self, now: Instant) -> bool {
-        self.last_sent + self.link.keepalive.interval <= now
+        self.heartbeat_at() <= now
+    }
+
+    fn heartbeat_at(&self) -> Instant {
+        self.last_sent + self.said.quiet_for.unwrap_or(self.link.keepalive.interval)
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        let quiet_for = self.quiet_for().and_then(|quiet_for| quiet_for.try_into().ok());
+        Heartbeat { quiet_for, tasks_received: self.tasks_received, reconnect_within: None }
+    }
+
+    /// For how long a worker that has nothing to do need say nothing more.
+    fn quiet_for(&self) -> Option<Duration> {
+        let is_idle = self.runner.held.is_empty() && !self.drain.is_on();
+        Some(self.leave).filter(|&leave| is_idle && leave > self.link.keepalive.interval)
     }
 
     fn hear(&mut self, message: Result<Option<OrchestratorMessage>, Status>) -> Option<StreamEnd> {
         self.last_heard = Instant::now();
-        match message {
-            Ok(Some(message)) => self.obey(message.message?),
+        let end = match message {
+            Ok(Some(message)) => message.message.and_then(|message| self.obey(message)),
             Ok(None) => Some(self.over("the orchestrator ended the stream")),
             Err(status) => Some(self.over(status.message())),
-        }
+        };
+        // It says as little as it is told.
+        let quiet = self.said.quiet_for.map(|quiet_for| quiet_for * SILENT_TIMES_MAX);
+        self.patience = quiet.unwrap_or_default().max(self.link.keepalive.timeout);
+        end
     }
 
     fn obey(&mut self, message: orchestrator_message::Message) -> Option<StreamEnd> {
         use orchestrator_message::Message;
         match message {
             Message::Tasks(tasks) => {
+                self.tasks_received += tasks.tasks.len() as u64;
+                self.said.quiet_for = None;
                 for task in tasks.tasks {
                     let task_id = task.task_id.clone();
                     if self.runner.accept(task) {
@@ -267,9 +305,12 @@ impl<'a> Session<'a> {
                 self.drain.request();
             }
             Message::Goodbye(goodbye) => return Some(farewell(goodbye)),
-            Message::Heartbeat(Heartbeat { reconnect_within }) => {
+            Message::Heartbeat(Heartbeat { reconnect_within, quiet_for, .. }) => {
                 if let Some(within) = reconnect_within.and_then(|span| Duration::try_from(span).ok()) {
                     self.backoff.spread_over(within);
+                }
+                if let Some(quiet_for) = quiet_for.and_then(|span| Duration::try_from(span).ok()) {
+                    self.leave = quiet_for.min(QUIET_FOR_MAX);
                 }
             }
             Message::Welcome(Welcome { .. }) => debug!("A second Welcome on one stream is ignored"),
@@ -331,7 +372,8 @@ fn lost(why: impl Into<String>) -> StreamEnd {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{runtime::Handle, sync::mpsc};
+    use avtomatika_proto::v1::{Task, Tasks};
+    use tokio::{runtime::Handle, sync::mpsc, time::advance};
     use tokio_util::sync::CancellationToken;
     use tonic::{
         Streaming,
@@ -353,27 +395,93 @@ mod tests {
         }
     }
 
+    /// What a session is made of.
+    struct Parts {
+        runner: Runner,
+        drain: Drain,
+        backoff: Backoff,
+        state: watch::Sender<WorkerState>,
+    }
+
+    impl Parts {
+        fn new() -> Self {
+            Self {
+                runner: Runner::new(std::sync::Arc::default(), Handle::current(), None),
+                drain: Drain::new(CancellationToken::new(), Duration::ZERO),
+                backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(2)),
+                state: watch::Sender::new(WorkerState::default()),
+            }
+        }
+
+        fn session(&mut self) -> Session<'_> {
+            let link = Link {
+                worker_id: "w1".into(),
+                keepalive: Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(3) },
+                welcome: Welcome::default(),
+                outgoing: mpsc::channel(1).0,
+                incoming: Streaming::new_empty(Nothing, Body::empty()),
+            };
+            let state = self.state.subscribe();
+            Session::new(link, &mut self.runner, &mut self.drain, &mut self.backoff, 1, state)
+        }
+    }
+
+    impl Session<'_> {
+        fn is_told(&mut self, message: orchestrator_message::Message) {
+            let end = self.hear(Ok(Some(OrchestratorMessage { message: Some(message) })));
+            assert!(end.is_none(), "{end:?}");
+        }
+    }
+
+    fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+        Some(prost_types::Duration { seconds, nanos: 0 })
+    }
+
     #[tokio::test]
     async fn the_worker_comes_back_over_the_time_that_it_was_told_last() {
-        let keepalive = Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(3) };
-        let link = Link {
-            worker_id: "w1".into(),
-            keepalive,
-            welcome: Welcome::default(),
-            outgoing: mpsc::channel(1).0,
-            incoming: Streaming::new_empty(Nothing, Body::empty()),
-        };
-        let mut runner = Runner::new(std::sync::Arc::default(), Handle::current(), None);
-        let mut drain = Drain::new(CancellationToken::new(), Duration::ZERO);
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        let state = watch::Sender::new(WorkerState::default());
-        let mut session = Session::new(link, &mut runner, &mut drain, &mut backoff, 1, state.subscribe());
-        let told = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
-        for reconnect_within in [told(7), told(3), None] {
-            let heartbeat = Heartbeat { reconnect_within };
-            assert!(session.obey(orchestrator_message::Message::Heartbeat(heartbeat)).is_none());
+        let mut parts = Parts::new();
+        let mut session = parts.session();
+        for reconnect_within in [seconds(7), seconds(3), None] {
+            let heartbeat = Heartbeat { reconnect_within, ..Heartbeat::default() };
+            session.is_told(orchestrator_message::Message::Heartbeat(heartbeat));
         }
-        assert_eq!(backoff.next(u64::MAX), Duration::from_secs(3));
+        drop(session);
+        assert_eq!(parts.backoff.next(u64::MAX), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_holds_nothing_says_as_little_as_it_may_until_it_is_given_a_task() {
+        let mut parts = Parts::new();
+        let mut session = parts.session();
+        let heartbeat = |quiet_for| {
+            orchestrator_message::Message::Heartbeat(Heartbeat { quiet_for, ..Heartbeat::default() })
+        };
+        session.is_told(heartbeat(seconds(2)));
+        assert_eq!(session.patience, Duration::from_secs(3), "it has not made use of it yet");
+        assert!(matches!(session.next_message(Instant::now()), Some(Message::Credits(_))));
+
+        advance(Duration::from_secs(1)).await;
+        let quiet = Heartbeat { quiet_for: seconds(2), ..Heartbeat::default() };
+        assert_eq!(session.next_message(Instant::now()), Some(Message::Heartbeat(quiet)));
+        session.is_told(heartbeat(None));
+        assert_eq!(session.patience, Duration::from_secs(8));
+        advance(Duration::from_millis(1900)).await;
+        assert!(!session.has_something_to_say(Instant::now()));
+
+        let task = Task { task_id: "t1".into(), r#type: "unknown".into(), ..Task::default() };
+        session.is_told(orchestrator_message::Message::Tasks(Tasks { tasks: vec![task] }));
+        assert_eq!(session.patience, Duration::from_secs(3));
+        // It is accepted, and refused.
+        while let Some(message) = session.next_message(Instant::now()) {
+            assert!(!matches!(message, Message::Heartbeat(_)), "{message:?}");
+        }
+        advance(Duration::from_secs(1)).await;
+        let usual = Heartbeat { tasks_received: 1, ..Heartbeat::default() };
+        assert_eq!(
+            session.next_message(Instant::now()),
+            Some(Message::Heartbeat(usual)),
+            "until that is durable"
+        );
     }
 
     #[test]

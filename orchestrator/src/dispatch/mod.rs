@@ -9,16 +9,17 @@
 
 mod adoption;
 mod classes;
+mod fleet;
 mod lane;
 mod nearest;
 mod outbox;
 mod placement;
+mod pulse;
 mod ready_queue;
 mod reputation;
 mod roster;
 mod saving;
 pub mod session;
-mod spread;
 mod stopping;
 mod suit;
 
@@ -32,13 +33,13 @@ use avtomatika_proto::{JobId, SessionId, TaskId};
 
 pub use adoption::Adoption;
 pub use classes::ClassId;
+pub use fleet::Fleet;
 pub use nearest::{Lack, Nearest, Obstacle, Standing, Whereabouts, Workers};
 pub use outbox::{Assignment, Farewell, Outbox, ToWorker, Verdict};
 pub use ready_queue::{Place, Position, RUN_MIN};
 pub use reputation::Mark;
 pub use roster::{Roster, Session};
 pub use saving::Unsaved;
-pub use spread::Spread;
 pub use stopping::{Obedience, STOPPED_WITHIN};
 pub use suit::Unmet;
 

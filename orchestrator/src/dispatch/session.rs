@@ -17,7 +17,7 @@ use avtomatika_proto::{
         BATCH_BYTES_TARGET, BATCH_ITEMS_MAX, CANCEL_GRACE, CHECKPOINT_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX,
         KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX,
         MESSAGE_BYTES_MAX, NAME_BYTES_MAX, OUTCOME_BYTES_MAX, PAYLOAD_BYTES_MAX, PROGRESS_MESSAGE_BYTES_MAX,
-        SUSPECTED_AFTER, WORKER_SLOTS_MAX, WORKER_TASK_TYPES_MAX,
+        WORKER_SLOTS_MAX, WORKER_TASK_TYPES_MAX,
     },
     names::{CODE_PREFIX, is_name, is_outcome},
     outcome, task_error,
@@ -29,7 +29,11 @@ use futures_util::{Stream, StreamExt, stream};
 use tokio::{sync::mpsc, time::timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Farewell, Outbox, Spread, ToWorker, Verdict, spread::Member};
+use super::{
+    Farewell, Fleet, Outbox, ToWorker, Verdict,
+    fleet::{Manners, Member},
+    pulse::{Patience, Pulse},
+};
 use crate::{
     api::auth::{Auth, WorkerPass},
     conductor::{Admission, FromWorker, OpenStream, Progress, Sessions, WorkerResult},
@@ -54,13 +58,13 @@ const HOT_CACHE_MAX: usize = 64;
 pub struct WorkerGate {
     sessions: Sessions,
     auth: Arc<Auth>,
-    spread: Spread,
+    fleet: Fleet,
 }
 
 impl WorkerGate {
     /// A gate that lets in workers with a known token, and tells them how to come back.
-    pub fn new(sessions: Sessions, auth: Arc<Auth>, spread: Spread) -> Self {
-        Self { sessions, auth, spread }
+    pub fn new(sessions: Sessions, auth: Arc<Auth>, fleet: Fleet) -> Self {
+        Self { sessions, auth, fleet }
     }
 
     /// Who calls: whom the gate in front has found, or else whom the token names.
@@ -118,8 +122,9 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         let held = hello.held_task_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let (outbox, messages) = Outbox::new();
         let open = self.sessions.open(session_id, credential, held, outbox).await?;
-        tokio::spawn(read(inbound, open, standing));
-        Ok(Response::new(Box::pin(downstream(messages, self.spread.join()))))
+        let pulse = Pulse::default();
+        tokio::spawn(read(inbound, open, standing, pulse.clone()));
+        Ok(Response::new(Box::pin(downstream(messages, self.fleet.join(), pulse))))
     }
 }
 
@@ -142,22 +147,29 @@ async fn read_hello(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<v1::He
 }
 
 /// Passes on what the worker says until it stops talking.
-async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, standing: Standing) {
+async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, standing: Standing, pulse: Pulse) {
     let mut withdrawn = std::pin::pin!(standing.withdrawn());
     let mut suspected = false;
+    let mut patience = pulse.usual();
     loop {
-        let patience = if suspected { KEEPALIVE_TIMEOUT - SUSPECTED_AFTER } else { SUSPECTED_AFTER };
+        let Patience { suspected_after, lost_after } = patience;
+        let patient_for = if suspected { lost_after - suspected_after } else { suspected_after };
         let waiting_since = Instant::now();
         let message = tokio::select! {
             biased;
             // Nothing more is heard from it; the stream itself is ended where it is sent.
             () = withdrawn.as_mut() => break,
-            message = timeout(patience, inbound.message()) => message,
+            // It was quiet, and tasks are on their way to it. It has as long to take them as any other.
+            () = pulse.is_over() => {
+                patience = pulse.usual();
+                continue;
+            }
+            message = timeout(patient_for, inbound.message()) => message,
         };
         let message = match message {
             Ok(Ok(Some(message))) => message,
             // It was this process that stood still: what the worker said meanwhile is yet to be read.
-            Err(_) if waiting_since.elapsed() > patience + KEEPALIVE_INTERVAL => continue,
+            Err(_) if waiting_since.elapsed() > patient_for + KEEPALIVE_INTERVAL => continue,
             Err(_) if !suspected => {
                 suspected = true;
                 open.tell(FromWorker::Silent).await;
@@ -169,6 +181,12 @@ async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, stand
         if std::mem::take(&mut suspected) {
             open.tell(FromWorker::Heard).await;
         }
+        patience = match &message.message {
+            Some(Up::Heartbeat(v1::Heartbeat { quiet_for: Some(quiet_for), tasks_received, .. })) => {
+                pulse.quiet((*quiet_for).try_into().unwrap_or_default(), *tasks_received)
+            }
+            _ => pulse.usual(),
+        };
         // A message without an arm that this version knows is a sign of life and nothing else.
         let Some(message) = message.message else { continue };
         let mut admission = open.admit(data_bytes(&message)).await;
@@ -283,15 +301,17 @@ fn checked(outcome: &str, data: &str) -> Result<Json, String> {
 fn downstream(
     messages: mpsc::Receiver<ToWorker>,
     member: Member,
+    pulse: Pulse,
 ) -> impl Stream<Item = Result<v1::OrchestratorMessage, Status>> {
-    let batches = stream::unfold(Some((messages, member)), |open| async {
-        let (mut messages, mut member) = open?;
+    let batches = stream::unfold(Some((messages, member, pulse)), |open| async {
+        let (mut messages, mut member, pulse) = open?;
         let mut batch = Vec::new();
-        match timeout(KEEPALIVE_INTERVAL, messages.recv_many(&mut batch, BATCH_ITEMS_MAX)).await {
-            Err(_) => Some((vec![heartbeat(member.news())], Some((messages, member)))),
+        match timeout(pulse.interval(), messages.recv_many(&mut batch, BATCH_ITEMS_MAX)).await {
+            Err(_) => Some((vec![heartbeat(member.news())], Some((messages, member, pulse)))),
             Ok(0) => None,
             Ok(_) => {
                 let last = batch.iter().any(|message| matches!(message, ToWorker::Goodbye(_)));
+                pulse.hand(batch.iter().filter(|message| matches!(message, ToWorker::Task(_))).count());
                 let mut packed = pack(batch);
                 if last {
                     return Some((packed, None));
@@ -299,16 +319,19 @@ fn downstream(
                 if let Some(news) = member.news() {
                     packed.push(heartbeat(Some(news)));
                 }
-                Some((packed, Some((messages, member))))
+                Some((packed, Some((messages, member, pulse))))
             }
         }
     });
     batches.flat_map(|batch| stream::iter(batch.into_iter().map(Ok)))
 }
 
-fn heartbeat(reconnect_within: Option<Duration>) -> v1::OrchestratorMessage {
-    let reconnect_within = reconnect_within.map(wire_time::duration);
-    wire(Down::Heartbeat(v1::Heartbeat { reconnect_within }))
+fn heartbeat(news: Option<Manners>) -> v1::OrchestratorMessage {
+    wire(Down::Heartbeat(v1::Heartbeat {
+        reconnect_within: news.map(|news| wire_time::duration(news.reconnect_within)),
+        quiet_for: news.map(|news| wire_time::duration(news.quiet_for)),
+        tasks_received: 0,
+    }))
 }
 
 /// As few messages as the limits allow: one kind of thing in each, Welcome first and Goodbye last.
