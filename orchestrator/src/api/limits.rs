@@ -47,7 +47,8 @@ pub const FIRST_WORDS_TIMEOUT: Duration = Duration::from_secs(10);
 /// and few enough for a request of somebody else to wait for them a few milliseconds, too.
 pub const NEWCOMERS_MAX: usize = 64;
 
-/// Longest that a TLS handshake may take, from the connection on. On a slow line it takes one second.
+/// Longest that a TLS handshake may take, from its first words on; and longest that those may take to come. On a slow line it takes one
+/// second.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// TLS handshakes under way at once; beyond this a new connection is closed. Ten thousand workers that come back at once need

@@ -39,7 +39,7 @@ use super::{
     limits::{
         CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX,
         HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
-        PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
+        PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX, TLS_HANDSHAKE_TIMEOUT,
     },
     reply, rest,
 };
@@ -142,8 +142,9 @@ async fn connection(
 ) {
     // Answers are small and wanted at once. A socket that cannot be told so works anyway.
     let _ = stream.set_nodelay(true);
+    let patience = if api.doorway.is_some() { TLS_HANDSHAKE_TIMEOUT } else { FIRST_WORDS_TIMEOUT };
     let received = tokio::select! {
-        received = api.porch.receive(&stream) => received,
+        received = api.porch.receive(&stream, patience) => received,
         () = shutdown.cancelled() => None,
     };
     let Some(newcomer) = received else { return };

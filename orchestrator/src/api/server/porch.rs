@@ -17,7 +17,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::api::limits::{FIRST_WORDS_TIMEOUT, NEWCOMERS_MAX};
+use crate::api::limits::NEWCOMERS_MAX;
 
 /// How long a newcomer that is not through keeps its place. Together with [`NEWCOMERS_MAX`]: 3,200 newcomers a second get in even
 /// if the way to each of them is long.
@@ -40,9 +40,9 @@ impl Porch {
         Self(Arc::new(Semaphore::new(newcomers_max)))
     }
 
-    /// Waits for the peer's first words and for a place. `None` when no words come.
-    pub(super) async fn receive(&self, stream: &TcpStream) -> Option<Newcomer> {
-        timeout(FIRST_WORDS_TIMEOUT, stream.readable()).await.ok()?.ok()?;
+    /// Waits for the peer's first words, at most so long, and for a place. `None` when no words come.
+    pub(super) async fn receive(&self, stream: &TcpStream, patience: Duration) -> Option<Newcomer> {
+        timeout(patience, stream.readable()).await.ok()?.ok()?;
         // Never closed.
         let place = self.0.clone().acquire_owned().await.ok()?;
         Some(Newcomer(Arc::new(Mutex::new(Some(place)))))
@@ -71,6 +71,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::api::limits::FIRST_WORDS_TIMEOUT;
 
     /// Both ends of a connection.
     async fn connection() -> (TcpStream, TcpStream) {
@@ -85,14 +86,15 @@ mod tests {
         let (_silent, silent) = connection().await;
         let silent = tokio::spawn({
             let porch = porch.clone();
-            async move { porch.receive(&silent).await.is_some() }
+            async move { porch.receive(&silent, FIRST_WORDS_TIMEOUT).await.is_some() }
         });
         let ((mut first, inside), (mut second, waits)) = (connection().await, connection().await);
         first.write_all(b"x").await.unwrap();
-        let first = porch.receive(&inside).await.expect("the silent one is in nobody's way");
+        let first =
+            porch.receive(&inside, FIRST_WORDS_TIMEOUT).await.expect("the silent one is in nobody's way");
         second.write_all(b"x").await.unwrap();
         waits.readable().await.unwrap();
-        let mut second = Box::pin(porch.receive(&waits));
+        let mut second = Box::pin(porch.receive(&waits, FIRST_WORDS_TIMEOUT));
         assert!(second.as_mut().now_or_never().is_none(), "the place is taken");
         first.is_through();
         let second = second.await.expect("it has spoken");
