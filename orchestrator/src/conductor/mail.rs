@@ -104,8 +104,9 @@ impl ClientMail {
 impl Mail {
     /// A notice waits for its time.
     pub fn put(&mut self, notice: &NoticeRecord) {
-        // One that is under way is put back when it is settled.
-        if notice.status != NoticeStatus::Pending || self.under_way.contains_key(&notice.id) {
+        // One that is under way is put back when it is settled, and one that is changing when that is durable: it may have been
+        // found in the store and changed before it came here.
+        if notice.status != NoticeStatus::Pending || self.is_busy(notice.id) {
             return;
         }
         let owed = self.clients.entry(notice.client.clone()).or_default();
@@ -327,6 +328,22 @@ mod tests {
         assert_eq!(sender.take(), []);
         assert_eq!(sender.mail.undelivered(), 1);
         sender.mail.settled(now.id);
+        assert!(sender.mail.clients.is_empty());
+    }
+
+    #[test]
+    fn what_is_wanted_again_before_it_has_come_leaves_once_and_as_it_is_wanted() {
+        let mut sender = Sender::new();
+        let later = sender.owe("acme", "https://a/", 3600);
+        sender.mail.withdraw(&later);
+        // It is in the store, and whoever wants it again is quicker than the news of that.
+        sender.mail.begin_change(&later);
+        sender.now = later.due_at;
+        sender.mail.put(&later);
+        assert_eq!(sender.take(), [], "the change is not durable");
+        sender.mail.end_change(&NoticeRecord { due_at: sender.now, ..later.clone() });
+        assert_eq!(sender.take(), [later.id]);
+        sender.mail.settled(later.id);
         assert!(sender.mail.clients.is_empty());
     }
 
