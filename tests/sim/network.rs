@@ -28,6 +28,8 @@ pub struct Stream {
     pub receiver: Option<mpsc::Receiver<ToWorker>>,
     /// Nothing passes in either direction.
     pub is_cut: bool,
+    /// The conductor has been told of its end, or will be as soon as it looks at what has arrived.
+    pub is_over: bool,
     /// When the last message down and up will have arrived: the next one is later.
     down_until: i64,
     up_until: i64,
@@ -42,7 +44,8 @@ impl Stream {
         receiver: mpsc::Receiver<ToWorker>,
     ) -> Self {
         let receiver = Some(receiver);
-        Self { number, link, session_id, stream, receiver, is_cut: false, down_until: 0, up_until: 0 }
+        let (is_cut, is_over) = (false, false);
+        Self { number, link, session_id, stream, receiver, is_cut, is_over, down_until: 0, up_until: 0 }
     }
 
     pub fn outbox() -> (Outbox, mpsc::Receiver<ToWorker>) {

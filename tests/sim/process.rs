@@ -301,14 +301,12 @@ impl World {
         if up.streams.iter().any(|other| other.session_id == session_id && other.stream > stream) {
             self.model.met.mark(S::OldStreamSpeaks);
         }
-        let ends = matches!(message, FromWorker::Ended);
-        up.conductor.tell(session_id, stream, message);
-        self.take_in()?;
-        // What was said on it before its end was heard has been looked at.
-        if let Some(up) = self.process.up.as_mut().filter(|_| ends) {
-            up.streams.retain(|other| (other.session_id, other.stream) != (session_id, stream));
+        if matches!(message, FromWorker::Ended) {
+            let ends = |other: &&mut Stream| (other.session_id, other.stream) == (session_id, stream);
+            up.streams.iter_mut().find(ends).into_iter().for_each(|stream| stream.is_over = true);
         }
-        Ok(())
+        up.conductor.tell(session_id, stream, message);
+        self.take_in()
     }
 
     /// The orderly stop begins.
@@ -555,6 +553,10 @@ impl World {
             if streams.iter().any(|stream| stream.receiver.is_none()) && checked.is_ok() {
                 let unread = up.conductor.leases().filter(|(_, _, session_id)| is_unread(*session_id));
                 checked = self.model.found(unread);
+            }
+            // What was said on them before their end was heard has been looked at.
+            if !up.conductor.is_behind() {
+                streams.retain(|stream| !stream.is_over);
             }
             up.streams = streams;
         }

@@ -259,6 +259,11 @@ impl Stepped {
         !self.arrived.is_empty() && self.house.room() > 0
     }
 
+    /// Whether something has arrived that is not taken in yet, perhaps for want of room.
+    pub fn is_behind(&self) -> bool {
+        !self.arrived.is_empty()
+    }
+
     /// Takes in what has arrived, as far as there is room.
     ///
     /// # Errors
