@@ -8,6 +8,7 @@
 //! logarithm of a tree.
 
 mod adoption;
+mod aside;
 mod classes;
 mod fleet;
 mod lane;
@@ -22,9 +23,10 @@ mod saving;
 pub mod session;
 mod stopping;
 mod suit;
+mod workers;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -55,7 +57,7 @@ use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
     json::Json,
-    store::{Reproach, SessionRecord, StubTask},
+    store::{Reproach, SessionRecord},
     time::Timestamp,
 };
 
@@ -414,227 +416,7 @@ impl Dispatch {
             .min()
     }
 
-    // ---- Tasks aside: in the queue, with their offers left to be made again ----
-
-    /// Takes a task from before a restart, aside.
-    pub fn restore(&mut self, task: &StubTask, job_key: i64) {
-        let class = self.class_of(&task.task_type, task.needs.as_ref());
-        self.ready.push_aside(class, task, job_key);
-    }
-
-    /// Keeps no more of a ready task than its place in the queue.
-    pub fn put_aside(&mut self, task_id: TaskId) {
-        self.ready.put_aside(task_id);
-    }
-
-    /// Gives a task that is aside its offer back. It stays in the queue until [`Dispatch::pump_all`].
-    pub fn supply(&mut self, offer: Offer) {
-        self.ready.supply(offer);
-    }
-
-    /// Removes a task that is aside and of which no offer can be made.
-    pub fn discard(&mut self, place: Place) {
-        self.ready.discard(place);
-    }
-
-    /// Whether any task is aside.
-    pub fn has_aside(&self) -> bool {
-        self.ready.has_aside()
-    }
-
-    /// Whether a task is aside.
-    pub fn is_aside(&self, task_id: TaskId) -> bool {
-        self.ready.place_aside(task_id).is_some()
-    }
-
-    /// Whether a task has others of its client before it that are aside.
-    pub fn is_behind_aside(&self, task_id: TaskId) -> bool {
-        self.ready.is_behind_aside(task_id)
-    }
-
-    /// Whether a ready task is near its turn.
-    pub fn is_near(&self, task_id: TaskId) -> bool {
-        self.ready.is_near(task_id)
-    }
-
-    /// Those of these tasks that are aside.
-    pub fn aside_among(&self, task_ids: &[TaskId]) -> Vec<Place> {
-        task_ids.iter().filter_map(|&task_id| self.ready.place_aside(task_id)).collect()
-    }
-
-    /// The tasks aside whose turn comes next, at most `limit`: of each class that a connected worker serves and of which too few
-    /// are at hand, or none with `in_need`. See [`RUN_MIN`].
-    pub fn wanted(&self, in_need: bool, limit: usize) -> Vec<Place> {
-        if self.paused || !self.ready.has_aside() {
-            return Vec::new();
-        }
-        let served = self.classes.iter().filter(|(class, _)| self.placement.is_served(*class));
-        let short = served.map(|(class, _)| class).filter(|&class| self.ready.runs_short(class, in_need));
-        let short: Vec<ClassId> = short.collect();
-        let share = (limit / short.len().max(1)).max(1);
-        short.into_iter().flat_map(|class| self.ready.wanted(class, in_need, share)).collect()
-    }
-
-    /// Bytes of the params of ready tasks.
-    pub fn params_bytes(&self) -> usize {
-        self.ready.params_bytes()
-    }
-
-    // ---- Workers ----
-
-    /// A session has opened its stream. Its tasks are reconciled, and the welcome is the first thing it is sent. A task that is
-    /// aside is not found: whatever of `held` is among [`Dispatch::aside_among`] has to be supplied before.
-    ///
-    /// A session that is connected already gets its stream replaced: what it still has, it keeps.
-    pub fn connect(
-        &mut self,
-        record: &SessionRecord,
-        held: &[TaskId],
-        outbox: Outbox,
-        now: Timestamp,
-    ) -> (u64, Reconciled) {
-        let session_id = record.session_id;
-        self.adoption.settle(session_id);
-        let before = self.roster.get(session_id).map(Session::occupied).unwrap_or_default();
-        self.forget_orders(session_id, &before);
-        let stream = self.roster.connect(record, outbox, now);
-        let mut reconciled = Reconciled::default();
-        for &task_id in held {
-            match self.adopt(session_id, task_id, now) {
-                true => reconciled.adopted.push(task_id),
-                false => reconciled.dropped.push(task_id),
-            }
-        }
-        let held: HashSet<TaskId> = held.iter().copied().collect();
-        let missing = before.into_iter().filter(|task_id| !held.contains(task_id));
-        reconciled.orphans = missing.filter_map(|task_id| self.orphan(session_id, task_id)).collect();
-        if let Some(session) = self.roster.get_mut(session_id) {
-            session.vacate();
-            session.reputation = self.reputations.score(&record.worker.worker_id, now);
-            session.aside_until = self.reputations.aside_until(&record.worker.worker_id);
-            for task_id in &reconciled.adopted {
-                let task_type = self.leases.get(task_id).map(|lease| &*lease.task_type);
-                session.occupy(*task_id, task_type.unwrap_or_default());
-            }
-            session.outbox.send(ToWorker::Welcome {
-                adopted: reconciled.adopted.clone(),
-                dropped: reconciled.dropped.clone(),
-            });
-        }
-        // No credits yet: a session whose stream was replaced gives up its old place.
-        self.replace(session_id);
-        (stream, reconciled)
-    }
-
-    /// Whether the task is, or now becomes, this session's.
-    fn adopt(&mut self, session_id: SessionId, task_id: TaskId, now: Timestamp) -> bool {
-        if let Some(lease) = self.leases.get(&task_id) {
-            return lease.session_id == session_id;
-        }
-        // A ready task that a worker says it has: the orchestrator that gave it out is gone, and this is the same attempt.
-        match self.ready.take(task_id) {
-            Some(offer) => {
-                let job_id = offer.job_id;
-                tracing::info!(job = %job_id, task = %task_id, "Task {task_id} of job {job_id} is adopted: its worker still has it");
-                self.put_lease(session_id, &offer, now);
-                self.handed.push(Handed::of(&offer, true, now));
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The session's stream has ended, or was replaced by another session of the same worker. What it held is returned.
-    pub fn disconnect(&mut self, session_id: SessionId) -> Vec<Orphan> {
-        self.placement.remove(session_id);
-        let held = self.roster.remove(session_id).map(|session| session.occupied()).unwrap_or_default();
-        self.forget_orders(session_id, &held);
-        held.into_iter().filter_map(|task_id| self.orphan(session_id, task_id)).collect()
-    }
-
-    /// The worker is willing to hold this many tasks.
-    pub fn credits(&mut self, session_id: SessionId, slots: u32, now: Timestamp) {
-        let Some(session) = self.roster.get_mut(session_id) else { return };
-        session.slots = slots.min(session.record.worker.slots);
-        self.replace(session_id);
-        self.pump(session_id, now);
-    }
-
-    /// What the worker says of itself.
-    pub fn worker_state(&mut self, session_id: SessionId, hot_cache: Vec<Arc<str>>, load: f64) {
-        if let Some(session) = self.roster.get_mut(session_id) {
-            session.hot_cache = hot_cache;
-            session.load = Some(load.clamp(0.0, 1.0));
-            self.replace(session_id);
-        }
-    }
-
-    /// The worker has been silent for so long that it may be lost, or is heard again. Meanwhile it gets nothing.
-    pub fn suspect(&mut self, session_id: SessionId, suspected: bool, now: Timestamp) {
-        if let Some(session) = self.roster.get_mut(session_id) {
-            session.suspected = suspected;
-            self.replace(session_id);
-            self.pump(session_id, now);
-        }
-    }
-
-    /// Somebody wants the worker to stop in order: it gets no more tasks, and is told. Whether it is connected.
-    pub fn drain_worker(&mut self, worker_id: &str) -> bool {
-        let Some(session) = self.roster.of_worker(worker_id) else { return false };
-        let session_id = session.record.session_id;
-        session.outbox.send(ToWorker::Drain);
-        self.drain(session_id);
-        true
-    }
-
-    /// The worker takes no more tasks.
-    pub fn drain(&mut self, session_id: SessionId) {
-        if let Some(session) = self.roster.get_mut(session_id) {
-            session.draining = true;
-            self.replace(session_id);
-        }
-    }
-
-    /// Sessions that did not take what they were sent: their readers are gone or hopelessly behind.
-    pub fn broken(&self) -> Vec<SessionId> {
-        let broken = self.roster.iter().filter(|session| session.outbox.is_broken());
-        let mut broken: Vec<SessionId> = broken.map(|session| session.record.session_id).collect();
-        broken.sort_unstable();
-        broken
-    }
-
-    // ---- Restart and shutdown ----
-
-    /// The recorded session with this id that is expected back, if it is.
-    pub fn expected(&self, session_id: SessionId) -> Option<&SessionRecord> {
-        self.adoption.expected(session_id)
-    }
-
-    /// How many sessions are expected back.
-    pub fn expected_count(&self) -> usize {
-        self.adoption.expected_count()
-    }
-
-    /// Until when tasks of this type wait for workers of before the restart; `None` when they do not.
-    pub fn awaited(&self, task_type: &str) -> Option<Timestamp> {
-        self.adoption.until().filter(|_| self.adoption.awaits(task_type))
-    }
-
-    /// The session that is expected back from this worker.
-    pub fn expected_of_worker(&self, worker_id: &str) -> Option<&SessionRecord> {
-        self.adoption.of_worker(worker_id)
-    }
-
-    /// The session is no longer expected: its worker has registered anew.
-    pub fn give_up_expected(&mut self, session_id: SessionId, now: Timestamp) {
-        self.adoption.settle(session_id);
-        self.pump_all(now);
-    }
-
-    /// Ends the adoption window if its time has come; returns the sessions that did not come back.
-    pub fn adoption_over(&mut self, now: Timestamp) -> Vec<SessionId> {
-        self.adoption.over(now)
-    }
+    // ---- All of it ----
 
     /// Hands out whatever can be handed out.
     pub fn pump_all(&mut self, now: Timestamp) {
