@@ -56,7 +56,7 @@ impl Dispatch {
     }
 
     /// The tasks aside whose turn comes next, at most `limit`: of each class that a connected worker serves and of which too few
-    /// are at hand, or none with `in_need`. See [`RUN_MIN`].
+    /// are at hand, or none with `in_need`. See [`RUN_MIN`](super::RUN_MIN).
     pub fn wanted(&self, in_need: bool, limit: usize) -> Vec<Place> {
         if self.paused || !self.ready.has_aside() {
             return Vec::new();
