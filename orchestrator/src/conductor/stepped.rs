@@ -256,7 +256,7 @@ impl Stepped {
 
     /// Whether a turn would take in requests: there are some, and there is room in the batch.
     pub fn has_arrived(&self) -> bool {
-        !self.arrived.is_empty() && self.house.room() > 0
+        self.is_behind() && self.house.room() > 0
     }
 
     /// Whether something has arrived that is not taken in yet, perhaps for want of room.

@@ -147,9 +147,7 @@ async fn whole(
     request: Request<Incoming>,
 ) -> Result<(HeaderMap, Bytes, Admission), ApiError> {
     let (parts, body) = request.into_parts();
-    let bytes = body::read(&parts, body, BODY_BYTES_MAX).await?;
-    let admission = inside.conductor.admit(bytes.len()).await;
-    body::let_go(&parts);
+    let (bytes, admission) = body::admitted(inside, &parts, body, BODY_BYTES_MAX).await?;
     Ok((parts.headers, bytes, admission))
 }
 

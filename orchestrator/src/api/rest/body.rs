@@ -10,24 +10,39 @@ use http::{
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 
-use crate::api::{
-    intake::Turn,
-    limits::BODY_READ_TIMEOUT,
-    submission::{body_timeout, invalid, quote, too_large},
+use crate::{
+    api::{
+        Inside,
+        intake::Turn,
+        limits::BODY_READ_TIMEOUT,
+        submission::{body_timeout, invalid, quote, too_large},
+    },
+    conductor::Admission,
 };
-
-/// What was read is let in, or not needed any more: others may be read.
-pub(super) fn let_go(parts: &Parts) {
-    if let Some(turn) = parts.extensions.get::<Turn>() {
-        turn.let_go();
-    }
-}
 
 /// Largest body of a wrapped submission: the payload, with room for labels and the rest.
 pub(super) const ENVELOPE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 
-/// The whole body, when it is within the limit and arrives in time. Waits until it has its turn to be read, which whoever has called
-/// lets go of when it is let in: see [`Turn::let_go`].
+/// The whole body, as [`read`] has it, and leave to look into it. Others may be read then.
+///
+/// # Errors
+/// Those of [`read`].
+pub(super) async fn admitted(
+    inside: &Inside,
+    parts: &Parts,
+    body: Incoming,
+    limit_bytes: usize,
+) -> Result<(Bytes, Admission), ApiError> {
+    let bytes = read(parts, body, limit_bytes).await?;
+    let admission = inside.conductor.admit(bytes.len()).await;
+    if let Some(turn) = parts.extensions.get::<Turn>() {
+        turn.let_go();
+    }
+    Ok((bytes, admission))
+}
+
+/// The whole body, when it is within the limit and arrives in time. Waits until it has its turn to be read, and keeps that for as long
+/// as the request is there.
 ///
 /// # Errors
 /// `OVERLOADED` when its turn does not come; `PAYLOAD_TOO_LARGE` at the first byte over the limit, and before any byte when the announced length is over it;

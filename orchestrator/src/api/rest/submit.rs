@@ -53,9 +53,7 @@ pub(super) async fn at_endpoint(
         BodyForm::Raw => PAYLOAD_BYTES_MAX,
         BodyForm::Wrapped => body::ENVELOPE_BYTES_MAX,
     };
-    let bytes = body::read(&parts, body, bytes_max).await?;
-    let admission = inside.conductor.admit(bytes.len()).await;
-    body::let_go(&parts);
+    let (bytes, admission) = body::admitted(inside, &parts, body, bytes_max).await?;
     let draft = match form {
         BodyForm::Raw => Draft { delay, start_at, ..Draft::new(name, submission::initial_data(&bytes)?) },
         BodyForm::Wrapped => {
@@ -80,9 +78,7 @@ pub(super) async fn by_name(
     let submitting = inside.tracing.begin(&parts.headers);
     let wait = query::wait(&parts.uri, &parts.headers)?;
     let key = query::idempotency_key(&parts.headers)?;
-    let bytes = body::read(&parts, body, body::ENVELOPE_BYTES_MAX).await?;
-    let admission = inside.conductor.admit(bytes.len()).await;
-    body::let_go(&parts);
+    let (bytes, admission) = body::admitted(inside, &parts, body, body::ENVELOPE_BYTES_MAX).await?;
     let (draft, _) = envelope(&bytes, Arc::from(""))?;
     create(inside, client, Draft { wait, idempotency_key: key, ..draft }, admission, submitting).await
 }
