@@ -166,7 +166,6 @@ impl Client {
 
     /// Ends it without a word.
     pub fn kill(mut self) {
-        self.running.child.kill().unwrap();
-        self.running.wait();
+        self.running.kill();
     }
 }

@@ -51,8 +51,7 @@ fn settings_come_from_the_environment_and_from_a_file_too() {
     command.env("AVTOMATIKA_CLIENT_TOKEN", "a:secret-1,b:secret-2").env("XDG_DATA_HOME", dir.path());
     let running = Running::start(command);
     assert!(running.said.starts_with("{\"timestamp\":"), "{}", running.said);
-    running.signal("-TERM");
-    assert_eq!(running.wait().0, Some(0));
+    running.stop();
     assert!(dir.path().join("avtomatika").is_dir(), "the default data directory");
 }
 
@@ -135,8 +134,7 @@ fn what_keeps_it_from_starting_is_said_in_two_lines_and_by_its_status() {
         assert!(said.contains("\nhint: ") || said.contains("--help"), "{said}");
         assert!(!said.contains("secret") && !said.contains("panicked"), "{said}");
     }
-    first.signal("-TERM");
-    assert_eq!(first.wait().0, Some(0));
+    first.stop();
 }
 
 /// A directory of its own with one blueprint, whose jobs end by themselves.
@@ -191,8 +189,7 @@ fn a_hangup_has_the_blueprints_read_again() {
     let finding = running.until("bad.yaml");
     assert!(finding.contains("error: "), "{finding}");
     assert_eq!(edition(running.port), 2);
-    running.signal("-TERM");
-    assert_eq!(running.wait().0, Some(0));
+    running.stop();
 }
 
 /// A file of clients in which the tokens of these tests have this quota.
@@ -242,9 +239,7 @@ fn a_quota_is_as_much_used_after_a_kill_as_before_and_a_hangup_reads_it_again() 
     running.until("Blueprints reloaded");
     assert_eq!(post(running.port, "/api/books").unwrap().0, 202);
     assert_eq!(post(running.port, "/api/books").unwrap().0, 429);
-    running.signal("-TERM");
-    let (status, said) = running.wait();
-    assert_eq!(status, Some(0), "{said}");
+    let said = running.stop();
     let audit = std::fs::read_to_string(&audit).unwrap();
     assert!(audit.contains("\"event\":\"operator_call\",\"who\":\"SIGHUP\""), "{audit}");
     assert!(audit.contains("\"event\":\"quota_refused\",\"who\":\"small\""), "{audit}");
@@ -306,8 +301,7 @@ fn a_kill_during_a_reload_leaves_one_version_for_each_definition() {
             }
             _ => assert_eq!(reload.join().unwrap().unwrap().0, 200),
         }
-        running.child.kill().unwrap();
-        running.child.wait().unwrap();
+        running.kill();
     }
     let mut last = Running::start(serving(&blueprints, &data_dir));
     last.until("  - book (version 13");
@@ -353,15 +347,13 @@ fn a_kill_during_a_put_leaves_the_old_version_or_the_new_one() {
                 served = cycle;
             }
         }
-        running.child.kill().unwrap();
-        running.child.wait().unwrap();
+        running.kill();
     }
     // The file says something new.
     write_edition(&blueprints, 200);
     let last = Running::start(serving(&blueprints, &data_dir));
     assert_eq!(edition(last.port, "book"), 200);
-    last.signal("-TERM");
-    assert_eq!(last.wait().0, Some(0));
+    last.stop();
 }
 
 /// A kill in the middle of it, and asking again moves the rest: every job moves once.

@@ -53,8 +53,7 @@ impl World {
     }
 
     fn stop(self) {
-        self.running.signal("-TERM");
-        assert_eq!(self.running.wait().0, Some(0));
+        self.running.stop();
     }
 }
 

@@ -2,13 +2,25 @@
 
 use serde_json::Value;
 
-use super::support::{House, soon, until};
+use super::support::{House, Process, soon, until};
 
 fn is_shown(job: &Value) -> bool {
     let task = &job["current_task"];
     task["progress"]["fraction"] == 0.5
         && task["progress"]["message"] == "half"
         && task["checkpoint"]["page"] == 1
+}
+
+/// Kills orchestrator and worker as soon as the checkpoint is durable, and starts the orchestrator again.
+async fn all_are_killed_when_it_is_stored(house: &mut House, worker: Process, job_id: &str) {
+    house.until_job(job_id, "to be half done", is_shown).await;
+    until("the checkpoint to be stored", async || {
+        (house.events_of(job_id, "checkpoint_saved").await == 1).then_some(())
+    })
+    .await;
+    house.kill();
+    worker.kill();
+    house.start_again().await;
 }
 
 #[tokio::test]
@@ -35,14 +47,7 @@ async fn a_checkpoint_outlives_the_orchestrator_and_the_worker_killed_together()
     let mut house = House::start().await;
     let first = house.sdk("first");
     let job_id = house.submit().await;
-    house.until_job(&job_id, "to be half done", is_shown).await;
-    until("the checkpoint to be stored", async || {
-        (house.events_of(&job_id, "checkpoint_saved").await == 1).then_some(())
-    })
-    .await;
-    house.kill();
-    first.kill();
-    house.start_again().await;
+    all_are_killed_when_it_is_stored(&mut house, first, &job_id).await;
     let job = house.job(&job_id).await;
     assert_eq!(job["current_task"]["checkpoint"]["page"], 1, "{job}");
     let _second = house.sdk("second");
@@ -76,14 +81,7 @@ async fn what_a_shell_command_saved_outlives_its_worker_and_the_orchestrator() {
     );
     let first = house.stock("first", &command, &[]);
     let job_id = house.submit().await;
-    house.until_job(&job_id, "to be half done", is_shown).await;
-    until("the checkpoint to be stored", async || {
-        (house.events_of(&job_id, "checkpoint_saved").await == 1).then_some(())
-    })
-    .await;
-    house.kill();
-    first.kill();
-    house.start_again().await;
+    all_are_killed_when_it_is_stored(&mut house, first, &job_id).await;
     let _second = house.stock("second", &command, &[]);
     house.until_job(&job_id, "to be half done again", is_shown).await;
     house.open_gate();
