@@ -158,12 +158,22 @@ mod tests {
 
     /// Takes what is written only when the test lets it.
     struct Gate {
+        reached: mpsc::Sender<()>,
         written: mpsc::Sender<String>,
         open: mpsc::Receiver<()>,
     }
 
+    /// The test's side of a [`Gate`].
+    struct Keeper {
+        /// Says that the writer stands before the gate.
+        reached: mpsc::Receiver<()>,
+        open: mpsc::Sender<()>,
+        read: mpsc::Receiver<String>,
+    }
+
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.reached.send(()).map_err(io::Error::other)?;
             self.open.recv().map_err(io::Error::other)?;
             self.written.send(String::from_utf8_lossy(bytes).into_owned()).map_err(io::Error::other)?;
             Ok(bytes.len())
@@ -174,10 +184,11 @@ mod tests {
         }
     }
 
-    fn gate() -> (Gate, mpsc::Sender<()>, mpsc::Receiver<String>) {
-        let (written, read) = mpsc::channel();
+    fn gate() -> (Gate, Keeper) {
+        let (has_reached, reached) = mpsc::channel();
         let (let_through, open) = mpsc::channel();
-        (Gate { written, open }, let_through, read)
+        let (written, read) = mpsc::channel();
+        (Gate { reached: has_reached, written, open }, Keeper { reached, open: let_through, read })
     }
 
     fn gap(dropped: u64) -> String {
@@ -196,7 +207,7 @@ mod tests {
 
     #[test]
     fn lines_come_out_whole_and_in_order() {
-        let (gate, open, read) = gate();
+        let (gate, keeper) = gate();
         let mut queue = LogQueue::to(gate, gap).unwrap();
         let mut expected = String::new();
         for n in 0..100 {
@@ -206,8 +217,8 @@ mod tests {
         }
         let mut found = String::new();
         while found.len() < expected.len() {
-            open.send(()).unwrap();
-            found += &read.recv().unwrap();
+            keeper.open.send(()).unwrap();
+            found += &keeper.read.recv().unwrap();
         }
         assert_eq!(found, expected);
         assert!(queue.flush(Duration::from_secs(30)));
@@ -216,20 +227,23 @@ mod tests {
 
     #[test]
     fn when_nobody_reads_lines_are_dropped_and_counted_and_nobody_waits() {
-        let (gate, open, read) = gate();
+        let (gate, keeper) = gate();
         let mut queue = LogQueue::to(gate, gap).unwrap();
         let line = [b'x'; 64 * 1024];
+        // One line is being written, so that what follows has the queue to itself.
+        queue.write_all(&line).unwrap();
+        keeper.reached.recv().unwrap();
         for _ in 0..1_000 {
             queue.write_all(&line).unwrap();
         }
         let dropped = queue.dropped();
-        assert!((800..1_000).contains(&dropped), "{dropped}");
+        assert_eq!(dropped, 1_000 - (LOG_BYTES_MAX / line.len()) as u64);
         assert!(!queue.flush(Duration::from_millis(1)), "nobody reads yet");
         // They are said when somebody does.
         let mut found = String::new();
         while !found.ends_with("dropped\n") {
-            open.send(()).unwrap();
-            found += &read.recv().unwrap();
+            keeper.open.send(()).unwrap();
+            found += &keeper.read.recv().unwrap();
         }
         assert!(found.ends_with(&format!("{dropped} dropped\n")), "{}", &found[found.len() - 40..]);
         assert!(queue.flush(Duration::from_secs(30)));
