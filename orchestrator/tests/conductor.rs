@@ -76,6 +76,9 @@ struct Faulty {
     unreadable: Mutex<Option<StoreError>>,
     /// A job that cannot be read.
     damaged: Mutex<Option<JobId>>,
+    /// A job that is forgotten when its history is read.
+    going: Mutex<Option<JobId>>,
+    gone: Mutex<Option<JobId>>,
 }
 
 impl Faulty {
@@ -93,6 +96,8 @@ impl Faulty {
             readable: Condvar::new(),
             unreadable: Mutex::new(None),
             damaged: Mutex::new(None),
+            going: Mutex::new(None),
+            gone: Mutex::new(None),
         })
     }
 
@@ -149,6 +154,9 @@ impl Store for Faulty {
     }
 
     fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
+        if *self.gone.lock().unwrap() == Some(id) {
+            return Ok(None);
+        }
         self.inner.load(id)
     }
 
@@ -187,6 +195,11 @@ impl Store for Faulty {
     }
 
     fn history(&self, id: JobId, from: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+        let mut going = self.going.lock().unwrap();
+        if *going == Some(id) {
+            *self.gone.lock().unwrap() = going.take();
+            return Ok(Vec::new());
+        }
         self.inner.history(id, from, limit)
     }
 
@@ -619,6 +632,17 @@ async fn a_worker_lost_while_the_disk_is_full_is_remembered() {
     assert_eq!(refused.code, ErrorCode::StorageFull);
     store.full.store(false, Ordering::SeqCst);
     assert_eq!(other.task().await.offer.job_id, job_id);
+}
+
+#[tokio::test]
+async fn a_history_that_is_forgotten_while_it_is_read_is_that_of_no_job() {
+    let store = Faulty::new();
+    let conductor = start(store.clone()).conductor;
+    let job_id = submit(&conductor).await;
+    assert_eq!(conductor.history(&acme(), job_id, 1_000, 10).await.unwrap().len(), 0, "beyond its end");
+    *store.going.lock().unwrap() = Some(job_id);
+    let error = conductor.history(&acme(), job_id, 0, 10).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::JobNotFound);
 }
 
 #[tokio::test]

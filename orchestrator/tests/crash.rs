@@ -15,6 +15,8 @@
 mod attempts;
 #[path = "crash/explained.rs"]
 mod explained;
+#[path = "crash/families.rs"]
+mod families;
 #[path = "crash/keys.rs"]
 mod keys;
 #[path = "crash/repairs.rs"]

@@ -18,7 +18,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     render::{
-        job::{status_from_name, status_name},
+        job::{counted, status_from_name, status_name},
         json,
         table::{Overflow, Table},
         time,
@@ -182,7 +182,7 @@ fn show_many(
     if console.format() == Format::Json {
         return console.print_line(&json::line(&json::repaired(all, dry_run)));
     }
-    let jobs = |count: u32| if count == 1 { "1 job".to_owned() } else { format!("{count} jobs") };
+    let jobs = |count: u32| counted(count.into());
     let said = match dry_run {
         true => format!("{} would be {done}.", jobs(all.count)),
         false => format!("{} {done}.", jobs(all.count)),

@@ -29,6 +29,11 @@ pub const STATUS_NAMES: [&str; 13] = [
     "waiting_for_key",
 ];
 
+/// So many jobs, in words.
+pub fn counted(jobs: u64) -> String {
+    if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") }
+}
+
 /// The name of a status, such as `waiting_for_worker`; of one that is newer than this program, `unknown_99`.
 pub fn status_name(status: i32) -> String {
     match JobStatus::try_from(status) {

@@ -1,4 +1,4 @@
-//! The real binary, run as people and scripts run it, against a server that follows a script.
+//! The real binary, run as people and scripts run it, against a server that follows a script, or (`dev`, `together`) a real one.
 //!
 //! What people see is kept in `snapshots/`; after a change on purpose, renew with `INSTA_UPDATE=always` and read the
 //! difference.
@@ -19,6 +19,7 @@ mod help;
 mod server;
 mod streams;
 mod submitting;
+mod together;
 mod tokens;
 mod versions;
 mod webhooks;

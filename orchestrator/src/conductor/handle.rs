@@ -232,7 +232,12 @@ impl Conductor {
         limit: usize,
     ) -> Result<Vec<HistoryEntry>, ApiError> {
         self.load_own(client, job_id).await?;
-        self.read(move |store| store.history(job_id, from_sequence, limit)).await
+        let entries = self.read(move |store| store.history(job_id, from_sequence, limit)).await?;
+        if entries.is_empty() {
+            // The job may have been forgotten between the two reads.
+            self.load_own(client, job_id).await?;
+        }
+        Ok(entries)
     }
 
     /// Follows the job to its end.

@@ -38,7 +38,7 @@ states:
   refused: { end: failed }
 ";
 
-const LEAF: &str = "
+pub const LEAF: &str = "
 blueprint: leaf
 states:
   note:

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod log;
+mod pruning_killed;
 mod running;
 mod schedules_killed;
 mod settings;

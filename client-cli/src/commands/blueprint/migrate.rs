@@ -13,6 +13,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     render::{
+        job::counted,
         json,
         table::{Cell, Overflow, Table, Tone},
     },
@@ -151,7 +152,7 @@ impl Summary {
         let mut table = Table::new(&["VERSION", "STATE", "JOBS", "TO", ""], Overflow::Wrap);
         console.print(&table.page(self.groups.iter().map(|(group, count)| row(group, *count))))?;
         let would = if request.dry_run { ("would move", "would stay") } else { ("moved", "stay") };
-        let mut words = format!("{} jobs {} to version {version}", self.moved, would.0);
+        let mut words = format!("{} {} to version {version}", counted(self.moved), would.0);
         if !self.refused.is_empty() {
             words += &format!("; {} {} as they are: -o json names them", self.refused.len(), would.1);
         }
