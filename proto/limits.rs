@@ -111,5 +111,6 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// closes the connection (`too_many_data_frames`, since h2 0.4.16): half of it, at 256 bytes a frame.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
-/// HTTP/2 flow-control window of a stream: the largest message in one go.
+/// HTTP/2 flow-control window of a stream, for those who talk to an orchestrator: the largest message in one go. (What comes to it
+/// comes in smaller pieces, so that what waits there holds little.)
 pub const STREAM_WINDOW_BYTES: u32 = MESSAGE_BYTES_MAX as u32;

@@ -4,8 +4,8 @@
 //! the payload has been let in by [`Conductor::admit`](crate::conductor::Conductor::admit). Those for whom there is no room wait, and
 //! are not read meanwhile: their senders wait with them. Each client has a share, so that what one sends at a time holds up
 //! itself and nobody else; what is small does not wait for what is large, and what is tiny waits for nothing. What waits over HTTP/2
-//! has filled windows, which costs memory, and holds up its neighbours on the connection: so few may wait there, and others are refused for
-//! now. It refuses to know what a body says.
+//! has filled windows, which costs memory, and holds up its neighbours on the connection: so only so much may wait there, and others are
+//! refused for now. It refuses to know what a body says.
 
 use std::{
     collections::HashMap,
@@ -13,10 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use avtomatika_proto::{
-    ApiError, ErrorCode,
-    limits::{MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES},
-};
+use avtomatika_proto::{ApiError, ErrorCode, limits::MESSAGE_BYTES_MAX};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -24,8 +21,8 @@ use tokio::{
 
 use super::callers::STRANGERS;
 use super::limits::{
-    INTAKE_LARGE, INTAKE_SMALL, INTAKE_WITHIN, Lane, SMALL_BODY_BYTES, TINY_BODY_BYTES, WAITING_BYTES_MAX,
-    WAITING_CONNECTIONS_MAX, WAITING_CONNECTIONS_OF_CLIENT_MAX,
+    BODY_WINDOW_BYTES, INTAKE_LARGE, INTAKE_SMALL, INTAKE_WITHIN, Lane, SMALL_BODY_BYTES, TINY_BODY_BYTES,
+    WAITING_BYTES_MAX, WAITING_BYTES_OF_ALL_MAX, WAITING_BYTES_OF_CLIENT_MAX,
 };
 
 /// What permits count.
@@ -46,8 +43,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Clients {
     by_name: HashMap<Arc<str>, Client>,
-    /// Connections over HTTP/2 on which somebody waits, of all clients.
-    waiting: usize,
+    /// Bytes that wait over HTTP/2, of all clients.
+    waiting_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -55,14 +52,9 @@ struct Client {
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
     turns: usize,
-    /// How much waits on which connections over HTTP/2.
-    waiting: HashMap<usize, Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    bodies: usize,
-    bytes: usize,
+    /// Bytes that wait over HTTP/2, on all connections and on each.
+    waiting_bytes: usize,
+    waiting_on: HashMap<usize, usize>,
 }
 
 /// Where a request came in, in its extensions. Whose it is shows later.
@@ -129,7 +121,7 @@ impl Intake {
         let known = clients.by_name.entry(client.clone()).or_insert_with(|| {
             let share = |lane: Lane| Arc::new(Semaphore::new(lane.of_client_max / UNIT_BYTES));
             let (small, large) = (share(INTAKE_SMALL), share(INTAKE_LARGE));
-            Client { small, large, turns: 0, waiting: HashMap::new() }
+            Client { small, large, turns: 0, waiting_bytes: 0, waiting_on: HashMap::new() }
         });
         known.turns += 1;
         let share = if is_large { &known.large } else { &known.small };
@@ -180,7 +172,7 @@ impl Turn {
     /// # Errors
     /// The same.
     pub async fn take_of_stream(&self, bytes: usize) -> Result<(), ApiError> {
-        self.take_ahead_of(bytes, STREAM_WINDOW_BYTES as usize).await
+        self.take_ahead_of(bytes, BODY_WINDOW_BYTES as usize).await
     }
 
     /// While it waits, so much may come that is not read.
@@ -245,26 +237,24 @@ fn full(what: &str) -> ApiError {
 
 impl Entry {
     fn wait_on(&self, connection: usize, bytes: usize) -> Result<Waits<'_>, ApiError> {
-        let bytes = bytes.min(STREAM_WINDOW_BYTES as usize);
+        let bytes = bytes.min(BODY_WINDOW_BYTES as usize);
         let mut clients = self.intake.lock();
-        let all = clients.waiting;
+        let of_all = clients.waiting_bytes + bytes;
         let Some(client) = clients.by_name.get_mut(&self.client) else {
             // It is there for as long as its entry is.
             return Err(full("it is not known who sends"));
         };
-        let is_new = !client.waiting.contains_key(&connection);
-        if is_new
-            && (client.waiting.len() >= WAITING_CONNECTIONS_OF_CLIENT_MAX || all >= WAITING_CONNECTIONS_MAX)
-        {
-            return Err(full("too many connections have bodies that wait"));
-        }
-        let waiting = client.waiting.entry(connection).or_default();
-        if waiting.bytes + bytes > WAITING_BYTES_MAX {
+        let of_client = client.waiting_bytes + bytes;
+        let here = client.waiting_on.get(&connection).copied().unwrap_or(0) + bytes;
+        if here > WAITING_BYTES_MAX {
             return Err(full("too many bodies wait on this connection"));
         }
-        waiting.bodies += 1;
-        waiting.bytes += bytes;
-        clients.waiting += usize::from(is_new);
+        if of_client > WAITING_BYTES_OF_CLIENT_MAX || of_all > WAITING_BYTES_OF_ALL_MAX {
+            return Err(full("too many bodies wait"));
+        }
+        client.waiting_on.insert(connection, here);
+        client.waiting_bytes = of_client;
+        clients.waiting_bytes = of_all;
         Ok(Waits { entry: self, connection, bytes })
     }
 }
@@ -272,13 +262,13 @@ impl Entry {
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         let mut clients = self.entry.intake.lock();
+        clients.waiting_bytes -= self.bytes;
         let Some(client) = clients.by_name.get_mut(&self.entry.client) else { return };
-        let Some(waiting) = client.waiting.get_mut(&self.connection) else { return };
-        waiting.bodies -= 1;
-        waiting.bytes -= self.bytes;
-        if waiting.bodies == 0 {
-            client.waiting.remove(&self.connection);
-            clients.waiting -= 1;
+        client.waiting_bytes -= self.bytes;
+        let Some(here) = client.waiting_on.get_mut(&self.connection) else { return };
+        *here -= self.bytes;
+        if *here == 0 {
+            client.waiting_on.remove(&self.connection);
         }
     }
 }
@@ -316,7 +306,7 @@ mod tests {
 
     fn is_empty(intake: &Intake) -> bool {
         let clients = intake.lock();
-        clients.by_name.is_empty() && clients.waiting == 0
+        clients.by_name.is_empty() && clients.waiting_bytes == 0
     }
 
     #[tokio::test]
@@ -360,31 +350,46 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn over_http_2_little_waits_and_on_few_connections() {
+    async fn over_http_2_so_much_may_wait_on_a_connection_of_a_client_and_in_all() {
         let intake = Intake::default();
         let mut held = Vec::new();
-        for _ in 0..INTAKE_LARGE.of_client_max / MESSAGE_BYTES_MAX {
-            held.push(taken(&intake, &client(1), MESSAGE_BYTES_MAX).await);
-        }
-        let bodies = WAITING_BYTES_MAX / MESSAGE_BYTES_MAX;
-        let on = |connection| intake.turn(client(1), Some(connection));
-        let turns: Vec<Turn> = (0..=bodies).map(|_| on(1)).chain([on(2), on(3), on(2)]).collect();
-        let mut waiting: Vec<_> = turns.iter().map(|turn| Box::pin(turn.take(MESSAGE_BYTES_MAX))).collect();
-        let mut waits = |number: usize| match waiting[number].as_mut().now_or_never() {
-            None => true,
-            Some(taken) => {
-                assert_eq!(taken.unwrap_err().code, ErrorCode::Overloaded);
-                false
+        for number in 0..INTAKE_LARGE.bytes_max / INTAKE_LARGE.of_client_max {
+            for _ in 0..INTAKE_LARGE.of_client_max / MESSAGE_BYTES_MAX {
+                held.push(taken(&intake, &client(number), MESSAGE_BYTES_MAX).await);
             }
-        };
-        assert!((0..bodies).all(&mut waits));
-        assert!(!waits(bodies), "as much waits on this connection as may");
-        assert!(waits(bodies + 1), "it is another one's");
-        assert!(!waits(bodies + 2), "two are as many as may");
-        // One that has nothing more that waits makes room for the next.
+        }
+        let on_one = WAITING_BYTES_MAX / BODY_WINDOW_BYTES as usize;
+        let connections = WAITING_BYTES_OF_CLIENT_MAX / WAITING_BYTES_MAX;
+        let mut turns = Vec::new();
+        for number in 0..WAITING_BYTES_OF_ALL_MAX / WAITING_BYTES_OF_CLIENT_MAX {
+            for connection in 0..connections {
+                turns.extend((0..on_one).map(|_| intake.turn(client(number), Some(connection))));
+            }
+        }
+        let mut waiting: Vec<_> = turns.iter().map(|turn| Box::pin(turn.take(MESSAGE_BYTES_MAX))).collect();
+        // One connection after the other, and one client after the other.
+        for (number, wait) in waiting.iter_mut().enumerate() {
+            assert!(wait.as_mut().now_or_never().is_none());
+            if (number + 1).is_multiple_of(on_one) {
+                let (connection, client) =
+                    (number / on_one % connections, client(number / on_one / connections));
+                let late = intake.turn(client, Some(connection));
+                let refused = late.take(MEGABYTE).now_or_never().expect("it is full there");
+                assert_eq!(refused.unwrap_err().code, ErrorCode::Overloaded);
+            }
+        }
+        for elsewhere in [client(0), client(turns.len())] {
+            let late = intake.turn(elsewhere, Some(connections));
+            let refused = late.take(MEGABYTE).now_or_never().expect("there is no more for this one");
+            assert_eq!(refused.unwrap_err().code, ErrorCode::Overloaded);
+        }
+        // One that waits no more makes room for the next.
+        drop(waiting.pop());
+        let late = intake.turn(client(0), Some(0));
+        assert!(late.take(MEGABYTE).now_or_never().is_some(), "of this one as much waits as before");
         drop(waiting);
-        assert!(pin!(turns[bodies + 2].take(MEGABYTE)).now_or_never().is_none());
-        drop((held, turns));
+        assert!(pin!(late.take(MEGABYTE)).now_or_never().is_none());
+        drop((held, turns, late));
         assert!(is_empty(&intake));
     }
 }

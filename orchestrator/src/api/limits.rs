@@ -103,12 +103,17 @@ pub const INTAKE_LARGE: Lane = Lane { bytes_max: 48 * 1024 * 1024, of_client_max
 /// Longest wait for room. Whoever is before one has as long for its body.
 pub const INTAKE_WITHIN: Duration = BODY_READ_TIMEOUT;
 
-/// Bodies that wait for room on one connection over HTTP/2. They fill the window that it has for all its streams, and what is read
-/// meanwhile needs some of it. (Over HTTP/1, what waits is with its sender.)
+/// HTTP/2 flow-control window of one request: what of its body, or of a stream's messages, may come before somebody reads it. A body that
+/// waits for its turn holds so much of its connection's window, and [`WAITING_BYTES_MAX`] has room for 48 of them; a body that is
+/// read comes at this much in a round trip.
+pub const BODY_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// What bodies may hold that wait for room on one connection over HTTP/2. They fill the window that it has for all its streams, and
+/// what is read meanwhile needs some of it. (Over HTTP/1, what waits is with its sender.)
 pub const WAITING_BYTES_MAX: usize = CONNECTION_WINDOW_BYTES as usize / 4 * 3;
 
-/// Connections over HTTP/2 on which bodies of one client wait for room.
-pub const WAITING_CONNECTIONS_OF_CLIENT_MAX: usize = 2;
+/// The same, on all connections of one client.
+pub const WAITING_BYTES_OF_CLIENT_MAX: usize = 2 * WAITING_BYTES_MAX;
 
 /// The same, of all clients.
-pub const WAITING_CONNECTIONS_MAX: usize = 8;
+pub const WAITING_BYTES_OF_ALL_MAX: usize = 8 * WAITING_BYTES_MAX;

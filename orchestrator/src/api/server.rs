@@ -5,11 +5,7 @@
 
 use std::{convert::Infallible, future::Future, io, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
-use avtomatika_proto::{
-    ApiError, ErrorCode,
-    limits::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES},
-    wire_error::CODE_KEY,
-};
+use avtomatika_proto::{ApiError, ErrorCode, limits::CONNECTION_WINDOW_BYTES, wire_error::CODE_KEY};
 use axum::{body::Body, response::Response};
 use futures_util::FutureExt;
 use http::{
@@ -37,9 +33,10 @@ use super::{
     grpc::{Gate, is_stream_of_answers, is_stream_of_requests},
     intake::Line,
     limits::{
-        CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX, HEADER_LIST_BYTES_MAX,
-        HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
-        PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX, TLS_HANDSHAKE_TIMEOUT,
+        BODY_WINDOW_BYTES, CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX,
+        HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX,
+        PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
+        TLS_HANDSHAKE_TIMEOUT,
     },
     reply, rest,
 };
@@ -244,7 +241,7 @@ fn builder() -> Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_stream_window_size(BODY_WINDOW_BYTES)
         // An adaptive window would shrink the budget of small frames: see CONNECTION_WINDOW_BYTES.
         .adaptive_window(false)
         .max_concurrent_streams(STREAMS_MAX)

@@ -415,3 +415,18 @@ async fn a_stop_ends_watches_and_says_so_to_whoever_asks_for_health() {
     assert!(ApiError::from_status(&status).code.is_retryable(), "{status:?}");
     server.stopped().await;
 }
+
+/// As many as a connection takes at a time: what there is no turn for yet waits, and is not refused.
+#[tokio::test]
+async fn sixty_payloads_of_the_largest_size_at_a_time_come_in_over_one_connection() {
+    const AT_ONCE: usize = 60;
+    let server = Server::start().await;
+    let caller = Caller::new(&server, ALICE).await;
+    let initial_data = format!("{{\"text\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES_MAX - 100));
+    let request = SubmitJobRequest { blueprint: "test_workflow".into(), initial_data, ..Default::default() };
+    let submissions = (0..AT_ONCE).map(|_| caller.submit(request.clone()));
+    for answer in futures_util::future::join_all(submissions).await {
+        answer.unwrap();
+    }
+    assert_eq!(server.jobs_of(ALICE).await.len(), AT_ONCE);
+}
