@@ -11,7 +11,7 @@ use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpStream, time:
 
 use crate::{
     frames::{GET, HEADERS, RST_STREAM, WINDOW_UPDATE, frame, hello},
-    support::{ALICE, Server, read_to_end},
+    support::{ALICE, BOB, Server, read_to_end},
 };
 
 #[tokio::test(start_paused = true)]
@@ -185,4 +185,50 @@ async fn what_is_under_way_at_a_stop_gets_the_drain_time_and_no_more() {
     server.stop();
     server.stopped().await;
     assert_eq!(read_to_end(&mut stuck).await, "");
+}
+
+/// A message of gRPC on its way: a flag, its length, and itself.
+fn framed(message: &impl prost::Message) -> Bytes {
+    let body = message.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
+    frame.extend_from_slice(&body);
+    frame.into()
+}
+
+/// What is large comes in one at a time, and whoever has its turn must not keep it until somebody takes an answer.
+#[tokio::test]
+async fn a_bulk_stream_whose_answers_nobody_takes_holds_up_no_other_large_payload() {
+    let server = Server::start().await;
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    // So few bytes of answers are taken that not even the first one fits.
+    let (requests, connection) =
+        h2::client::Builder::new().initial_window_size(4).handshake::<_, Bytes>(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let head = http::Request::post(server.url("/avtomatika.v1.JobService/SubmitJobs"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-avtomatika-token", ALICE);
+    let mut requests = requests.ready().await.unwrap();
+    let (answer, mut body) = requests.send_request(head.body(()).unwrap(), false).unwrap();
+    let large = avtomatika_proto::v1::SubmitJobRequest {
+        blueprint: "test_workflow".into(),
+        initial_data: format!("{{\"text\":\"{}\"}}", "x".repeat(900_000)),
+        ..Default::default()
+    };
+    for _ in 0..8 {
+        body.send_data(framed(&large), false).unwrap();
+    }
+    let answer = answer.await.unwrap();
+    // All eight are made, although no answer is taken.
+    while server.jobs_of(ALICE).await.len() < 8 {}
+    let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(100_000));
+    let beside = reqwest::Client::new()
+        .post(server.url("/api/jobs/test"))
+        .header("x-avtomatika-token", BOB)
+        .body(payload)
+        .send();
+    assert_eq!(beside.await.unwrap().status(), 202);
+    drop((answer, body, requests));
+    connection.abort();
 }

@@ -6,7 +6,8 @@ use avtomatika_proto::{
     ApiError, ErrorCode, v1,
     v1::{job_service_server::JobService, submit_jobs_response},
 };
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
@@ -19,6 +20,7 @@ use crate::{
         callers::{Call, CameFrom},
         convert, graph,
         intake::Turn,
+        limits::TINY_BODY_BYTES,
         shown::Shown,
         submission,
         trace::{Submitting, trace_headers},
@@ -65,6 +67,14 @@ async fn submit(
     submitted.map(convert::submitted)
 }
 
+/// Goes on whether or not somebody asks for its answer, and ends when nobody will.
+fn by_itself<T: Send + 'static>(
+    call: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> impl Future<Output = Result<T, Status>> {
+    let going = AbortOnDropHandle::new(tokio::spawn(call));
+    async move { going.await.unwrap_or_else(|_| Err(Status::internal("a submission did not come to its end"))) }
+}
+
 #[tonic::async_trait]
 impl JobService for Jobs {
     type SubmitJobsStream = Answers<v1::SubmitJobsResponse>;
@@ -104,7 +114,9 @@ impl JobService for Jobs {
             let (caller, inside) = (caller.clone(), inside.clone());
             // The stream's head speaks for each of its requests.
             let submitting = inside.tracing.begin(&head);
-            async move {
+            let holds_others_up =
+                request.as_ref().is_ok_and(|request| request.initial_data.len() > TINY_BODY_BYTES);
+            let submitted = async move {
                 use submit_jobs_response::Result::{Error, Ok as Done};
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
                 let request = request?;
@@ -125,6 +137,11 @@ impl JobService for Jobs {
                     }
                 };
                 Ok(v1::SubmitJobsResponse { index: index as u64, result: Some(result) })
+            };
+            // Whoever has a turn has others wait for it: it must not wait itself until its sender takes an answer.
+            match holds_others_up {
+                true => by_itself(submitted).left_future(),
+                false => submitted.right_future(),
             }
         };
         let answers = request.into_inner().then(taking).enumerate().map(answer).buffered(BULK_IN_FLIGHT_MAX);
