@@ -121,6 +121,11 @@ impl Reload {
     /// `UNSUPPORTED` when the blueprints of this orchestrator come from nowhere; `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`.
     /// Nothing has changed then.
     pub async fn reload(&self, dry_run: bool) -> Result<Reloaded, ApiError> {
+        let reload = self.clone();
+        to_its_end(async move { reload.reload_whole(dry_run).await }).await
+    }
+
+    async fn reload_whole(&self, dry_run: bool) -> Result<Reloaded, ApiError> {
         let Some(source) = self.source.clone() else {
             return Err(ApiError::new(
                 ErrorCode::Unsupported,
@@ -201,6 +206,14 @@ impl Reload {
             Err(error) => tracing::error!(hint = &*error.hint, "The blueprints stay as they are: {error}"),
         }
     }
+}
+
+/// Whoever asked for it may leave: what was begun comes to its end, so that it is not left half done.
+async fn to_its_end<T: Send + 'static>(
+    change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let unfinished = || ApiError::new(ErrorCode::Internal, "The change did not come to its end");
+    tokio::spawn(change).await.unwrap_or_else(|_| Err(unfinished()))
 }
 
 /// Everybody who may call from now on, once it is enforced. First the tokens: whoever is not among them any more does nothing

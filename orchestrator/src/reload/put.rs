@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use avtomatika_proto::{ApiError, ErrorCode};
 
-use super::Reload;
+use super::{Reload, to_its_end};
 use crate::blueprint::{Change, Finding, Registry, Severity, load};
 
 /// A blueprint that somebody puts.
@@ -43,6 +43,11 @@ impl Reload {
     /// # Errors
     /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`. Nothing has changed then.
     pub async fn put(&self, put: Put) -> Result<PutOutcome, ApiError> {
+        let reload = self.clone();
+        to_its_end(async move { reload.put_whole(put).await }).await
+    }
+
+    async fn put_whole(&self, put: Put) -> Result<PutOutcome, ApiError> {
         let Put { name, file, text, dry_run } = put;
         let loaded = tokio::task::spawn_blocking(move || load(&file, &text)).await;
         let loaded = loaded
