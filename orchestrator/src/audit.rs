@@ -188,7 +188,11 @@ impl Book {
         if self.bytes > 0 && self.bytes + line.len() as u64 > self.bytes_max {
             let mut aside = self.path.clone().into_os_string();
             aside.push(".1");
-            fs::rename(&self.path, aside)?;
+            // It is not there when somebody moved it, or when the new one could not be opened the last time.
+            fs::rename(&self.path, aside).or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })?;
             let complained = self.complained;
             *self = Self { complained, ..Self::open(&self.path, self.bytes_max)? };
         }
@@ -236,6 +240,23 @@ mod tests {
         assert_eq!(lines[1]["left_out"], 3);
         assert_eq!(lines[1]["what"].as_str().unwrap().len(), TEXT_BYTES_MAX);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_taken_away_is_made_anew_when_it_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let audit = Audit::to_file_of(&path, 100).unwrap();
+        let note = |what| {
+            audit.note(Note { event: "operator_call", what, ..Note::default() });
+            audit.flush();
+        };
+        note("before");
+        fs::remove_file(&path).unwrap();
+        note("one that does not fit any more, however short it is");
+        note("after");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("after"), "{text}");
     }
 
     #[test]

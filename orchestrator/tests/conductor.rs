@@ -19,7 +19,7 @@ use avtomatika_orchestrator::{
         self, Conductor, FromWorker, Limits, MigrationRequest, OpenStream, Running, Settings, SubmitRequest,
         WorkerResult,
     },
-    dispatch::{Assignment, Outbox, ToWorker, Verdict},
+    dispatch::{Assignment, Outbox, STOPPED_WITHIN, ToWorker, Verdict},
     engine::{HistoryEntry, Job, JobError, JobStatus, Submission},
     json::Json,
     metrics::Metrics,
@@ -78,6 +78,8 @@ struct Faulty {
     damaged: Mutex<Option<JobId>>,
     /// A job that is forgotten when its history is read.
     going: Mutex<Option<JobId>>,
+    /// How a job was, for the next who reads it.
+    stale: Mutex<Option<Job>>,
     gone: Mutex<Option<JobId>>,
 }
 
@@ -97,6 +99,7 @@ impl Faulty {
             unreadable: Mutex::new(None),
             damaged: Mutex::new(None),
             going: Mutex::new(None),
+            stale: Mutex::new(None),
             gone: Mutex::new(None),
         })
     }
@@ -157,6 +160,9 @@ impl Store for Faulty {
         if *self.gone.lock().unwrap() == Some(id) {
             return Ok(None);
         }
+        if let Some(stale) = self.stale.lock().unwrap().take_if(|stale| stale.id == id) {
+            return Ok(Some(stale));
+        }
         self.inner.load(id)
     }
 
@@ -216,6 +222,11 @@ impl Store for Faulty {
     }
 
     fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
+        let mut going = self.going.lock().unwrap();
+        if *going == Some(id) {
+            *self.gone.lock().unwrap() = going.take();
+            return Ok(Vec::new());
+        }
         self.inner.notices(id)
     }
 
@@ -635,14 +646,97 @@ async fn a_worker_lost_while_the_disk_is_full_is_remembered() {
 }
 
 #[tokio::test]
-async fn a_history_that_is_forgotten_while_it_is_read_is_that_of_no_job() {
+async fn what_is_forgotten_while_it_is_read_is_of_no_job() {
     let store = Faulty::new();
     let conductor = start(store.clone()).conductor;
     let job_id = submit(&conductor).await;
     assert_eq!(conductor.history(&acme(), job_id, 1_000, 10).await.unwrap().len(), 0, "beyond its end");
+    assert_eq!(conductor.notices(&acme(), job_id).await.unwrap().len(), 0, "it owes nobody anything");
     *store.going.lock().unwrap() = Some(job_id);
     let error = conductor.history(&acme(), job_id, 0, 10).await.unwrap_err();
     assert_eq!(error.code, ErrorCode::JobNotFound);
+    *store.going.lock().unwrap() = store.gone.lock().unwrap().take();
+    let error = conductor.notices(&acme(), job_id).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::JobNotFound);
+}
+
+#[tokio::test]
+async fn a_job_whose_task_ends_while_it_is_read_is_read_again() {
+    let store = Faulty::new();
+    let conductor = start(store.clone()).conductor;
+    let mut worker = Worker::join(&conductor, "w1", 1).await;
+    let job_id = submit(&conductor).await;
+    let task = worker.task().await;
+    let running = store.load(job_id).unwrap();
+    worker.report(&task).await;
+    assert_eq!(worker.verdict().await, Verdict::Applied);
+    *store.stale.lock().unwrap() = running;
+    let view = conductor.get(&acme(), job_id).await.unwrap();
+    assert_eq!(
+        view.status(),
+        JobStatus::Finished,
+        "it was running before, and never waited for a worker again"
+    );
+}
+
+#[tokio::test]
+async fn registrations_that_become_durable_together_know_of_each_other() {
+    const FOREIGN: [u8; 32] = [0xee; 32];
+    let store = Faulty::new();
+    let conductor = start(store.clone()).conductor;
+    store.close_gate();
+    let register = |name: &'static str, credential| {
+        let conductor = conductor.clone();
+        async move { conductor.sessions().register(record(name), credential).await }
+    };
+    let first = tokio::spawn(register("w1", CREDENTIAL));
+    // The stats are answered after the registration was decided, since one thread does both.
+    let decided = async || drop(conductor.stats().await.unwrap());
+    decided().await;
+    let taken = register("w1", FOREIGN).await.unwrap_err();
+    assert_eq!(taken.code, ErrorCode::InvalidToken);
+    let others = ["w2", "w3"].map(|name| tokio::spawn(register(name, CREDENTIAL)));
+    decided().await;
+    let one_too_many = register("w4", CREDENTIAL).await.unwrap_err();
+    assert_eq!(one_too_many.code, ErrorCode::TooManyWorkers);
+    store.open_gate();
+    first.await.unwrap().unwrap();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_had_answered_before_it_was_told_to_stop_is_not_reproached() {
+    let (store, clock) = (Faulty::new(), ManualClock::new());
+    let conductor = start_at(store.clone(), Arc::new(clock.clone())).conductor;
+    let mut worker = Worker::join(&conductor, "w1", 1).await;
+    let job_id = submit(&conductor).await;
+    let task = worker.task().await;
+    store.close_gate();
+    let cancelling = tokio::spawn({
+        let conductor = conductor.clone();
+        async move { conductor.cancel(&acme(), job_id, None).await }
+    });
+    tokio::task::yield_now().await;
+    // The stats are answered after what came before them was decided, since one thread does both.
+    conductor.stats().await.unwrap();
+    worker.report(&task).await;
+    conductor.stats().await.unwrap();
+    assert!(!cancelling.is_finished());
+    store.open_gate();
+    cancelling.await.unwrap().unwrap();
+    loop {
+        if let ToWorker::Ack { verdict, .. } = worker.next().await {
+            assert!(matches!(verdict, Verdict::Refused(_)), "{verdict:?}");
+            break;
+        }
+    }
+    clock.advance(STOPPED_WITHIN);
+    // What is due is looked at with every request.
+    conductor.stats().await.unwrap();
+    conductor.stats().await.unwrap();
+    assert_eq!(conductor.workers().await.unwrap()[0].unstopped_tasks, 0);
 }
 
 #[tokio::test]

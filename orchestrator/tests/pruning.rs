@@ -18,11 +18,13 @@ use avtomatika_orchestrator::{
         Chore,
         pruning::{Pruning, ROUND_EVERY, Retention, SLICE_MIN},
     },
-    conductor::{self, Conductor, DEFAULT_RESIDENT_BYTES, Limits, Settings, SubmitRequest, Submitted},
-    engine::{JobStatus, Submission},
+    conductor::{
+        self, Admission, Conductor, DEFAULT_RESIDENT_BYTES, Limits, Settings, SubmitRequest, Submitted,
+    },
+    engine::{JobStatus, Retry, Submission},
     json::Json,
     metrics::Metrics,
-    store::{ListQuery, Removal, Store, memory::MemoryStore, sqlite::SqliteStore},
+    store::{ListQuery, PruneQuery, Removal, Store, memory::MemoryStore, sqlite::SqliteStore},
     time::{Clock, SystemClock, Timestamp},
 };
 use avtomatika_proto::{ErrorCode, JobId};
@@ -62,6 +64,14 @@ states:
   completed: { end: finished }
 ";
 
+/// A job of this one fails by itself.
+const SINKING: &str = "
+blueprint: sinking
+states:
+  sink: { start: true, pass: { deep: '${initial_data.water}' }, next: completed }
+  completed: { end: finished }
+";
+
 /// An orchestrator that keeps jobs for a day, without its wire and with its chore in the test's hands.
 struct World {
     clock: ManualClock,
@@ -73,7 +83,7 @@ struct World {
 
 fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Conductor {
     let mut registry = Registry::default();
-    for text in [INSTANT, WAITING] {
+    for text in [INSTANT, WAITING, SINKING] {
         registry.add(Arc::new(load("test.yaml", text).unwrap().definition.into_blueprint(1)), true);
     }
     let settings = Settings {
@@ -332,6 +342,27 @@ async fn submit_for(conductor: &Conductor, clients: usize, span: Duration) -> Ve
     }
     all.sort();
     all
+}
+
+/// What somebody has read may be true no more: the job was led on by hand, and has just ended anew.
+#[tokio::test]
+async fn a_job_that_was_repaired_since_it_was_looked_at_stays() {
+    let world = world();
+    let job_id = world.submit("sinking").await;
+    world.clock.advance(2 * DAY);
+    let ended_by = world.clock.now();
+    let query = PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by, limit: 10 };
+    let slice = world.conductor.prunable(query).await.unwrap();
+    assert_eq!(slice.removals.len(), 1);
+    let retry =
+        Retry { state: None, initial_data: None, state_history: None, by: acme(), reason: None, key: None };
+    world.conductor.retry(&acme(), job_id, retry, Admission::default()).await.unwrap();
+    assert_eq!(world.conductor.prune(slice.removals).await.unwrap(), 0);
+    assert_eq!(world.listed().await, [job_id]);
+    // In its time it goes as any other.
+    world.clock.advance(2 * DAY);
+    let slice = world.conductor.prunable(PruneQuery { ended_by: world.clock.now(), ..query }).await.unwrap();
+    assert_eq!(world.conductor.prune(slice.removals).await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

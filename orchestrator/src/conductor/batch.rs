@@ -18,7 +18,7 @@ use crate::{
     dispatch::{Mark, Verdict},
     engine::{Effect, Event, Job},
     metrics::Tally,
-    store::{self, NoticeRecord, ScheduleRecord, SessionRecord},
+    store::{self, NoticeRecord, Reproach, ScheduleRecord, SessionRecord},
 };
 
 /// Decisions that become durable together.
@@ -57,6 +57,8 @@ pub(super) enum Afterwards {
     Registered { record: SessionRecord, reply: Reply<Result<Registered, ApiError>> },
     /// The session's end is stored.
     SessionRemoved(SessionId),
+    /// What is held against a worker is stored, where this was before.
+    Reproached { worker_id: Arc<str>, before: Option<Reproach> },
     /// Tell the chore how many jobs are forgotten.
     Pruned { forgotten: Vec<JobId>, reply: Reply<Result<usize, ApiError>> },
     /// A webhook is owed this.

@@ -21,6 +21,7 @@ use super::{
     handle::{job_not_found, shutting_down},
     mail::Mail,
     mailbox::{Accepted, Follow, Reply, Request},
+    pruning::Reopened,
     quota::Usage,
     view::{Acted, JobView, Stats},
     waiting::Waiting,
@@ -125,6 +126,8 @@ pub(super) struct Core {
     pub keys: HashMap<ClientKey, (JobId, [u8; 32])>,
     /// Jobs that the store still has, and that are to be forgotten.
     pub forgetting: HashSet<JobId>,
+    /// Jobs that had ended a moment ago, and were repaired.
+    pub reopened: Reopened,
     /// Sessions that have no stream yet.
     pub waiting: Waiting,
     /// Events that could not be stored, and when to try again.
@@ -166,8 +169,11 @@ impl Core {
             Request::Act(act, reply) => self.act(act, reply),
             Request::Watch { client, job_id, sender, reply } => self.watch(&client, job_id, sender, reply),
             Request::Leases(task_ids, reply) => {
-                let lease = |task_id| self.dispatch.lease_view(task_id).map(|lease| (task_id, lease));
-                let _ = reply.send(task_ids.into_iter().filter_map(lease).collect());
+                let place = |task_id| match self.dispatch.lease_view(task_id) {
+                    None if !self.dispatch.is_queued(task_id) => None,
+                    lease => Some((task_id, lease)),
+                };
+                let _ = reply.send(task_ids.into_iter().filter_map(place).collect());
             }
             Request::Explain(question, reply) => drop(reply.send(self.facts(&question))),
             Request::Families(families, reply) => {
@@ -244,6 +250,9 @@ impl Core {
             let before = self.book.put(job.clone());
             self.batch.afterwards.push(Afterwards::Amended { job: job.clone(), before });
             return Ok(job);
+        }
+        if before.status.is_terminal() {
+            self.reopened.add(job.id, self.clock.now());
         }
         self.record(job.clone(), effects, again.then_some(event), (tally, had_claims));
         Ok(job)
@@ -397,7 +406,9 @@ impl Core {
                     let _ = reply.send(Ok(record));
                 }
                 Afterwards::SchedulesKept(reply) => drop(reply.send(Ok(()))),
-                Afterwards::Noticed { .. } | Afterwards::SessionRemoved(_) => {}
+                Afterwards::Noticed { .. }
+                | Afterwards::SessionRemoved(_)
+                | Afterwards::Reproached { .. } => {}
                 Afterwards::Admitted(admission) => drop(admission),
                 Afterwards::KeyStored { client, key, .. } => drop(self.keys.remove(&(client, key))),
             }
@@ -535,10 +546,16 @@ impl Core {
             Afterwards::SchedulesKept(reply) => drop(reply.send(Err(full()))),
             Afterwards::Noticed { job_id, event } => self.again.push((job_id, event)),
             Afterwards::SessionRemoved(session_id) => self.gone.push(session_id),
+            Afterwards::Reproached { worker_id, before } => {
+                self.dispatch.not_stored(&worker_id, before, self.clock.now());
+            }
             Afterwards::Answered { session_id, task_id, .. } => {
                 self.dispatch.answer(session_id, task_id, Verdict::RetryLater, self.clock.now());
             }
-            Afterwards::Registered { reply, .. } => drop(reply.send(Err(full()))),
+            Afterwards::Registered { record, reply } => {
+                self.waiting.has_come(&record);
+                let _ = reply.send(Err(full()));
+            }
             Afterwards::KeyStored { client, key, job_id } => {
                 if self.keys.get(&(client.clone(), key.clone())).is_some_and(|(stored, _)| *stored == job_id)
                 {

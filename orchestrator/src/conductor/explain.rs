@@ -250,7 +250,8 @@ pub(super) struct Question {
 pub(super) struct Facts {
     task: Option<Whereabouts>,
     children: Option<(ChildCounts, Vec<JobId>)>,
-    keys: Vec<AwaitedKey>,
+    /// What it waits for, and for which of the two.
+    keys: Option<(KeyScope, Vec<AwaitedKey>)>,
     storage_full: bool,
     now: Timestamp,
 }
@@ -272,7 +273,7 @@ impl Core {
                 let running = self.book.open_between(keys_of(children)).take(CHILDREN_NAMED_MAX).collect();
                 Some((self.families.counts(children)?, running))
             }),
-            keys: question.keys.map_or(Vec::new(), |id| self.gate.awaited(id, self.clock.now())),
+            keys: question.keys.and_then(|id| self.gate.awaited(id, self.clock.now())),
             storage_full: *self.storage_full.borrow(),
             now: self.clock.now(),
         }
@@ -301,7 +302,7 @@ impl Conductor {
             true => Facts {
                 task: None,
                 children: None,
-                keys: Vec::new(),
+                keys: None,
                 storage_full: false,
                 now: job.finished_at.unwrap_or(job.updated_at),
             },
@@ -310,9 +311,10 @@ impl Conductor {
                 self.mailbox.ask(|reply| Request::Explain(question, reply)).await?
             }
         };
-        let (mut situation, lease) = situation(&job, blueprint.as_deref(), facts.task, facts.children);
+        let (storage_full, at) = (facts.storage_full, facts.now);
+        let (mut situation, lease) = situation(&job, blueprint.as_deref(), facts);
         if let Situation::Keys { keys, .. } = &mut situation {
-            *keys = self.with_own_holders(client, facts.keys).await?;
+            *keys = self.with_own_holders(client, std::mem::take(keys)).await?;
         }
         let entries = self.looked_back(&job, &situation).await?;
         let blueprint = blueprint.as_deref();
@@ -321,8 +323,8 @@ impl Conductor {
             failing: failing(&job, &entries),
             attempts_max: blueprint.and_then(|blueprint| outlook::attempts_max(&job, blueprint)),
             skips: blueprint.map(|blueprint| outlook::skips(&job, blueprint)).unwrap_or_default(),
-            storage_full: facts.storage_full,
-            at: facts.now,
+            storage_full,
+            at,
             view: JobView { job, lease, children: None },
             situation,
         })
@@ -378,8 +380,7 @@ impl Conductor {
 fn situation(
     job: &Job,
     blueprint: Option<&Blueprint>,
-    task: Option<Whereabouts>,
-    children: Option<(ChildCounts, Vec<JobId>)>,
+    Facts { task, children, keys, .. }: Facts,
 ) -> (Situation, Option<LeaseView>) {
     if job.status.is_terminal() {
         return (Situation::Ended, None);
@@ -391,7 +392,10 @@ fn situation(
         (Some(Wait::Start), None) => Situation::Start,
         (Some(Wait::Timer), None) => Situation::Timer,
         (Some(Wait::Signal { .. }), None) => Situation::Signal,
-        (Some(Wait::Keys(scope)), None) => Situation::Keys { scope: *scope, keys: Vec::new() },
+        (Some(Wait::Keys(scope)), None) => match keys {
+            Some((of, keys)) if of == *scope => Situation::Keys { scope: of, keys },
+            _ => Situation::Changing,
+        },
         (Some(Wait::Approval { .. }), None) => {
             let decisions = blueprint.map(|blueprint| outlook::decisions(job, blueprint));
             Situation::Approval { decisions: decisions.unwrap_or_default() }

@@ -19,7 +19,7 @@ use super::{
     mailbox::{Accepted, Act, Follow, Mailbox, Request, Submit},
     measures::Measures,
     refused::outcomes_of,
-    view::{Acted, JobView, Stats, SubmitRequest, Submitted, WorkerView},
+    view::{Acted, JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
     blueprint::{Blueprint, Catalog, Registry},
@@ -195,16 +195,16 @@ impl Conductor {
     /// The job as it is now.
     ///
     /// # Errors
-    /// `JOB_NOT_FOUND`, `STORAGE_FAILED`, `SHUTTING_DOWN`.
+    /// `JOB_NOT_FOUND`, `STORAGE_FAILED`, `OVERLOADED`.
     pub async fn get(&self, client: &Arc<str>, job_id: JobId) -> Result<JobView, ApiError> {
         let job = self.load_own(client, job_id).await?;
-        Ok(self.with_leases(vec![job]).await.remove(0))
+        self.with_leases(vec![job]).await?.pop().ok_or_else(job_not_found)
     }
 
     /// The client's jobs that meet the query, newest first.
     ///
     /// # Errors
-    /// `STORAGE_FAILED`, `SHUTTING_DOWN`.
+    /// `STORAGE_FAILED`, `OVERLOADED`.
     pub async fn list(&self, mut query: ListQuery) -> Result<JobsPage, ApiError> {
         let wanted = query.statuses.clone();
         // Whether a task is in a worker's hands is not stored: both are waiting_for_worker there.
@@ -213,7 +213,7 @@ impl Conductor {
         }
         let page = self.read(move |store| store.list(&query)).await?;
         let jobs = page.jobs.into_iter().map(Arc::new).collect();
-        let mut jobs = self.with_leases(jobs).await;
+        let mut jobs = self.with_leases(jobs).await?;
         if !wanted.is_empty() {
             jobs.retain(|view| wanted.contains(&view.status()));
         }
@@ -424,7 +424,7 @@ impl Conductor {
     /// Stops: hands out nothing more, makes durable what is in flight, says goodbye to the workers. Their tasks stay theirs.
     pub async fn drain(&self) {
         // A conductor that has stopped already has nothing left to do.
-        let _ = self.mailbox.ask(Request::Drain).await;
+        let _ = self.mailbox.ask_patiently(Request::Drain).await;
     }
 
     pub(super) async fn load_own(&self, client: &Arc<str>, job_id: JobId) -> Result<Arc<Job>, ApiError> {
@@ -435,26 +435,55 @@ impl Conductor {
         }
     }
 
-    /// Lays over committed jobs what only the conductor knows: who holds their tasks, how far their children are.
-    async fn with_leases(&self, jobs: Vec<Arc<Job>>) -> Vec<JobView> {
-        let attempts: Vec<TaskId> =
-            jobs.iter().filter_map(|job| job.attempt.as_ref().map(|attempt| attempt.task_id)).collect();
-        // A conductor that has stopped holds no leases: the jobs are then shown as they are stored.
-        let mut leases = match attempts.is_empty() {
-            true => HashMap::new(),
-            false => self.mailbox.ask(|reply| Request::Leases(attempts, reply)).await.unwrap_or_default(),
+    /// Lays over committed jobs what only the conductor knows: who holds their tasks, how far their children are. Jobs whose task is
+    /// nowhere have moved on since they were read, and are read again; those that are gone by then are left out.
+    async fn with_leases(&self, mut jobs: Vec<Arc<Job>>) -> Result<Vec<JobView>, ApiError> {
+        let mut places = self.places(&jobs).await?;
+        let has_moved_on = |job: &Arc<Job>| match (&job.attempt, &places) {
+            (Some(attempt), Some(places)) => !places.contains_key(&attempt.task_id),
+            _ => false,
         };
+        if jobs.iter().any(has_moved_on) {
+            let moved: Vec<JobId> = jobs.iter().filter(|job| has_moved_on(job)).map(|job| job.id).collect();
+            let read = move |store: &dyn Store| {
+                let read = |id: JobId| Ok((id, store.load(id)?.map(Arc::new)));
+                moved.into_iter().map(read).collect::<Result<HashMap<_, _>, _>>()
+            };
+            let present = self.read(read).await?;
+            jobs = jobs
+                .into_iter()
+                .filter_map(|job| present.get(&job.id).cloned().unwrap_or(Some(job)))
+                .collect();
+            places = self.places(&jobs).await?;
+        }
+        let mut places = places.unwrap_or_default();
         let parents: Vec<Children> = jobs.iter().filter_map(|job| job.children().cloned()).collect();
         let families = match parents.is_empty() {
             true => HashMap::new(),
-            false => self.mailbox.ask(|reply| Request::Families(parents, reply)).await.unwrap_or_default(),
+            false => {
+                let families = self.mailbox.ask(|reply| Request::Families(parents, reply)).await;
+                unless_stopped(families)?.unwrap_or_default()
+            }
         };
         let view = |job: Arc<Job>| {
-            let lease = job.attempt.as_ref().and_then(|attempt| leases.remove(&attempt.task_id));
+            let lease = job.attempt.as_ref().and_then(|attempt| places.remove(&attempt.task_id)?);
             let children = job.children().and_then(|children| families.get(&children.first).copied());
             JobView { job, lease, children }
         };
-        jobs.into_iter().map(view).collect()
+        Ok(jobs.into_iter().map(view).collect())
+    }
+
+    /// Where the tasks of these jobs are; `None` when the conductor has stopped.
+    async fn places(
+        &self,
+        jobs: &[Arc<Job>],
+    ) -> Result<Option<HashMap<TaskId, Option<LeaseView>>>, ApiError> {
+        let attempts: Vec<TaskId> =
+            jobs.iter().filter_map(|job| job.attempt.as_ref().map(|attempt| attempt.task_id)).collect();
+        if attempts.is_empty() {
+            return Ok(None);
+        }
+        unless_stopped(self.mailbox.ask(|reply| Request::Leases(attempts, reply)).await)
     }
 
     /// Runs a read of the store where it may block.
@@ -467,6 +496,14 @@ impl Conductor {
             Ok(result) => result.map_err(storage_error),
             Err(_) => Err(ApiError::new(ErrorCode::Internal, "A read of the store did not come to its end")),
         }
+    }
+}
+
+/// A conductor that has stopped knows nothing that is not stored: jobs are then shown as they are stored.
+fn unless_stopped<T>(answer: Result<T, ApiError>) -> Result<Option<T>, ApiError> {
+    match answer {
+        Err(error) if error.code == ErrorCode::ShuttingDown => Ok(None),
+        answer => answer.map(Some),
     }
 }
 

@@ -54,6 +54,15 @@ impl Mailbox {
         answer.await.map_err(|_| shutting_down())
     }
 
+    /// The same, however long the request has to wait to get in: for what must not get lost, and of which there is never much.
+    pub async fn ask_patiently<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        if !self.tell(request(reply)).await {
+            return Err(shutting_down());
+        }
+        answer.await.map_err(|_| shutting_down())
+    }
+
     /// Requests that wait.
     pub fn len(&self) -> usize {
         self.0.max_capacity() - self.0.capacity()
@@ -95,8 +104,9 @@ pub(super) enum Request {
         sender: mpsc::Sender<JobView>,
         reply: Reply<Result<(), ApiError>>,
     },
-    /// Who holds these attempts.
-    Leases(Vec<TaskId>, Reply<HashMap<TaskId, LeaseView>>),
+    /// Where these attempts are: who holds them, or that they wait for somebody. One that is neither has come to its end, or begins
+    /// at this moment.
+    Leases(Vec<TaskId>, Reply<HashMap<TaskId, Option<LeaseView>>>),
     /// What only the conductor knows of a job that waits.
     Explain(Question, Reply<Facts>),
     /// How far these children are, by the first ones.

@@ -37,6 +37,10 @@ impl Conductor {
     pub async fn notices(&self, client: &Arc<str>, job_id: JobId) -> Result<Vec<NoticeRecord>, ApiError> {
         self.load_own(client, job_id).await?;
         let mut notices = self.read(move |store| store.notices(job_id)).await?;
+        if notices.is_empty() {
+            // The job may have been forgotten between the two reads.
+            self.load_own(client, job_id).await?;
+        }
         notices.drain(..notices.len().saturating_sub(LISTED_MAX));
         Ok(notices)
     }
@@ -82,10 +86,11 @@ impl Conductor {
     /// Says what came of a notice that was taken; `None` when nothing did, and it is to be looked at again later.
     ///
     /// # Errors
-    /// `STORAGE_FULL`, `OVERLOADED`, `SHUTTING_DOWN`: nothing was stored, and the notice comes again.
+    /// `STORAGE_FULL`, `SHUTTING_DOWN`: nothing was stored, and the notice comes again.
     pub async fn settle_notice(&self, id: NoticeId, record: Option<NoticeRecord>) -> Result<(), ApiError> {
         let record = record.map(Arc::new);
-        self.mailbox.ask(|reply| Request::SettleNotice { id, record, reply }).await?
+        // Not said, it would stay taken until the next start.
+        self.mailbox.ask_patiently(|reply| Request::SettleNotice { id, record, reply }).await?
     }
 
     /// Resolves when something may have become due since it last did.

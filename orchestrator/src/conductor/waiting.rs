@@ -18,11 +18,33 @@ pub const STREAM_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Waiting {
     sessions: HashMap<SessionId, SessionRecord>,
     by_worker: HashMap<Arc<str>, SessionId>,
+    /// Workers whose registration is being made durable: with which credential, and how many registrations.
+    coming: HashMap<Arc<str>, ([u8; 32], usize)>,
     /// In the order of registration, which is the order in which patience ends.
     until: VecDeque<(Timestamp, SessionId)>,
 }
 
 impl Waiting {
+    /// A session is being made durable.
+    pub fn comes(&mut self, record: &SessionRecord) {
+        let coming = self.coming.entry(record.worker.worker_id.clone()).or_insert((record.credential, 0));
+        coming.1 += 1;
+    }
+
+    /// It is durable, or could not be made so.
+    pub fn has_come(&mut self, record: &SessionRecord) {
+        let Some((_, registrations)) = self.coming.get_mut(&record.worker.worker_id) else { return };
+        *registrations -= 1;
+        if *registrations == 0 {
+            self.coming.remove(&record.worker.worker_id);
+        }
+    }
+
+    /// The credential of this worker, if its registration is being made durable.
+    pub fn credential_of_coming(&self, worker_id: &str) -> Option<[u8; 32]> {
+        self.coming.get(worker_id).map(|(credential, _)| *credential)
+    }
+
     /// Lets a session wait from now on.
     pub fn insert(&mut self, record: SessionRecord, now: Timestamp) {
         let session_id = record.session_id;
@@ -48,9 +70,9 @@ impl Waiting {
         }
     }
 
-    /// How many wait.
+    /// How many wait, or will.
     pub fn len(&self) -> usize {
-        self.sessions.len()
+        self.sessions.len() + self.coming.len()
     }
 
     /// When patience next ends.

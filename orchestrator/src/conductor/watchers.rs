@@ -11,10 +11,15 @@ use crate::engine::Job;
 /// Watchers of one job. Each costs a message for each of its changes.
 const WATCHERS_MAX: usize = 1000;
 
-/// Watchers by job. Only jobs that somebody watches have an entry.
+/// Jobs of which watchers may have gone unnoticed, however few are watched.
+const UNNOTICED_MAX: usize = 64;
+
+/// Watchers by job. Only jobs that somebody watches have an entry, and at most twice as many again that somebody watched.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
     jobs: HashMap<JobId, Watched>,
+    /// With how many entries those are let go of whose watchers are gone: a job that rests says nothing by which that would show.
+    sweep_at: usize,
 }
 
 #[derive(Debug)]
@@ -84,13 +89,57 @@ impl Watchers {
             watched.changes.retain(|sender| sender.try_send(view.clone()).is_ok());
         }
         watched.ends.retain(|sender| !sender.is_closed());
-        if watched.changes.is_empty() && watched.ends.is_empty() {
+        if watched.is_alone() {
             self.jobs.remove(&id);
         }
     }
 
     fn entry(&mut self, job: Arc<Job>) -> &mut Watched {
+        if self.jobs.len() >= self.sweep_at {
+            self.jobs.retain(|_, watched| {
+                watched.changes.retain(|watching| !watching.is_closed());
+                watched.ends.retain(|waiting| !waiting.is_closed());
+                !watched.is_alone()
+            });
+            self.sweep_at = 2 * self.jobs.len() + UNNOTICED_MAX;
+        }
         let fresh = || Watched { job: job.clone(), changes: Vec::new(), ends: Vec::new() };
         self.jobs.entry(job.id).or_insert_with(fresh)
+    }
+}
+
+impl Watched {
+    fn is_alone(&self) -> bool {
+        self.changes.is_empty() && self.ends.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{blueprint::load, engine::Submission, json::Json, time::Timestamp};
+
+    fn view(number: u64) -> JobView {
+        let id = JobId::compose(0, 0, number);
+        let text = "blueprint: test\nstates:\n  only: { start: true, wait: 1h, next: done }\n  done: { end: finished }\n";
+        let blueprint = load("test.yaml", text).unwrap().definition.into_blueprint(1);
+        let submission = Arc::new(Submission::of(Json::empty()));
+        let job = Job::accepted(id, "acme".into(), &blueprint, submission, Timestamp::default());
+        JobView { job: Arc::new(job), lease: None, children: None }
+    }
+
+    #[test]
+    fn jobs_whose_watchers_have_gone_are_let_go_of_although_nothing_happens_to_them() {
+        let mut watchers = Watchers::default();
+        let (sender, staying) = oneshot::channel();
+        watchers.await_end(view(0), sender);
+        for number in 1..10_000 {
+            watchers.await_end(view(number), oneshot::channel().0);
+            watchers.watch(view(number), mpsc::channel(1).0);
+            assert!(watchers.jobs.len() <= 2 + UNNOTICED_MAX, "{} jobs", watchers.jobs.len());
+        }
+        let end = view(0);
+        assert!(watchers.jobs.contains_key(&end.job.id));
+        drop(staying);
     }
 }

@@ -41,6 +41,7 @@ impl Core {
             reproach: self.dispatch.reproach(&worker.worker_id),
             worker: Arc::new(worker),
         };
+        self.waiting.comes(&record);
         self.batch.writes.writes.push(Write::PutSession(record.clone()));
         self.batch.afterwards.push(Afterwards::Registered { record, reply });
     }
@@ -63,6 +64,7 @@ impl Core {
             worker.hostname,
         );
         let worker_id = worker.worker_id.clone();
+        self.waiting.has_come(&record);
         self.replace_session_of(&worker_id, now);
         let registered = Registered { session_id: record.session_id, worker_id };
         self.waiting.insert(record, now);
@@ -72,8 +74,10 @@ impl Core {
     /// A worker's name may be taken over by whoever has the credential that holds it, and there must be room for one more.
     fn check_credential(&self, worker: &WorkerRecord, credential: [u8; 32]) -> Result<(), ApiError> {
         // A session that is only expected back may have been opened with a token that is no longer valid.
-        if let Some(holder) = self.present_session_of(&worker.worker_id) {
-            if holder.credential == credential {
+        let holder = self.present_session_of(&worker.worker_id).map(|record| record.credential);
+        let holder = holder.or_else(|| self.waiting.credential_of_coming(&worker.worker_id));
+        if let Some(holder) = holder {
+            if holder == credential {
                 return Ok(());
             }
             let text = format!("A worker named {:?} is known with another token", worker.worker_id);
@@ -289,8 +293,10 @@ impl Core {
             self.notice(job_id, Event::Checkpointed { task_id, worker_id, checkpoint });
         }
         self.dispatch.back_from_aside(now);
-        for record in self.dispatch.take_unstored(now) {
+        for (record, before) in self.dispatch.take_unstored(now) {
+            let worker_id = record.worker.worker_id.clone();
             self.batch.writes.writes.push(Write::PutSession(record));
+            self.batch.afterwards.push(Afterwards::Reproached { worker_id, before });
         }
         self.tell_handed();
         for session_id in self.waiting.expired(now) {

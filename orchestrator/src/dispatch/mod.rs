@@ -310,20 +310,29 @@ impl Dispatch {
         }
     }
 
-    /// The sessions of connected workers against whom something else is held than was stored, as they should be stored now. Each is
-    /// returned once.
-    pub fn take_unstored(&mut self, now: Timestamp) -> Vec<SessionRecord> {
+    /// The sessions of connected workers against whom something else is held than was stored, as they should be stored now, and what
+    /// was stored. Each is returned once.
+    pub fn take_unstored(&mut self, now: Timestamp) -> Vec<(SessionRecord, Option<Reproach>)> {
         let mut unstored = Vec::new();
         for worker_id in self.reputations.take_unstored(now) {
             let reproach = self.reputations.reproach(&worker_id);
             let session_id = self.roster.of_worker(&worker_id).map(|session| session.record.session_id);
             let session = session_id.and_then(|session_id| self.roster.get_mut(session_id));
             if let Some(session) = session.filter(|session| session.record.reproach != reproach) {
-                session.record.reproach = reproach;
-                unstored.push(session.record.clone());
+                let before = std::mem::replace(&mut session.record.reproach, reproach);
+                unstored.push((session.record.clone(), before));
             }
         }
         unstored
+    }
+
+    /// What is held against this worker could not be stored: what was before still is.
+    pub fn not_stored(&mut self, worker_id: &Arc<str>, before: Option<Reproach>, now: Timestamp) {
+        let session_id = self.roster.of_worker(worker_id).map(|session| session.record.session_id);
+        if let Some(session) = session_id.and_then(|session_id| self.roster.get_mut(session_id)) {
+            session.record.reproach = before;
+        }
+        self.reputations.changed(worker_id, now);
     }
 
     fn take_back(&mut self, worker_id: &str, now: Timestamp) -> bool {
@@ -353,6 +362,8 @@ impl Dispatch {
             Verdict::Applied | Verdict::Refused(_) => {}
         }
         session.release(task_id);
+        // It may have been told to stop after it had answered.
+        self.stopping.forget(session_id, task_id);
         if is_held {
             self.drop_lease(task_id);
         }

@@ -138,7 +138,8 @@ impl Reputations {
         std::mem::take(&mut self.unstored)
     }
 
-    fn changed(&mut self, worker_id: &Arc<str>, now: Timestamp) {
+    /// What is held against this worker is to be stored, soon.
+    pub fn changed(&mut self, worker_id: &Arc<str>, now: Timestamp) {
         if self.unstored.insert(worker_id.clone()) {
             self.store_at.get_or_insert(now + STORED_WITHIN);
         }
@@ -229,21 +230,24 @@ impl Reputations {
 
     /// Somebody vouches for the worker: its name is the best again. Whether it was set aside.
     pub fn restore(&mut self, worker_id: &str, now: Timestamp) -> bool {
-        let Some((worker_id, reputation)) = self.by_worker.remove_entry(worker_id) else { return false };
-        self.changed(&worker_id, now);
-        let Some(until) = reputation.aside_until else { return false };
-        self.aside.remove(&(until, worker_id));
-        true
+        if let Some((worker_id, _)) = self.by_worker.remove_entry(worker_id) {
+            self.changed(&worker_id, now);
+        }
+        let before = self.aside.len();
+        self.aside.retain(|(_, aside)| **aside != *worker_id);
+        self.aside.len() < before
     }
 
-    /// Forgets one, if there are as many as there may be. Costs a look at all of them.
+    /// Forgets one, if there are as many as there may be. Costs a look at all of them. One that is set aside comes back in its time all
+    /// the same.
     fn make_room(&mut self, now: Timestamp) {
         if self.by_worker.len() < REPUTATIONS_MAX {
             return;
         }
         let longest = self.by_worker.iter().min_by_key(|(worker_id, reputation)| (reputation.at, *worker_id));
         if let Some(worker_id) = longest.map(|(worker_id, _)| worker_id.clone()) {
-            self.restore(&worker_id, now);
+            self.by_worker.remove(&worker_id);
+            self.changed(&worker_id, now);
         }
     }
 }
@@ -323,6 +327,21 @@ mod tests {
         assert_eq!(reputations.score(&w, now), 1.0);
         assert_eq!(reputations.take_unstored(now + STORED_WITHIN).len(), 1);
         assert_eq!(reputations.next_due(), None);
+    }
+
+    #[test]
+    fn one_that_is_set_aside_comes_back_although_its_name_was_forgotten() {
+        let (mut reputations, w) = (Reputations::default(), name(0));
+        for number in 0..FAILURES_MAX {
+            reputations.mark(&w, job(number), Mark::Bad, NOW);
+        }
+        let until = reputations.set_aside(&w, NOW).unwrap();
+        let later = NOW + Duration::from_secs(1);
+        for number in 1..=REPUTATIONS_MAX {
+            reputations.mark(&name(number), job(1), Mark::Bad, later);
+        }
+        assert!(!reputations.knows(&w), "there was no room for it");
+        assert_eq!(reputations.back(until), [w]);
     }
 
     #[test]

@@ -66,12 +66,14 @@ impl<'q> Listing<'q> {
             && self.query.blueprint.as_deref().is_none_or(|wanted| wanted == blueprint)
     }
 
-    /// Whether a job that was submitted so may be on the page. Counts what had to be read to see that.
+    /// Whether a job that was submitted so may be on the page. Counts what had to be read to see that. A child counts from when its
+    /// parent came to it, which is the time in its key, and not from when there was room for it.
     pub(super) fn wants_origin(&mut self, created_at: Timestamp, submission: &Submission) -> bool {
         self.scanned_bytes += submission.initial_data.as_str().len();
         let labels = &submission.labels;
-        self.query.created_from.is_none_or(|from| created_at >= from)
-            && self.query.created_before.is_none_or(|before| created_at < before)
+        let is_child = submission.parent.is_some();
+        (is_child || self.query.created_from.is_none_or(|from| created_at >= from))
+            && (is_child || self.query.created_before.is_none_or(|before| created_at < before))
             && self.query.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{self, TcpStream},
+    sync::Semaphore,
 };
 use tokio_rustls::TlsConnector;
 use url::Host;
@@ -33,6 +34,11 @@ pub trait Resolve: Send + Sync + 'static {
     fn resolve(&self, name: Arc<str>) -> Addresses;
 }
 
+/// Names that are looked up at once. A lookup that hangs keeps a thread of those that also read the store, for as long as it hangs.
+const LOOKUPS_MAX: usize = 32;
+
+static LOOKUPS: Semaphore = Semaphore::const_new(LOOKUPS_MAX);
+
 /// The machine's own resolver.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemResolver;
@@ -40,8 +46,14 @@ pub struct SystemResolver;
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Arc<str>) -> Addresses {
         Box::pin(async move {
-            let found = net::lookup_host((&*name, 0)).await?;
-            Ok(found.map(|address| address.ip()).collect())
+            let place = LOOKUPS.acquire().await.map_err(io::Error::other)?;
+            // Whoever asked may give up; the thread does not, and neither does its place.
+            let looking = tokio::spawn(async move {
+                let found = net::lookup_host((&*name, 0)).await;
+                drop(place);
+                Ok(found?.map(|address| address.ip()).collect())
+            });
+            looking.await.map_err(io::Error::other)?
         })
     }
 }

@@ -481,10 +481,10 @@ impl Gate {
 
     // ---- For people ----
 
-    /// The keys that a job waits for; empty when it waits for none.
-    pub fn awaited(&self, id: JobId, now: Timestamp) -> Vec<AwaitedKey> {
-        let Some(seat) = self.seats.get(&id.key()) else { return Vec::new() };
-        let Some((rank, hold)) = seat.awaited() else { return Vec::new() };
+    /// The keys that a job waits for, and what for; `None` when it waits for none.
+    pub fn awaited(&self, id: JobId, now: Timestamp) -> Option<(KeyScope, Vec<AwaitedKey>)> {
+        let seat = self.seats.get(&id.key())?;
+        let (scope, (rank, hold)) = seat.waits.zip(seat.awaited())?;
         let key = |share: &Share| {
             let line = self.lines.get(&name_of(share))?;
             let holders = line.holders().take(HOLDERS_NAMED_MAX);
@@ -499,6 +499,6 @@ impl Gate {
                 next_token_at: line.next_near().filter(|_| !share.is_slot()).map(|at| at.max(now)),
             })
         };
-        hold.claim.shares.iter().filter_map(key).collect()
+        Some((scope, hold.claim.shares.iter().filter_map(key).collect()))
     }
 }

@@ -424,7 +424,7 @@ fn one_that_waits_for_two_keys_is_not_passed_and_does_not_hold_up_those_for_whom
     house.end(of_b);
     house.tend();
     assert!(!waits(&house, both) && waits(&house, second));
-    assert_eq!(house.gate.awaited(house.jobs[&second].id, house.now)[0].ahead, 0);
+    assert_eq!(house.gate.awaited(house.jobs[&second].id, house.now).unwrap().1[0].ahead, 0);
 }
 
 #[test]
@@ -460,7 +460,7 @@ fn a_bucket_is_as_empty_after_a_restart_and_after_a_clock_that_was_set_back() {
         house.restart(Duration::from_secs(back));
         house.tend();
         assert!(waits(&house, third), "nor does a restart");
-        let next = house.gate.awaited(house.jobs[&third].id, house.now)[0].next_token_at;
+        let next = house.gate.awaited(house.jobs[&third].id, house.now).unwrap().1[0].next_token_at;
         let latest = house.now + Duration::from_secs(if back == 0 { 1 } else { 2 });
         assert!(next.is_some_and(|at| at <= latest), "{next:?}");
     }
