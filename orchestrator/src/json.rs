@@ -4,10 +4,17 @@
 //! [`JSON_DEPTH_MAX`](avtomatika_proto::limits::JSON_DEPTH_MAX), which is serde_json's own bound. It keeps the text byte for byte and refuses to know what the text means: data is parsed where an
 //! expression looks into it, and passed through everywhere else.
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::{
+    Deserialize, Serializer as _,
+    de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value, value::RawValue};
 
 /// The text of one JSON object. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
@@ -69,7 +76,8 @@ impl Json {
         serde_json::from_str(&self.0).expect("a Json is always one JSON object")
     }
 
-    /// This object with the members of `newer` put over it, top level only. Keeps the order of first appearance.
+    /// This object with the members of `newer` put over it, top level only. Keeps the order of first appearance, and each value as it
+    /// is written: what nobody touched is not even rounded.
     pub fn merged(&self, newer: &Json) -> Json {
         if newer.is_empty_object() {
             return self.clone();
@@ -77,9 +85,7 @@ impl Json {
         if self.is_empty_object() {
             return newer.clone();
         }
-        let mut members = self.to_map();
-        members.extend(newer.to_map());
-        Self::from_map(&members)
+        self.under(newer, |_| true)
     }
 
     /// This object with the members of `patch` put over it, where `null` takes a member out: a merge patch (RFC 7396) of the
@@ -88,14 +94,59 @@ impl Json {
         if patch.is_empty_object() {
             return self.clone();
         }
-        let mut members = self.to_map();
-        for (key, value) in patch.to_map() {
-            match value {
-                Value::Null => drop(members.shift_remove(&key)),
-                value => drop(members.insert(key, value)),
+        self.under(patch, |value| value.get() != "null")
+    }
+
+    /// This object with the members of `over` in place of its own; those that do not stay are taken out.
+    fn under(&self, over: &Json, stays: impl Fn(&RawValue) -> bool) -> Json {
+        let mut members: Vec<(String, Option<&RawValue>)> =
+            self.members().map(|(key, value)| (key, Some(value))).collect();
+        let places: HashMap<String, usize> =
+            members.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect();
+        for (key, value) in over.members() {
+            let value = Some(value).filter(|value| stays(value));
+            match places.get(&key) {
+                Some(&place) => members[place].1 = value,
+                None => members.push((key, value)),
             }
         }
-        Self::from_map(&members)
+        let members = members.iter().filter_map(|(key, value)| Some((key, (*value)?)));
+        let mut text = Vec::with_capacity(self.0.len() + over.0.len());
+        serde_json::Serializer::new(&mut text)
+            .collect_map(members)
+            .expect("members with string keys always serialise");
+        Self(Arc::from(String::from_utf8(text).expect("serde_json writes UTF-8")))
+    }
+
+    /// The members in their order, as they are written.
+    fn members(&self) -> impl Iterator<Item = (String, &RawValue)> {
+        let Members(members) = serde_json::from_str(&self.0).expect("a Json is always one JSON object");
+        members.into_iter()
+    }
+}
+
+/// The members of an object, in their order, as they are written.
+struct Members<'t>(Vec<(String, &'t RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> Visitor<'de> for InOrder {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(InOrder)
     }
 }
 
@@ -266,6 +317,22 @@ mod tests {
         assert_eq!(older.merged(&newer).as_str(), r#"{"a":{"y":2},"b":1,"c":3}"#);
         assert_eq!(older.merged(&Json::empty()), older);
         assert_eq!(Json::object(" { }").unwrap().merged(&newer), newer);
+    }
+
+    #[test]
+    fn what_is_merged_stays_as_it_is_written() {
+        let text =
+            r#"{"big":12345678901234567890123,"amount":1.10,"e":1E2,"in":{ "prec":0.1234567890123456789 }}"#;
+        let older = Json::object(text).unwrap();
+        let newer = Json::object(r#"{"\u0062ig":0.10,"y":"\u00e9"}"#).unwrap();
+        let expected =
+            r#"{"big":0.10,"amount":1.10,"e":1E2,"in":{ "prec":0.1234567890123456789 },"y":"\u00e9"}"#;
+        assert_eq!(older.merged(&newer).as_str(), expected);
+        let patch = Json::object(r#"{"big": null, "y":1}"#).unwrap();
+        assert_eq!(
+            older.patched(&patch).as_str(),
+            &format!("{{{},\"y\":1}}", text[..text.len() - 1].split_once(',').unwrap().1)
+        );
     }
 
     #[test]
