@@ -4,7 +4,7 @@
 //! the same value, costs a bounded number of steps, and never panics. Data is parsed only when an expression looks at it. How
 //! jobs are stored and who asks for values is unknown here.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
@@ -116,6 +116,8 @@ pub struct Scope<'a> {
     pub signal: Option<&'a Json>,
     /// `now`, a CEL timestamp: when the engine decided.
     pub now: Timestamp,
+    /// Steps that the same decision has taken elsewhere, if they count together.
+    pub turn: Option<&'a Cell<u64>>,
 }
 
 impl Expr {

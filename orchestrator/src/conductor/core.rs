@@ -45,6 +45,9 @@ use crate::{
 /// How soon a decision is tried again that could not be stored.
 pub(super) const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
+/// Jobs for which nobody waits that one decision may start, with all that those start at once: they become durable together.
+const DETACHED_AT_ONCE_MAX: u32 = 1000;
+
 /// How long a full disk is spoken of after the last commit that met it.
 const FULL_FOR: Duration = Duration::from_secs(1);
 
@@ -145,6 +148,8 @@ pub(super) struct Core {
     /// When to ask it again after it could not read.
     pub load_again_at: Option<Timestamp>,
     pub last_job_key: i64,
+    /// Jobs for which nobody waits that were started with the present decision.
+    pub detached: u32,
     pub ended: BTreeMap<JobStatus, u64>,
     /// Whoever tells of traced jobs.
     pub ended_jobs: Ended,
@@ -295,8 +300,10 @@ impl Core {
         let last_job_key = &mut self.last_job_key;
         let reserve = &mut |count| reserve_keys(last_job_key, now, count);
         let serves = &|name: &str| self.blueprints.newest(name).is_some();
+        let at_once = DETACHED_AT_ONCE_MAX.saturating_sub(self.detached);
+        let room = room_beside(job, &self.limits, &self.tenancy, &self.book).min(at_once);
         let (entropy, keys) = (&mut self.entropy, &self.gate);
-        decide(job, event, &mut Context { now, blueprint, entropy, reserve, serves, keys })
+        decide(job, event, &mut Context { now, blueprint, entropy, reserve, serves, room, keys })
     }
 
     /// The key of a new job, larger than any before it.
@@ -332,8 +339,14 @@ impl Core {
         self.owe(&job, &effects);
         let changed = Afterwards::Changed { job: job.clone(), before, seat, effects, again, tally };
         self.batch.afterwards.push(changed);
+        // They may start others in turn.
+        let is_first = self.detached == 0;
+        self.detached += detached.len() as u32;
         for spec in detached {
             self.start_child(&Origin::of(&job), spec);
+        }
+        if is_first {
+            self.detached = 0;
         }
     }
 
@@ -635,9 +648,15 @@ impl Core {
     /// Decides what has become due for jobs; what does not fit the batch waits for the next one. While the disk is full, time
     /// stands still for jobs: their timers stay armed.
     fn jobs_due(&mut self, now: Timestamp) {
-        while self.has_room()
+        // Each has one turn: one that is due again at once lets the others go first.
+        let mut due = Vec::new();
+        while self.batch.afterwards.len() + due.len() < BATCH_MAX
+            && self.again_at.is_none()
             && let Some(job_id) = self.book.pop_due(now)
         {
+            due.push(job_id);
+        }
+        for job_id in due {
             let Ok(Some(job)) = self.load(job_id) else {
                 tracing::error!(job = %job_id, "Job {job_id} is due and cannot be read");
                 self.book.rearm(job_id, Some(now + AGAIN_AFTER));
@@ -742,6 +761,17 @@ impl Core {
         let accepted = Accepted { job_id: job.id, deduplicated };
         self.batch.afterwards.push(Afterwards::Submitted { job, accepted, follow, reply });
     }
+}
+
+/// Jobs of its client that may be open beside this one and those that are.
+fn room_beside(job: &Job, limits: &Live<Limits>, tenancy: &Tenancy, book: &Book) -> u32 {
+    // A new one is not among them yet.
+    let new = usize::from(!book.contains(job.id));
+    let of_all = limits.current().max_open_jobs.saturating_sub(book.open_total() + new);
+    let of_client = tenancy.current().of(&job.client).max_open_jobs;
+    let of_client =
+        of_client.map_or(usize::MAX, |limit| limit.saturating_sub(book.open_of(&job.client) + new));
+    u32::try_from(of_all.min(of_client)).unwrap_or(u32::MAX)
 }
 
 /// Only what a human has to look at is worth a line by default.

@@ -288,7 +288,8 @@ impl Families {
     fn forget_prepared(&mut self, key: i64) {
         let Some(family) = self.by_first.get_mut(&key) else { return };
         self.prepared_bytes -= family.prepared_bytes();
-        family.prepared.clear();
+        // With its memory.
+        family.prepared = VecDeque::new();
     }
 }
 
@@ -453,6 +454,9 @@ impl Core {
             wanted = wanted.min(u32::from(family.running == 0));
         }
         let specs: Vec<ChildSpec> = family.prepared.drain(..wanted as usize).collect();
+        if family.prepared.len() < family.prepared.capacity() / 2 {
+            family.prepared.shrink_to_fit();
+        }
         family.started += wanted;
         family.running += wanted;
         let (more, origin) = (family.wanted() > 0, family.origin.clone());

@@ -141,6 +141,7 @@ impl Conductor {
             entropy: &mut Entropy::from_seed([0; 32]),
             reserve: &mut |_| view.job.id.key(),
             serves: &|name| self.blueprints().newest(name).is_some(),
+            room: u32::MAX,
             // Whether a key has room when the job has moved is seen then.
             keys: &Unlimited,
         };

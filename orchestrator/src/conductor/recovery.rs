@@ -96,6 +96,7 @@ impl Core {
             keys: HashMap::new(),
             forgetting: HashSet::new(),
             reopened: Reopened::default(),
+            detached: 0,
             waiting: Waiting::default(),
             again: Vec::new(),
             gone: Vec::new(),

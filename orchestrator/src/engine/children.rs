@@ -60,7 +60,12 @@ impl Draft<'_, '_> {
             // Nobody would hear of a child that cannot be started.
             return self.fail(outcome::FAILURE, unknown(&run.work.blueprint), JobStatus::Failed);
         }
-        let scope = self.job.scope(self.context.now);
+        let Some(room) = self.context.room.checked_sub(1) else {
+            let message = "As many jobs are open as may be, or as many as may be were started at a time";
+            return self.fail(outcome::FAILURE, error(code::OPEN_JOBS_LIMIT, message), JobStatus::Failed);
+        };
+        self.context.room = room;
+        let scope = self.scope(self.context.now);
         let input = object_of(&run.work.input, &Data::new(&scope), &self.job.state);
         let spec = child_of(&self.job, (first, 0), ChildKind::Detached, Some(&run.work), input);
         if let Some(error) = spec.error {
@@ -96,9 +101,11 @@ impl Draft<'_, '_> {
             Over::Named(named) => named.len(),
             Over::Each { list, .. } => {
                 let value =
-                    list.eval(&self.job.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
+                    list.eval(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
                 let Value::Array(items) = value else {
-                    let message = format!("What state {:?} maps over is no list", self.job.state);
+                    let shown: String = value.to_string().chars().take(80).collect();
+                    let message =
+                        format!("What state {:?} maps over is no list: it is {shown}", self.job.state);
                     return Err(error(code::EXPRESSION, message));
                 };
                 items.len()
@@ -166,7 +173,11 @@ impl Draft<'_, '_> {
             self.job.error = None;
             return self.go(outcome::SUCCESS);
         }
-        let first = results.iter().position(|result| result.failed && result.error.is_some());
+        // Those that were called back because others had failed are not to blame.
+        let was_called_back = |result: &ChildResult| *result.outcome == *outcome::CANCELLED;
+        let is_to_blame = |result: &ChildResult| result.failed && result.error.is_some();
+        let first = results.iter().position(|result| is_to_blame(result) && !was_called_back(result));
+        let first = first.or_else(|| results.iter().position(is_to_blame));
         let example = first.and_then(|place| Some((place, results.get(place)?.error.as_ref()?)));
         let mut message = format!("{failed} of {total} branches failed");
         if let Some((place, error)) = example {
@@ -225,7 +236,14 @@ pub fn plan(job: &Job, blueprint: &Blueprint) -> Option<Plan> {
     }
 }
 
-/// The children from number `from` on, at most `count`; none when the job waits for none.
+/// Steps of expressions after which no further child is computed in one go. Each may take as many as any expression.
+const STEPS_AT_ONCE: u64 = 500_000;
+
+/// Bytes of input after which no further child is computed in one go.
+const INPUT_AT_ONCE: usize = 4 * 1024 * 1024;
+
+/// The children from number `from` on, at most `count`, and at least one of them; fewer where they are large or take long. None when
+/// the job waits for none.
 pub fn children_of(job: &Job, blueprint: &Blueprint, from: u32, count: u32) -> Vec<ChildSpec> {
     let (Some(children), Some(state)) = (job.children(), blueprint.state(&job.state)) else {
         return Vec::new();
@@ -249,12 +267,20 @@ pub fn children_of(job: &Job, blueprint: &Blueprint, from: u32, count: u32) -> V
             {
                 let _ = items.set(list);
             }
-            let spec = |index| {
+            let (mut steps, mut bytes) = (0, 0);
+            let mut specs = Vec::new();
+            for index in numbers {
                 let item = items.get().and_then(|items: &Value| items.get(index as usize));
                 data.turn_to(item.map(|item| (item, index)));
-                branch_of(job, (children, index), map, &data)
-            };
-            numbers.filter_map(spec).collect()
+                let Some(spec) = branch_of(job, (children, index), map, &data) else { break };
+                steps += data.steps();
+                bytes += spec.submission.initial_data.as_str().len();
+                specs.push(spec);
+                if steps >= STEPS_AT_ONCE || bytes >= INPUT_AT_ONCE {
+                    break;
+                }
+            }
+            specs
         }
         _ => Vec::new(),
     }

@@ -32,6 +32,8 @@ pub const BRANCHES_FAILED: &str = "BRANCHES_FAILED";
 pub const CHILD_FAILED: &str = "CHILD_FAILED";
 /// Children of children of children, deeper than jobs may nest.
 pub const DEPTH_LIMIT: &str = "DEPTH_LIMIT";
+/// As many jobs are open as may be, so that none is started for which nobody waits.
+pub const OPEN_JOBS_LIMIT: &str = "OPEN_JOBS_LIMIT_REACHED";
 /// There is no blueprint with this name to run.
 pub const BLUEPRINT_UNKNOWN: &str = "BLUEPRINT_UNKNOWN";
 /// A key has no room, and its policy is to refuse the newest.

@@ -2,7 +2,7 @@
 //!
 //! The other files of the engine change a draft step by step. What every step needs is here: notes, ends, transitions.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use avtomatika_proto::outcome;
 
@@ -11,8 +11,9 @@ use super::{
     Refusal, STATE_HISTORY_BYTES_MAX, code,
 };
 use crate::{
-    blueprint::{ExprError, State, StateKind, Template, Transitions},
+    blueprint::{ExprError, Scope, State, StateKind, Template, Transitions},
     json::Json,
+    time::Timestamp,
 };
 
 /// Where a job goes from here.
@@ -35,19 +36,33 @@ pub(super) struct Draft<'a, 'b> {
     pub context: &'a mut Context<'b>,
     /// Whether the keys of the job were taken by this very decision.
     pub has_claimed_job: bool,
+    /// Steps that its expressions have taken so far.
+    pub steps: Cell<u64>,
 }
 
 impl<'a, 'b> Draft<'a, 'b> {
     pub fn of(job: &Job, context: &'a mut Context<'b>) -> Self {
         let mut job = job.clone();
         job.updated_at = context.now;
-        Self { job, entries: Vec::new(), effects: Vec::new(), context, has_claimed_job: false }
+        Self {
+            job,
+            entries: Vec::new(),
+            effects: Vec::new(),
+            context,
+            has_claimed_job: false,
+            steps: Cell::default(),
+        }
     }
 
     pub fn into_decision(mut self) -> Decision {
         self.settle_claims();
         self.job.history_len += self.entries.len() as u64;
         Decision { job: self.job, entries: self.entries, effects: self.effects }
+    }
+
+    /// What expressions see of the job. What they take counts together.
+    pub fn scope(&self, now: Timestamp) -> Scope<'_> {
+        Scope { turn: Some(&self.steps), ..self.job.scope(now) }
     }
 
     /// The state in which the job stands.
@@ -165,8 +180,7 @@ impl<'a, 'b> Draft<'a, 'b> {
 
     /// The object that a template gives.
     pub fn render_object(&self, template: &Template, what: &str) -> Result<Json, JobError> {
-        let value =
-            template.render(&self.job.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
+        let value = template.render(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
         match value {
             serde_json::Value::Object(members) => Ok(Json::from_map(&members)),
             _ => Err(error(code::EXPRESSION, format!("What {what} gives must be an object"))),

@@ -432,6 +432,7 @@ impl Job {
             item: None,
             signal: None,
             now,
+            turn: None,
         }
     }
 

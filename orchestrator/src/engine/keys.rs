@@ -209,7 +209,7 @@ impl Draft<'_, '_> {
         if self.context.blueprint.keys.is_empty() || self.job.claim.is_some() || self.job.is_branch() {
             return None;
         }
-        let scope = self.job.scope(self.context.now);
+        let scope = self.scope(self.context.now);
         let claim = claim_of(&self.context.blueprint.keys, &Data::new(&scope), &self.job.state);
         let lent = self.job.slots_lent();
         let claim = claim.map(|claim| without(claim, lent));
@@ -233,7 +233,7 @@ impl Draft<'_, '_> {
             Some(parent) => parent.claim.as_deref().cloned().unwrap_or_default(),
             None if rules.is_empty() => Claim::default(),
             None => {
-                let scope = self.job.scope(self.context.now);
+                let scope = self.scope(self.context.now);
                 claim_of(rules, &Data::new(&scope), &self.job.state)?
             }
         };

@@ -54,8 +54,7 @@ impl Draft<'_, '_> {
             WaitUntil::Time(time) => return Ok(*time),
             WaitUntil::Computed(template) => template,
         };
-        let value =
-            template.render(&self.job.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
+        let value = template.render(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
         point_in_time(&value, self.context.now).ok_or_else(|| {
             let shown: String = value.to_string().chars().take(80).collect();
             let message = format!(
@@ -95,7 +94,7 @@ impl Draft<'_, '_> {
     }
 
     fn signal_name(&self, event: &EventState) -> Result<Arc<str>, JobError> {
-        match event.name.render(&self.job.scope(self.context.now)) {
+        match event.name.render(&self.scope(self.context.now)) {
             Ok(Value::String(name)) => Ok(Arc::from(name)),
             Ok(_) => {
                 let message = format!("The name of the signal in state {:?} is no text", self.job.state);
@@ -148,7 +147,7 @@ impl Draft<'_, '_> {
 
     fn fits(&self, event: &EventState, signal: &Signal) -> Result<bool, ExprError> {
         let Some(when) = &event.when else { return Ok(true) };
-        let mut scope = self.job.scope(self.context.now);
+        let mut scope = self.scope(self.context.now);
         scope.signal = Some(&signal.data);
         when.eval_bool(&scope)
     }
@@ -193,7 +192,7 @@ impl Draft<'_, '_> {
     /// What the human is asked.
     fn question(&self, approval: &ApprovalState, now: Timestamp) -> Result<Option<Arc<str>>, JobError> {
         let Some(message) = &approval.message else { return Ok(None) };
-        match message.render(&self.job.scope(now)) {
+        match message.render(&self.scope(now)) {
             Ok(Value::String(text)) => Ok(Some(Arc::from(text))),
             Ok(value) => Ok(Some(Arc::from(value.to_string()))),
             Err(cause) => Err(self.no_value(&cause)),

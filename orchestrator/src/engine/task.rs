@@ -9,7 +9,7 @@ use super::{
     draft::{Draft, Step, error, no_value},
 };
 use crate::{
-    blueprint::{Blueprint, Branch, RetryPolicy, StateKind, TaskState, TaskWork, Template},
+    blueprint::{Blueprint, Branch, RetryPolicy, Scope, StateKind, TaskState, TaskWork, Template},
     json::Json,
     museum::{Mistake, plants},
     time::Timestamp,
@@ -252,7 +252,7 @@ impl<'b> Draft<'_, 'b> {
     pub fn offer_attempt(&mut self, number: u32, ready_at: Timestamp) -> Step {
         let Some(work) = self.work() else { return Step::Stay };
         self.job.resumes_at = None;
-        let params = match params_of(work, &self.job, ready_at) {
+        let params = match params_of(work, &self.job, &self.scope(ready_at)) {
             Ok(params) => params,
             Err(error) => return self.failed(permanent_failure(error), None, None),
         };
@@ -312,7 +312,7 @@ pub(super) fn work_of<'b>(job: &Job, blueprint: &'b Blueprint) -> Option<&'b Tas
 pub fn offer_again(job: &Job, blueprint: &Blueprint) -> Option<Offer> {
     let attempt = job.attempt.as_ref()?;
     let work = work_of(job, blueprint)?;
-    let params = params_of(work, job, attempt.ready_at).ok()?;
+    let params = params_of(work, job, &job.scope(attempt.ready_at)).ok()?;
     Some(offer(job, attempt, work, params))
 }
 
@@ -334,11 +334,11 @@ fn offer(job: &Job, attempt: &Attempt, work: &TaskWork, params: Arc<str>) -> Off
 }
 
 /// What the handler is given. A branch was given it when it was made.
-fn params_of(work: &TaskWork, job: &Job, now: Timestamp) -> Result<Arc<str>, JobError> {
+fn params_of(work: &TaskWork, job: &Job, scope: &Scope<'_>) -> Result<Arc<str>, JobError> {
     if job.is_branch() {
         return Ok(Arc::from(job.initial_data().as_str()));
     }
-    let value = work.params.render(&job.scope(now)).map_err(|cause| no_value(&job.state, &cause))?;
+    let value = work.params.render(scope).map_err(|cause| no_value(&job.state, &cause))?;
     let text = value.to_string();
     if text.len() > PAYLOAD_BYTES_MAX {
         let message =

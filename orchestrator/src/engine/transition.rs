@@ -240,7 +240,7 @@ impl Draft<'_, '_> {
     }
 
     fn chosen(&self, choice: &ChoiceState) -> Result<Arc<str>, JobError> {
-        let scope = self.job.scope(self.context.now);
+        let scope = self.scope(self.context.now);
         let data = Data::new(&scope);
         for (condition, next) in &choice.when {
             if condition.holds(&data).map_err(|cause| self.no_value(&cause))? {

@@ -40,6 +40,8 @@ struct Story {
     ends: BTreeMap<u32, ChildResult>,
     told: String,
     keys: Keys,
+    /// Jobs for which nobody waits that may still be started.
+    room: u32,
 }
 
 /// What the story says of keys: `keys open`, `keys taken`; of one that is taken, a policy may refuse.
@@ -97,6 +99,7 @@ impl Story {
             ends: BTreeMap::new(),
             told: String::new(),
             keys: Keys(None),
+            room: 1000,
         };
         for line in events.lines().filter(|line| !line.is_empty()) {
             story.step(line);
@@ -138,6 +141,7 @@ impl Story {
                 None => Event::Submitted,
             },
             "out" => return self.leave_child(),
+            "room" => return self.room = words[1].parse().unwrap(),
             "keys" => return self.keys.0 = Keys::named(words[1]),
             "granted" => Event::KeysGranted,
             "displaced" => Event::Displaced(Displaced {
@@ -180,6 +184,7 @@ impl Story {
             entropy: &mut self.entropy,
             reserve: &mut reserve,
             serves: &|name| name != "nowhere",
+            room: self.room,
             keys: &self.keys,
         };
         match decide(&job, &event, &mut context) {
@@ -530,6 +535,9 @@ stories! {
     custom_outcomes
     params_that_no_longer_compute
     too_many_moves
+    expressions_of_one_decision_count_together
+    those_that_were_called_back_are_not_to_blame
+    a_child_that_nobody_waits_for_needs_room
     a_map_over_a_list
     a_map_over_nothing_goes_on
     a_map_over_no_list_fails_by_name

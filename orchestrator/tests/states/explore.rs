@@ -127,7 +127,8 @@ impl Explored {
                 // Keys have room, or have none.
                 for keys in [Taken(false), Taken(true)] {
                     let (entropy, reserve, serves) = (&mut entropy, &mut reserve, &|_: &str| true);
-                    let mut context = Context { now, blueprint, entropy, reserve, serves, keys: &keys };
+                    let mut context =
+                        Context { now, blueprint, entropy, reserve, serves, room: 1000, keys: &keys };
                     match decide(&job, &event, &mut context) {
                         Ok(decision) => {
                             self.note(blueprint, &job, label, &decision);

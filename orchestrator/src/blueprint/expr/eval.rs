@@ -34,7 +34,7 @@ pub struct Data<'s> {
     job: OnceCell<Val<'s>>,
     client: OnceCell<Val<'s>>,
     item: Cell<Option<(&'s Value, u32)>>,
-    pub(super) budget: Budget,
+    pub(super) budget: Budget<'s>,
 }
 
 impl<'s> Data<'s> {
@@ -50,7 +50,7 @@ impl<'s> Data<'s> {
             job: OnceCell::new(),
             client: OnceCell::new(),
             item: Cell::new(scope.item),
-            budget: Budget::default(),
+            budget: Budget::of(scope.turn),
         }
     }
 
@@ -58,6 +58,11 @@ impl<'s> Data<'s> {
     pub fn turn_to(&self, item: Option<(&'s Value, u32)>) {
         self.item.set(item);
         self.budget.renew();
+    }
+
+    /// Steps that were taken for this branch of a map, or for whatever this is of.
+    pub fn steps(&self) -> u64 {
+        self.budget.spent()
     }
 
     fn root(&self, root: Root) -> Val<'_> {

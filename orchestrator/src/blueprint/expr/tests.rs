@@ -52,6 +52,7 @@ impl Job {
             item: None,
             signal: None,
             now: Timestamp::from_micros(0),
+            turn: None,
         }
     }
 }
