@@ -229,22 +229,24 @@ impl Dialer {
                     hint: error.hint.into_owned(),
                 })
             }
-            Code::Unauthenticated | Code::PermissionDenied if self.was_accepted => DialError::RetrySlowly(
-                format!("the orchestrator no longer accepts the worker's credentials: {error}"),
-            ),
-            Code::Unauthenticated | Code::PermissionDenied => {
+            Code::Unauthenticated if self.was_accepted => DialError::RetrySlowly(format!(
+                "the orchestrator no longer accepts the worker's credentials: {error}"
+            )),
+            Code::Unauthenticated => {
                 DialError::Fatal(WorkerError::Unauthenticated { url, message: error.to_string() })
             }
-            Code::InvalidArgument | Code::Unimplemented if !self.was_accepted => {
+            // With PERMISSION_DENIED the token is right: what the worker is called or serves is not what the token is for.
+            Code::PermissionDenied | Code::InvalidArgument | Code::Unimplemented if !self.was_accepted => {
                 DialError::Fatal(WorkerError::Refused {
                     url,
                     message: error.to_string(),
                     hint: error.hint.into_owned(),
                 })
             }
-            Code::InvalidArgument | Code::Unimplemented | Code::ResourceExhausted => {
-                DialError::RetrySlowly(format!("{error}. {}", error.hint))
-            }
+            Code::PermissionDenied
+            | Code::InvalidArgument
+            | Code::Unimplemented
+            | Code::ResourceExhausted => DialError::RetrySlowly(format!("{error}. {}", error.hint)),
             _ => match route.fault() {
                 Some(fault) => {
                     DialError::RetrySlowly(format!("cannot talk to the orchestrator at {url}: {fault}"))

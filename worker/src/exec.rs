@@ -4,7 +4,7 @@
 //! |---|---|
 //! | stdin | the task's params, JSON |
 //! | environment | `AVTOMATIKA_TASK_ID`, `AVTOMATIKA_JOB_ID`, `AVTOMATIKA_TASK_TYPE`, `AVTOMATIKA_ATTEMPT`, `AVTOMATIKA_WORKER_ID`, `AVTOMATIKA_DEADLINE` (RFC 3339, absent without one), `AVTOMATIKA_CHECKPOINT` (how far the attempts before this one came, a JSON object as the last of them left it; absent when none did); no other `AVTOMATIKA_*` variable, hence no token; `TRACEPARENT` and `TRACESTATE` when the job belongs to a trace |
-//! | stdout | the result: a JSON object; nothing means `{}` |
+//! | stdout | the result: a JSON object; nothing means `{}`, and anything else is `INVALID_RESULT_ERROR` |
 //! | stderr | logged line by line with the task's id; the last lines go into the error message |
 //! | descriptor 3 | how far it is: a line `progress 40% page 4 of 10` is for people, a line `checkpoint {"page": 4}` for the next attempt |
 //! | exit code 0 | success |
@@ -254,7 +254,10 @@ async fn read_stdout(stdout: impl AsyncRead + Unpin) -> Result<Vec<u8>, TaskErro
     let mut limited = stdout.take(limits::PAYLOAD_BYTES_MAX as u64 + 1);
     match limited.read_to_end(&mut bytes).await {
         Err(error) => Err(TaskError::transient(format!("cannot read the command's stdout: {error}"))),
-        Ok(_) if bytes.len() > limits::PAYLOAD_BYTES_MAX => Err(too_large(bytes.len())),
+        // Nobody has read how much there is.
+        Ok(_) if bytes.len() > limits::PAYLOAD_BYTES_MAX => {
+            Err(too_large(&format!("more than {}", limits::PAYLOAD_BYTES_MAX)))
+        }
         Ok(_) => Ok(bytes),
     }
 }
@@ -326,14 +329,15 @@ fn with_last_lines(mut message: String, stderr: &VecDeque<String>) -> String {
 
 /// The result as the command wrote it: parsed to be checked, passed on unchanged.
 fn result_of(stdout: Vec<u8>) -> Result<TaskOutcome, TaskError> {
+    let unusable = |message: String| TaskError::custom(task_error::INVALID_RESULT, message);
     let text = String::from_utf8(stdout).map_err(|_| {
-        TaskError::permanent("the command's stdout is not UTF-8; write a JSON object, and log to stderr")
+        unusable("the command's stdout is not UTF-8; write a JSON object, and log to stderr".to_owned())
     })?;
     let text = text.trim();
     if !text.is_empty() {
         serde_json::from_str::<HashMap<String, IgnoredAny>>(text).map_err(|error| {
             let start: String = text.chars().take(80).collect();
-            TaskError::permanent(format!(
+            unusable(format!(
                 "the command's stdout is not a JSON object ({error}); it starts with {start:?}. Write the result to stdout \
                  and everything else to stderr"
             ))

@@ -5,7 +5,7 @@
 
 use std::{fmt, marker::PhantomData, pin::Pin, time::Duration};
 
-use avtomatika_proto::{limits, names, outcome};
+use avtomatika_proto::{limits, names, outcome, task_error};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{TaskContext, TaskError};
@@ -65,21 +65,22 @@ impl TaskOutcome {
         let first = data.trim_ascii_start().bytes().next();
         if first.is_some_and(|byte| byte != b'{') {
             let start: String = data.chars().take(40).collect();
-            return Err(TaskError::permanent(format!(
-                "the result is not a JSON object: it starts with {start:?}"
-            )));
+            return Err(TaskError::custom(
+                task_error::INVALID_RESULT,
+                format!("the result is not a JSON object: it starts with {start:?}"),
+            ));
         }
         if data.len() > limits::PAYLOAD_BYTES_MAX {
-            return Err(too_large(data.len()));
+            return Err(too_large(&data.len().to_string()));
         }
         Ok((self.word, data))
     }
 }
 
-/// The error for a result over the limit; trying again would produce the same.
-pub(crate) fn too_large(bytes: usize) -> TaskError {
+/// The error for a result over the limit; trying again would produce the same. `bytes` is its size, as far as it is known.
+pub(crate) fn too_large(bytes: &str) -> TaskError {
     TaskError::custom(
-        avtomatika_proto::task_error::INVALID_RESULT,
+        task_error::INVALID_RESULT,
         format!(
             "the result has {bytes} bytes and the limit is {}; store large data elsewhere and return a reference to it",
             limits::PAYLOAD_BYTES_MAX
@@ -162,7 +163,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use avtomatika_proto::{task_error, v1};
+    use avtomatika_proto::v1;
     use serde::Deserialize;
 
     use super::*;
@@ -209,7 +210,7 @@ mod tests {
     async fn a_result_that_the_orchestrator_cannot_take_is_a_named_failure() {
         let code = |result: Result<(String, String), TaskError>| result.unwrap_err().code().to_owned();
         let sum = r#"{"numbers": []}"#;
-        assert_eq!(code(run(sum, |_, _| Ok(vec![1, 2])).await), task_error::PERMANENT);
+        assert_eq!(code(run(sum, |_, _| Ok(vec![1, 2])).await), task_error::INVALID_RESULT);
         assert_eq!(
             code(run(sum, |_, _| Ok(TaskOutcome::custom("timeout", ()))).await),
             task_error::PERMANENT

@@ -8,7 +8,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use avtomatika_proto::{
-    limits,
+    ApiError, ErrorCode, limits,
     v1::{
         GoodbyeReason, ResultVerdict, Task, TaskResult, orchestrator_message::Message as Down,
         worker_message::Message as Up,
@@ -118,7 +118,7 @@ async fn what_a_handler_says_decides_the_outcome() {
         ("permanent", "failure", "PERMANENT_ERROR", "never"),
         ("own", "failure", "OUT_OF_PAPER", "tray 2"),
         ("large", "failure", "INVALID_RESULT_ERROR", "the limit is 1048576"),
-        ("list", "failure", "PERMANENT_ERROR", "not a JSON object"),
+        ("list", "failure", "INVALID_RESULT_ERROR", "not a JSON object"),
         ("nonsense", "failure", "TRANSIENT_ERROR", "the handler panicked: what shall I do?"),
     ] {
         stream.send(Task { params: json!({ "do": what }).to_string(), ..task(what) }).await;
@@ -447,6 +447,35 @@ async fn a_wrong_token_is_said_at_once_and_retried_once_it_was_right() {
     let stream = orchestrator.welcome_worker("s1").await;
     drop(stream);
     orchestrator.call().await.refuse(Status::unauthenticated("Unauthorized: Invalid token"));
+    worker.shut_down();
+    assert_eq!(worker.end().await, Ok(()), "it was still trying");
+}
+
+#[tokio::test]
+async fn a_right_token_that_may_not_do_this_is_told_apart_from_a_wrong_one() {
+    let denied = || {
+        ApiError::new(ErrorCode::PermissionDenied, "Workers with this token may not serve \"work\"")
+            .with_hint("An operator can add the type to allowed_tasks in the workers file.")
+    };
+    let mut orchestrator = Orchestrator::start().await;
+    let worker = Running::start(answering(&orchestrator));
+    orchestrator.registration().await.refuse(denied().into());
+    let error = worker.end().await.unwrap_err();
+    assert!(matches!(error, WorkerError::Refused { .. }), "{error:?}");
+    let said = error.to_string();
+    assert!(
+        said.ends_with(
+            "refused to register the worker: Workers with this token may not serve \"work\". \
+             An operator can add the type to allowed_tasks in the workers file."
+        ),
+        "{said}"
+    );
+
+    // Somebody has changed the workers file meanwhile, and may change it again.
+    let worker = Running::start(answering(&orchestrator));
+    let stream = orchestrator.welcome_worker("s1").await;
+    drop(stream);
+    orchestrator.call().await.refuse(denied().into());
     worker.shut_down();
     assert_eq!(worker.end().await, Ok(()), "it was still trying");
 }

@@ -53,7 +53,7 @@ fn certificate(error: &CertificateError) -> (String, &'static str) {
             ("its certificate is not valid yet".into(), CHECK_CLOCK)
         }
         CertificateError::NotValidForNameContext { expected, presented } => (
-            format!("its certificate is for {}, not for {}", presented.join(", "), expected.to_str()),
+            format!("its certificate is for {}, not for {}", names(presented), expected.to_str()),
             "use a URL with a name that the certificate has, or have one issued for this name",
         ),
         CertificateError::NotValidForName => (
@@ -66,6 +66,27 @@ fn certificate(error: &CertificateError) -> (String, &'static str) {
         ),
         other => (format!("its certificate cannot be believed: {other}"), "have it issued again"),
     }
+}
+
+/// The names in a certificate as people write them. The library gives each as its debug text, such as `DnsName("jobs.example")`.
+fn names(presented: &[String]) -> String {
+    if presented.is_empty() {
+        return "no name".to_owned();
+    }
+    let plain: Vec<&str> = presented.iter().map(|name| plain(name)).collect();
+    plain.join(", ")
+}
+
+fn plain(name: &str) -> &str {
+    for kind in ["DnsName(", "IpAddress(", "UniformResourceIdentifier("] {
+        let inner = name.strip_prefix(kind).and_then(|rest| rest.strip_suffix(')'));
+        if let Some(inner) = inner {
+            return inner.trim_matches('"');
+        }
+    }
+    // A mail address and the like, of which the library gives no more than the kind.
+    let is_unread = name.starts_with("Unsupported(") || name == "DirectoryName";
+    if is_unread { "a name of another kind" } else { name }
 }
 
 fn alert_of(alert: AlertDescription) -> (String, &'static str) {
@@ -170,5 +191,32 @@ impl AsyncWrite for Explained {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    #[test]
+    fn names_of_a_certificate_are_written_plainly() {
+        let said = |presented: &[&str]| {
+            certificate(&CertificateError::NotValidForNameContext {
+                expected: ServerName::try_from("127.0.0.1").unwrap(),
+                presented: presented.iter().map(|&name| name.to_owned()).collect(),
+            })
+            .0
+        };
+        assert_eq!(
+            said(&[r#"DnsName("jobs.example")"#, "IpAddress(10.0.0.1)", "IpAddress(::1)"]),
+            "its certificate is for jobs.example, 10.0.0.1, ::1, not for 127.0.0.1"
+        );
+        assert_eq!(
+            said(&[r#"UniformResourceIdentifier("avtomatika://worker/w1")"#, "Unsupported(0x01)"]),
+            "its certificate is for avtomatika://worker/w1, a name of another kind, not for 127.0.0.1"
+        );
+        assert_eq!(said(&[]), "its certificate is for no name, not for 127.0.0.1");
     }
 }
