@@ -28,8 +28,10 @@ macro_rules! exits {
 exits! {
     /// The command did what it was asked to.
     Ok = 0, "done; with --wait or watch: the job finished";
-    /// A followed job ended as `failed`, a checked file has errors, or a benchmark has found something wrong.
-    Failed = 1, "the job ended as failed; with blueprint check or reload: a file has errors; with bench: a check failed";
+    /// A followed job ended as `failed`, a checked file has errors, some jobs cannot be moved as they are, or a benchmark has found
+    /// something wrong.
+    Failed = 1, "the job ended as failed; with blueprint check, blueprint put or reload: a file has errors; \
+        with blueprint diff or migrate: some jobs cannot be moved as they are; with bench: a check failed";
     /// The command line or its data is at fault; nothing was sent.
     Usage = 2, "the command line or its data is wrong; nothing was sent";
     /// A followed job ended as `cancelled`.
@@ -42,8 +44,8 @@ exits! {
     Unreachable = 10, "the orchestrator did not answer";
     /// The token is missing or not known.
     Unauthenticated = 11, "the token is missing or wrong";
-    /// There is no such job, blueprint or call.
-    NotFound = 12, "no such job or blueprint";
+    /// There is no such job, blueprint, worker, message or call.
+    NotFound = 12, "no such job, blueprint, worker or message";
     /// The orchestrator refused, and would again.
     Refused = 13, "the orchestrator refused the request";
     /// The orchestrator refused for now.

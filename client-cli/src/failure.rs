@@ -106,6 +106,7 @@ impl Failure {
                 ErrorCode::MissingToken | ErrorCode::InvalidToken => Exit::Unauthenticated,
                 ErrorCode::JobNotFound
                 | ErrorCode::BlueprintNotFound
+                | ErrorCode::WorkerNotFound
                 | ErrorCode::EndpointNotFound
                 | ErrorCode::WebhookNotFound => Exit::NotFound,
                 code if code.is_retryable() => Exit::TryLater,
@@ -138,7 +139,13 @@ impl Failure {
             Self::NotAnOrchestrator { .. } => {
                 "check --url: is it the orchestrator's own address, with nothing in between that does not speak gRPC?".into()
             }
-            Self::Refused(error) => hint_of(error),
+            Self::Refused(error) => match error.retry_after {
+                Some(wait) => {
+                    let hint = hint_of(error);
+                    format!("{}; try again in {}", hint.trim_end_matches('.'), Span(wait).rounded_up())
+                }
+                None => hint_of(error),
+            },
             Self::System(_) => "look for a limit that this process has reached, such as open files".into(),
             Self::Output(_) => "check the disk or the program that reads the output".into(),
         }
@@ -156,12 +163,17 @@ fn hint_of(error: &ApiError) -> String {
             "check --token or AVTOMATIKA_TOKEN; client tokens and worker tokens are different things".into()
         }
         ErrorCode::JobNotFound => {
-            "list your jobs with `avtomatika list`; a client sees its own jobs only".into()
+            "list your jobs with `avtomatika list`; a client sees its own jobs only, and a job that ended longer ago than the \
+             orchestrator's retention has been removed"
+                .into()
         }
         ErrorCode::BlueprintNotFound => "list what is served with `avtomatika blueprints`".into(),
+        ErrorCode::WorkerNotFound => "list who is connected with `avtomatika workers`".into(),
         ErrorCode::WebhookNotFound => {
             "list the messages about the job with `avtomatika webhooks JOB_ID`".into()
         }
+        // How long to wait is said beside the hint, if it is known.
+        ErrorCode::RateLimited => "call less often".into(),
         code => code.hint().into(),
     }
 }
@@ -222,5 +234,19 @@ mod tests {
         assert_eq!(special.hint(), "look elsewhere");
         let general = Failure::Refused(ApiError::new(ErrorCode::BlueprintNotFound, "x"));
         assert!(general.hint().contains("avtomatika blueprints"));
+    }
+
+    #[test]
+    fn an_error_that_passes_by_itself_says_when_to_try_again_and_never_too_early() {
+        let hint = |error: ApiError, ms| {
+            let error = error.with_retry_after(Duration::from_millis(ms));
+            Failure::from_status("http://host", &error.into()).hint()
+        };
+        let limited = || ApiError::new(ErrorCode::RateLimited, "x");
+        assert_eq!(hint(limited(), 312), "call less often; try again in 312ms");
+        assert_eq!(hint(limited(), 4_201), "call less often; try again in 4.3s");
+        let quota = ApiError::new(ErrorCode::QuotaExceeded, "x").with_hint("It begins anew at midnight.");
+        assert_eq!(hint(quota, 7_200_001), "It begins anew at midnight; try again in 2h 1m");
+        assert_eq!(Failure::Refused(limited()).hint(), "call less often");
     }
 }

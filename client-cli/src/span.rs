@@ -26,6 +26,21 @@ impl FromStr for Span {
     }
 }
 
+impl Span {
+    /// The shortest span that is no shorter than this one and is shown without a loss: for whoever must not come too early.
+    pub fn rounded_up(self) -> Self {
+        let total_ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        let shown_ms = match total_ms {
+            0..SECOND_MS => 1,
+            SECOND_MS..MINUTE_MS => SECOND_MS / 10,
+            MINUTE_MS..HOUR_MS => SECOND_MS,
+            HOUR_MS..DAY_MS => MINUTE_MS,
+            DAY_MS.. => HOUR_MS,
+        };
+        Self(Duration::from_millis(total_ms.div_ceil(shown_ms).saturating_mul(shown_ms)))
+    }
+}
+
 impl fmt::Display for Span {
     /// At most two units, the larger ones: `850ms`, `4.2s`, `3m 12s`, `5h 2m`, `3d 4h`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -65,6 +80,22 @@ mod tests {
             (273_600_000, "3d 4h"),
         ] {
             assert_eq!(Span(Duration::from_millis(ms)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_span_that_is_rounded_up_is_never_shown_as_less() {
+        for (ms, text) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (4_200, "4.2s"),
+            (4_201, "4.3s"),
+            (59_901, "1m 0s"),
+            (192_001, "3m 13s"),
+            (18_120_001, "5h 3m"),
+            (273_600_001, "3d 5h"),
+        ] {
+            assert_eq!(Span(Duration::from_millis(ms)).rounded_up().to_string(), text);
         }
     }
 }

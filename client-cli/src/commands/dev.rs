@@ -245,9 +245,16 @@ fn lines(findings: &[Finding]) -> String {
 async fn follow(dir: Option<&Path>, reload: &Reload, console: &mut Console) {
     let Some(dir) = dir else { return std::future::pending().await };
     let mut watch = DirWatch::new(dir);
+    let mut was_refused = false;
     // What has changed since the start and before this is noticed, too.
     loop {
-        match reload.reload(false).await {
+        let reloaded = reload.reload(false).await;
+        let is_refused = !matches!(reloaded, Ok(Reloaded::Applied { .. }));
+        match reloaded {
+            // Somebody who has taken a mistake back waits for a word.
+            Ok(Reloaded::Applied { changes, .. }) if changes.is_empty() && was_refused => {
+                console.note("The blueprints can be used again; they are as they were before.");
+            }
             Ok(Reloaded::Applied { changes, warnings, .. }) => {
                 if !changes.is_empty() && !warnings.is_empty() {
                     console.note(&lines(&warnings));
@@ -259,6 +266,7 @@ async fn follow(dir: Option<&Path>, reload: &Reload, console: &mut Console) {
             }
             Err(error) => console.note(&format!("The blueprints stay as they are: {error}")),
         }
+        was_refused = is_refused;
         watch.changed().await;
     }
 }

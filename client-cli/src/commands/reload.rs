@@ -14,7 +14,7 @@ use crate::{
     render::{
         json,
         table::{Cell, Overflow, Table},
-        text::clean,
+        text::{clean, counted},
     },
 };
 
@@ -62,11 +62,16 @@ fn show(
         let mut table = Table::new(&["BLUEPRINT", "BEFORE", "NOW"], Overflow::Wrap);
         console.print(&table.page(response.changes.iter().map(row)))?;
     }
-    let unchanged = response.unchanged;
+    let unchanged = |one, many| counted(response.unchanged.into(), one, many);
     console.note(&match (failed, dry_run) {
         (true, _) => "Nothing has changed.".to_owned(),
-        (false, true) => format!("This is what a reload would change; {unchanged} would stay as they are."),
-        (false, false) => format!("Reloaded; {unchanged} blueprints are as they were."),
+        (false, true) => {
+            let stay = unchanged("would stay as it is", "would stay as they are");
+            format!("This is what a reload would change; {stay}.")
+        }
+        (false, false) => {
+            format!("Reloaded; {}.", unchanged("blueprint is as it was", "blueprints are as they were"))
+        }
     });
     Ok(())
 }

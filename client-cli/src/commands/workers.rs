@@ -92,10 +92,12 @@ async fn drain(worker_id: String, options: &Options, console: &mut Console) -> R
     let request = DrainWorkerRequest { worker_id };
     let worker = server.answer(server.admin().drain_worker(request)).await?.worker.unwrap_or_default();
     tell(&worker, console, |worker| {
-        let WorkerInfo { worker_id, running_tasks, .. } = worker;
-        format!(
-            "Worker {worker_id} gets no more tasks; it ends when the {running_tasks} that it holds are done."
-        )
+        let ends = match worker.running_tasks {
+            0 => "it holds none and ends".to_owned(),
+            1 => "it ends when the one that it holds is done".to_owned(),
+            tasks => format!("it ends when the {tasks} that it holds are done"),
+        };
+        format!("Worker {} gets no more tasks; {ends}.", worker.worker_id)
     })
 }
 

@@ -5,7 +5,7 @@ use avtomatika_proto::v1::{CurrentTask, Job, JobStatus, WorkerStatus, waiting_fo
 use super::{
     json,
     table::{Cell, Tone, fields},
-    text::clean,
+    text::{self, clean},
     time::{between, exact},
 };
 
@@ -31,7 +31,7 @@ pub const STATUS_NAMES: [&str; 13] = [
 
 /// So many jobs, in words.
 pub fn counted(jobs: u64) -> String {
-    if jobs == 1 { "1 job".to_owned() } else { format!("{jobs} jobs") }
+    text::counted(jobs, "job", "jobs")
 }
 
 /// The name of a status, such as `waiting_for_worker`; of one that is newer than this program, `unknown_99`.

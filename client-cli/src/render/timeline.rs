@@ -164,6 +164,7 @@ fn what(entry: &HistoryEntry) -> String {
             Some(span) => format!("waits for {span}"),
             None => "waits".to_owned(),
         },
+        "wait_started" if is_about_keys(entry) => format!("waits for {detail}"),
         "wait_started" => format!("waits for the signal {detail}{within}"),
         "wait_ended" if outcome.is_empty() => "the wait is over".to_owned(),
         "wait_ended" => "what it waited for did not come in time".to_owned(),
@@ -185,6 +186,13 @@ fn what(entry: &HistoryEntry) -> String {
         other if detail.is_empty() => other.replace('_', " "),
         other => format!("{}: {detail}", other.replace('_', " ")),
     }
+}
+
+/// Whether what is waited for is keys (`key "k2"`, or several of these) and not a signal. The name of a signal that a blueprint
+/// spells out has neither spaces nor quotes. One that is computed may have any, and then only a deadline tells it from keys, which are
+/// waited for without one.
+fn is_about_keys(entry: &HistoryEntry) -> bool {
+    entry.detail.starts_with("key \"") && entry.detail.ends_with('"') && entry.duration.is_none()
 }
 
 fn span(entry: &HistoryEntry) -> Option<Span> {
@@ -216,7 +224,7 @@ mod tests {
         fn seconds(seconds: i64) -> Option<prost_types::Duration> {
             Some(prost_types::Duration { seconds, nanos: 0 })
         }
-        let cases: [(&str, Change, &str); 12] = [
+        let cases: [(&str, Change, &str); 16] = [
             ("task_ready", |_| {}, "attempt 2 is ready for a worker"),
             (
                 "task_succeeded",
@@ -235,6 +243,18 @@ mod tests {
                 "wait_started",
                 |e| (e.detail, e.duration) = ("paid".into(), seconds(60)),
                 "waits for the signal paid, within 1m 0s",
+            ),
+            ("wait_started", |e| e.detail = "key".into(), "waits for the signal key"),
+            ("wait_started", |e| e.detail = r#"key "k2""#.into(), r#"waits for key "k2""#),
+            (
+                "wait_started",
+                |e| e.detail = r#"key "report:acme", key "mail""#.into(),
+                r#"waits for key "report:acme", key "mail""#,
+            ),
+            (
+                "wait_started",
+                |e| (e.detail, e.duration) = (r#"key "k2""#.into(), seconds(60)),
+                r#"waits for the signal key "k2", within 1m 0s"#,
             ),
             ("wait_ended", |e| e.outcome = "timeout".into(), "what it waited for did not come in time"),
             (

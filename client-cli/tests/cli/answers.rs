@@ -186,8 +186,11 @@ fn workers_show_who_is_connected_and_how_busy() {
         drained.stdout,
         "Worker worker-1 gets no more tasks; it ends when the 3 that it holds are done.\n"
     );
+    let idle = server.run(&["workers", "drain", "w2"]);
+    assert_eq!(idle.stdout, "Worker w2 gets no more tasks; it holds none and ends.\n");
     let unknown = server.run(&["workers", "drain", "w3"]);
     assert!(unknown.stderr.contains("Worker not found: \"w3\""), "{}", unknown.stderr);
+    assert!(unknown.code == 12 && unknown.stderr.contains("`avtomatika workers`"), "{unknown}");
     let unknown = server.run(&["workers", "restore", "w3"]);
     assert!(
         unknown.stdout.is_empty() && unknown.stderr.contains("Worker not found: \"w3\""),

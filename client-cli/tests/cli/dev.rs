@@ -130,6 +130,8 @@ fn a_blueprint_that_is_saved_is_served_and_one_with_a_mistake_is_not() {
     dev.until("The blueprints stay as they are, because of:");
     let finding = dev.until("greeting.yaml:3:");
     assert!(finding.contains("error: "), "{finding}");
+    std::fs::write(&file, greeting("failed")).unwrap();
+    dev.until("The blueprints can be used again");
     std::fs::remove_file(&file).unwrap();
     dev.until("Reloaded greeting: served no more");
     assert_eq!(dev.interrupt().0, Some(0));

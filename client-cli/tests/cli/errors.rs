@@ -99,6 +99,7 @@ fn every_refusal_has_its_exit_code() {
         (ErrorCode::InvalidToken, 11),
         (ErrorCode::JobNotFound, 12),
         (ErrorCode::BlueprintNotFound, 12),
+        (ErrorCode::WorkerNotFound, 12),
     ] {
         let server = Server::start(Script { error: Some((code, "what happened")), ..Script::default() });
         let answer = server.run(&["submit", "test_workflow"]);

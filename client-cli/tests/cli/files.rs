@@ -33,7 +33,20 @@ fn a_sound_blueprint_passes() {
     let dir = tempfile::tempdir().unwrap();
     let answer = ran(&mut avtomatika(&["blueprint", "check", &file(&dir, "sound.yaml", SOUND)]));
     assert_eq!((answer.code, answer.stdout.as_str()), (0, ""), "{answer}");
-    assert!(answer.stderr.contains("1 blueprints are in order"), "{answer}");
+    assert_eq!(answer.stderr, "1 blueprint is in order.\n");
+}
+
+#[test]
+fn a_directory_of_blueprints_is_checked_as_a_whole_and_one_without_any_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display().to_string();
+    let empty = ran(&mut avtomatika(&["blueprint", "check", &place]));
+    assert_eq!((empty.code, empty.stderr.as_str()), (1, ""), "{empty}");
+    assert!(empty.stdout.starts_with(&format!("{place}: error: holds no blueprint; ")), "{empty}");
+    file(&dir, "sound.yaml", SOUND);
+    file(&dir, "other.yaml", &SOUND.replace("blueprint: sound", "blueprint: other"));
+    let answer = ran(&mut avtomatika(&["blueprint", "check", &place]));
+    assert_eq!((answer.code, answer.stderr.as_str()), (0, "2 blueprints are in order.\n"), "{answer}");
 }
 
 #[test]

@@ -85,6 +85,9 @@ fn a_command_line_that_makes_no_sense_ends_with_2_and_a_suggestion() {
         (&["retry", "--all", "--history", "7"], "--history is JSON, but not an object"),
         (&["skip", "--all"], "--outcome <WORD>"),
         (&["signal", "01890a5d-ac96-774b-bcce-b302099a8057"], "<NAME>"),
+        (&["blueprint", "graph"], "<NAME|--file <FILE>>"),
+        (&["blueprint", "graph", "order", "--file", "order.yaml"], "cannot be used with"),
+        (&["blueprint", "graph", "--version", "2", "--file", "order.yaml"], "cannot be used with"),
         (&["--url", "localhost:8000", "list"], "does not begin with http://"),
     ] {
         let answer = ran(&mut avtomatika(args));

@@ -35,11 +35,20 @@ fn reload_shows_what_changed() {
     assert_snapshot!("reload_table", server.run(&["reload"]));
     assert_snapshot!("reload_json", server.run(&["reload", "-o", "json"]));
     let dry = server.run(&["reload", "--dry-run"]);
-    assert!(dry.stderr.contains("This is what a reload would change"), "{dry}");
+    assert_eq!(dry.stderr, "This is what a reload would change; 4 would stay as they are.\n");
     assert_eq!(
         server.heard(|heard| heard.reloads.iter().map(|request| request.dry_run).collect::<Vec<_>>()),
         [false, false, true]
     );
+}
+
+#[test]
+fn one_blueprint_is_spoken_of_as_one() {
+    let reload = ReloadConfigResponse { applied: true, unchanged: 1, ..ReloadConfigResponse::default() };
+    let server = Server::start(Script { reload, ..Script::default() });
+    assert_eq!(server.run(&["reload"]).stderr, "Reloaded; 1 blueprint is as it was.\n");
+    let dry = server.run(&["reload", "--dry-run"]);
+    assert_eq!(dry.stderr, "This is what a reload would change; 1 would stay as it is.\n");
 }
 
 #[test]

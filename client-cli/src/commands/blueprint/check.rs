@@ -2,15 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use avtomatika_orchestrator::blueprint::{Finding, Loaded, Severity, load_dir};
+use avtomatika_orchestrator::blueprint::{Finding, Loaded, Position, Severity, load_dir};
 use serde::Serialize;
 
 use super::local;
-use crate::{args::Format, console::Console, exit::Exit, failure::Failure, render::json};
+use crate::{
+    args::Format,
+    console::Console,
+    exit::Exit,
+    failure::Failure,
+    render::{json, text::counted},
+};
 
 const HELP: &str = "\
 Each finding is one line: file:line:column: what is wrong; how to mend it. Warnings do not fail.
-The exit code is 0 when every file can be loaded, and 1 otherwise.
+The exit code is 0 when every file can be loaded, and 1 otherwise. A directory without blueprints is an error, too.
 
 Examples:
   avtomatika blueprint check order.yaml
@@ -49,7 +55,7 @@ pub(super) fn run(args: Args, console: &mut Console) -> Result<Exit, Failure> {
                 console.print_line(&finding.to_string())?;
             }
             if !failed {
-                console.note(&format!("{sound} blueprints are in order."));
+                console.note(&counted(sound as u64, "blueprint is in order.", "blueprints are in order."));
             }
         }
     }
@@ -57,7 +63,21 @@ pub(super) fn run(args: Args, console: &mut Console) -> Result<Exit, Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
-    if path.is_dir() { load_dir(path) } else { local(path).map(|loaded| vec![loaded]) }
+    if !path.is_dir() {
+        return local(path).map(|loaded| vec![loaded]);
+    }
+    let loaded = load_dir(path)?;
+    match loaded.is_empty() {
+        false => Ok(loaded),
+        // A wrong path, most likely. An orchestrator does not start with it either.
+        true => Err(vec![Finding {
+            severity: Severity::Error,
+            file: path.display().to_string(),
+            at: Position::default(),
+            what: "holds no blueprint".to_owned(),
+            cure: "put *.yaml files there, or name another directory".to_owned(),
+        }]),
+    }
 }
 
 /// A finding as programs read it.

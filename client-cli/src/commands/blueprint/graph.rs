@@ -25,9 +25,10 @@ Examples:
 /// Options of `blueprint graph`.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = HELP)]
+// One of the two, and when there is none, both are named.
+#[command(group = clap::ArgGroup::new("blueprint").required(true).args(["name", "file"]))]
 pub struct Args {
     /// Name of a blueprint that the orchestrator serves
-    #[arg(required_unless_present = "file")]
     name: Option<String>,
 
     /// Version of it; the newest when not given
@@ -35,7 +36,7 @@ pub struct Args {
     version: Option<u32>,
 
     /// Take the blueprint from a file of this machine instead
-    #[arg(long, conflicts_with_all = ["name", "version"])]
+    #[arg(long, conflicts_with = "version")]
     file: Option<PathBuf>,
 
     #[command(flatten)]

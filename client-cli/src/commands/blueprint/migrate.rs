@@ -16,6 +16,7 @@ use crate::{
         job::counted,
         json,
         table::{Cell, Overflow, Table, Tone},
+        text,
     },
 };
 
@@ -151,10 +152,17 @@ impl Summary {
         }
         let mut table = Table::new(&["VERSION", "STATE", "JOBS", "TO", ""], Overflow::Wrap);
         console.print(&table.page(self.groups.iter().map(|(group, count)| row(group, *count))))?;
-        let would = if request.dry_run { ("would move", "would stay") } else { ("moved", "stay") };
-        let mut words = format!("{} {} to version {version}", counted(self.moved), would.0);
+        let (moved, one_stays, others_stay) = match request.dry_run {
+            true => (
+                "would move",
+                "would stay as it is: -o json names it",
+                "would stay as they are: -o json names them",
+            ),
+            false => ("moved", "stays as it is: -o json names it", "stay as they are: -o json names them"),
+        };
+        let mut words = format!("{} {moved} to version {version}", counted(self.moved));
         if !self.refused.is_empty() {
-            words += &format!("; {} {} as they are: -o json names them", self.refused.len(), would.1);
+            words += &format!("; {}", text::counted(self.refused.len() as u64, one_stays, others_stay));
         }
         console.note(&(words + "."));
         Ok(())
