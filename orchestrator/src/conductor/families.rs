@@ -17,6 +17,7 @@ use avtomatika_proto::JobId;
 use super::{
     BATCH_MAX,
     core::{AGAIN_AFTER, Core},
+    crowd::Crowd,
 };
 use crate::{
     engine::{
@@ -51,6 +52,8 @@ pub(super) struct Families {
     stalled: BTreeSet<i64>,
     /// Children that nobody waits for.
     orphans: VecDeque<JobId>,
+    /// Children beyond the limits of open jobs.
+    crowd: Crowd,
     kept_bytes: usize,
     prepared_bytes: usize,
     /// When to go on, while there is no room or the store cannot be read.
@@ -79,6 +82,8 @@ struct Family {
     /// `None` until the parent has been looked at.
     plan: Option<Plan>,
     origin: Option<Origin>,
+    /// How deep the parent is nested.
+    depth: u32,
     /// The children from number `started` on, as far as they have been computed.
     prepared: VecDeque<ChildSpec>,
     /// Children 0 to this exist.
@@ -126,6 +131,7 @@ impl Family {
             children,
             plan: None,
             origin: None,
+            depth: 0,
             prepared: VecDeque::new(),
             started: 0,
             running: 0,
@@ -180,7 +186,7 @@ fn bytes_of_spec(spec: &ChildSpec) -> usize {
 impl Families {
     /// Whether there is something to do.
     pub fn is_busy(&self) -> bool {
-        !self.todo.is_empty() || !self.orphans.is_empty()
+        !self.todo.is_empty() || !self.orphans.is_empty() || self.crowd.is_somebodys_turn()
     }
 
     /// Makes the families again from the stubs of all open jobs. Returns the largest key that is promised to a child.
@@ -309,6 +315,7 @@ impl Core {
 
     /// A job's end is durable: whoever waits for it is told.
     pub fn child_ended(&mut self, job: &Job) {
+        self.families.crowd.ended(job.id);
         if job.waiting_parent().is_some() {
             self.families.ended(job);
         }
@@ -316,6 +323,7 @@ impl Core {
 
     /// A child that was to be started could not be stored.
     pub fn child_undone(&mut self, job: &Job) {
+        self.families.crowd.ended(job.id);
         let Some(family) = self.families.family_of(job.id).filter(|_| job.waiting_parent().is_some()) else {
             return;
         };
@@ -336,6 +344,9 @@ impl Core {
             && let Some(orphan) = self.families.orphans.pop_front()
         {
             self.let_go(orphan);
+        }
+        for key in self.families.crowd.turns() {
+            self.families.enqueue(key);
         }
         // Each family has its turn, so that a large one does not hold up the others.
         for _ in 0..self.families.todo.len() {
@@ -428,6 +439,7 @@ impl Core {
         let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(false) };
         family.plan = plan;
         family.origin = Some(Origin::of(&parent));
+        family.depth = parent.depth();
         family.prepared = prepared;
         self.families.prepared_bytes += family.prepared_bytes();
         if is_short {
@@ -449,9 +461,13 @@ impl Core {
         let is_full = origin.is_some_and(|origin| self.check_room(&origin.client).is_err());
         let Some(family) = self.families.by_first.get_mut(&key) else { return Ok(()) };
         let mut wanted = family.wanted().min(family.prepared.len() as u32).min(SLICE);
-        // A full house takes the children of those who are in it, one for each, so that all get on.
+        // A full house takes a few children of those who are in it, one for each, so that all get on.
         if is_full {
             wanted = wanted.min(u32::from(family.running == 0));
+            if wanted > 0 && !self.families.crowd.has_place(family.depth) {
+                self.families.crowd.wait(key, family.depth);
+                return Ok(());
+            }
         }
         let specs: Vec<ChildSpec> = family.prepared.drain(..wanted as usize).collect();
         if family.prepared.len() < family.prepared.capacity() / 2 {
@@ -459,7 +475,7 @@ impl Core {
         }
         family.started += wanted;
         family.running += wanted;
-        let (more, origin) = (family.wanted() > 0, family.origin.clone());
+        let (more, origin, depth) = (family.wanted() > 0, family.origin.clone(), family.depth);
         // It was made with the first of them.
         let Some(origin) = origin else { return Ok(()) };
         self.families.prepared_bytes -= specs.iter().map(bytes_of_spec).sum::<usize>();
@@ -467,6 +483,9 @@ impl Core {
             self.families.forget_prepared(key);
         }
         for spec in specs {
+            if is_full {
+                self.families.crowd.begins(spec.id, depth);
+            }
             self.start_child(&origin, spec);
         }
         if more && wanted > 0 {

@@ -12,6 +12,7 @@ mod book;
 mod clients;
 mod commit;
 mod core;
+mod crowd;
 mod enact;
 mod ended;
 mod explain;

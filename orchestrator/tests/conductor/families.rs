@@ -341,6 +341,42 @@ async fn a_house_that_is_full_still_lets_families_get_on_and_so_does_a_client_th
     }
 }
 
+/// Each of the parents in a full house could have a child, and each of those again.
+#[tokio::test]
+async fn a_full_house_takes_a_few_children_beyond_its_limit_and_in_the_end_all() {
+    const FULL: usize = 100;
+    let store = Faulty::new();
+    let conductor = start_family_at(store.clone(), Arc::new(SystemClock::new()), FULL).conductor;
+    let open = async || conductor.stats().await.unwrap().jobs.values().sum::<u64>();
+    // All of them are there before the first has a child.
+    store.close_gate();
+    let submit = |_| {
+        let conductor = conductor.clone();
+        tokio::spawn(
+            async move { submit_to(&conductor, "wide", r#"{"of":0,"items":[{"n":0},{"n":1}]}"#).await },
+        )
+    };
+    let submissions: Vec<_> = (0..FULL).map(submit).collect();
+    while open().await < FULL as u64 {
+        tokio::task::yield_now().await;
+    }
+    store.open_gate();
+    let mut parents = Vec::new();
+    for submission in submissions {
+        parents.push(submission.await.unwrap());
+    }
+    // Nothing ends, and so nothing more begins.
+    while open().await < 164 {}
+    for _ in 0..100 {
+        assert_eq!(open().await, 164, "64 beyond the limit");
+    }
+    let mut worker = Worker::join(&conductor, "w1", 5).await;
+    worker.serve(2 * FULL, echo).await;
+    for parent in parents {
+        assert_eq!(end_of(&conductor, parent).await, JobStatus::Finished);
+    }
+}
+
 // ---- What goes down ----
 
 #[tokio::test]

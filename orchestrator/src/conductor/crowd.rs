@@ -1,0 +1,119 @@
+//! Children that begin although as many jobs are open as may be.
+//!
+//! A parent is open while it waits for its children, so in a full house some of them must begin all the same, or nobody would get on.
+//! But each may be a parent itself: if every one of them brought another, there would be no bound. So at each depth only so many are
+//! there beyond the limit, and the other families of that depth wait for one of those to end. It promises that somebody gets on as
+//! long as the deepest do, and forgets after a restart who came beyond the limit. It refuses to know what limits there are.
+
+use std::collections::{HashMap, VecDeque};
+
+use avtomatika_proto::JobId;
+
+use crate::engine::CHILD_DEPTH_MAX;
+
+/// Children of one depth that are there beyond the limit: enough to keep some workers busy.
+pub(super) const BEYOND_MAX: usize = 64;
+
+const DEPTHS: usize = CHILD_DEPTH_MAX as usize + 1;
+
+/// Who is there beyond the limit, and who waits for that.
+#[derive(Debug, Default)]
+pub(super) struct Crowd {
+    /// Children beyond the limit, and the depth of their parents.
+    beyond: HashMap<JobId, usize>,
+    /// By the depth of the parents.
+    depths: [Depth; DEPTHS],
+}
+
+#[derive(Debug, Default)]
+struct Depth {
+    beyond: usize,
+    /// Families of which none runs, by their keys.
+    waiting: VecDeque<i64>,
+}
+
+impl Depth {
+    fn places(&self) -> usize {
+        BEYOND_MAX.saturating_sub(self.beyond)
+    }
+}
+
+impl Crowd {
+    /// Whether a child of a parent at this depth may begin beyond the limit.
+    pub fn has_place(&self, depth: u32) -> bool {
+        self.at(depth).places() > 0
+    }
+
+    /// It does.
+    pub fn begins(&mut self, child: JobId, depth: u32) {
+        let depth = place_of(depth);
+        if self.beyond.insert(child, depth).is_none() {
+            self.depths[depth].beyond += 1;
+        }
+    }
+
+    /// Whoever has ended is there no more.
+    pub fn ended(&mut self, job: JobId) {
+        if let Some(depth) = self.beyond.remove(&job) {
+            self.depths[depth].beyond -= 1;
+        }
+    }
+
+    /// A family waits for a place.
+    pub fn wait(&mut self, family: i64, depth: u32) {
+        self.depths[place_of(depth)].waiting.push_back(family);
+    }
+
+    /// Whether there is a place for a family that waits.
+    pub fn is_somebodys_turn(&self) -> bool {
+        self.depths.iter().any(|depth| depth.places() > 0 && !depth.waiting.is_empty())
+    }
+
+    /// The families whose turn it is: as many as there are places. One that does not need its place leaves it to the next.
+    pub fn turns(&mut self) -> Vec<i64> {
+        let mut turns = Vec::new();
+        for depth in &mut self.depths {
+            let places = depth.places().min(depth.waiting.len());
+            turns.extend(depth.waiting.drain(..places));
+        }
+        turns
+    }
+
+    fn at(&self, depth: u32) -> &Depth {
+        &self.depths[place_of(depth)]
+    }
+}
+
+fn place_of(depth: u32) -> usize {
+    (depth as usize).min(DEPTHS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(number: u64) -> JobId {
+        JobId::compose(0, 0, number)
+    }
+
+    #[test]
+    fn each_depth_has_its_places_and_whoever_ends_makes_room_for_one() {
+        let mut crowd = Crowd::default();
+        for number in 0..BEYOND_MAX as u64 {
+            assert!(crowd.has_place(1));
+            crowd.begins(job(number), 1);
+        }
+        assert!(!crowd.has_place(1) && crowd.has_place(2));
+        crowd.wait(7, 1);
+        crowd.wait(8, 1);
+        assert!(!crowd.is_somebodys_turn() && crowd.turns().is_empty());
+        crowd.ended(job(99));
+        crowd.ended(job(3));
+        crowd.ended(job(3));
+        assert!(crowd.is_somebodys_turn());
+        assert_eq!(crowd.turns(), [7]);
+        // It had no need of it.
+        assert_eq!(crowd.turns(), [8]);
+        assert!(!crowd.is_somebodys_turn());
+    }
+}
