@@ -159,7 +159,7 @@ async fn whatever_a_handler_does_only_its_attempt_suffers() {
     let cases = [
         (1, JobStatus::Quarantined, "TRANSIENT_ERROR", 1),
         (2, JobStatus::Quarantined, "TIMEOUT_ERROR", 1),
-        (3, JobStatus::Quarantined, "PERMANENT_ERROR", 0),
+        (3, JobStatus::Quarantined, "INVALID_RESULT_ERROR", 0),
         (4, JobStatus::Quarantined, "PERMANENT_ERROR", 0),
         (5, JobStatus::Finished, "", 1),
         (6, JobStatus::Finished, "", 0),
@@ -298,7 +298,7 @@ async fn an_operator_lets_a_worker_finish_and_end_from_the_command_line() {
     let job_id = submit(&mut client, "slow", json!({})).await;
     in_time(held.begun.notified()).await;
     let (exit, out) = cli(&stack, &["workers", "drain", "w1"]).await;
-    let told = "Worker w1 gets no more tasks; it ends when the 1 that it holds are done.\n";
+    let told = "Worker w1 gets no more tasks; it ends when the one that it holds is done.\n";
     assert_eq!((exit, out.as_str()), (avtomatika_cli::Exit::Ok, told));
     assert_eq!(stack.get("/api/workers").await.1[0]["status"], "draining");
     held.release.notify_one();

@@ -183,7 +183,7 @@ fn invoice_approval() -> BlueprintBuilder {
         .state(
             "head",
             approval()
-                .message("The clerk says: ${has(result.comment) ? result.comment : 'nothing'}")
+                .message("The clerk says: ${has(result.comment) && result.comment != null ? result.comment : 'nothing'}")
                 .on("approved", "pay")
                 .on("rejected", "refused"),
         )
