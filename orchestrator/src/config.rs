@@ -8,7 +8,7 @@ mod running;
 
 use std::{
     collections::BTreeMap,
-    env, fmt, fs,
+    env, fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,6 +23,7 @@ use crate::{
     blueprint::{Finding, Position, Severity},
     chores::pruning::{KEPT_AT_LEAST, Retention},
     conductor::{DEFAULT_RESIDENT_BYTES, Limits},
+    file::{self, Unreadable},
     spelling::did_you_mean,
     telemetry, tls,
     trust::{self, Access, is_client_name},
@@ -362,6 +363,9 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 /// Secrets for webhooks at once: every message is signed with each.
 const WEBHOOK_SECRETS_MAX: usize = 8;
 
+/// Size of the file of settings: far more than every key takes, with thousands of tokens among them.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
 /// Length of a token.
 const TOKEN_BYTES_MAX: usize = 1024;
 
@@ -583,14 +587,14 @@ fn webhooks(
 
 fn read(path: &Path) -> Result<File, ConfigError> {
     let name = path.display().to_string();
-    match fs::read_to_string(path) {
-        Ok(text) => parse(&name, &text),
-        Err(error) => Err(mistake(
-            &name,
-            format!("cannot be read: {error}"),
-            "check the path after --config, and its permissions",
-        )),
-    }
+    let text = file::text(path, FILE_BYTES_MAX).map_err(|error| {
+        let hint = match error {
+            Unreadable::Unusable(_) => "check the path after --config, and its permissions",
+            Unreadable::TooLarge { .. } => "it holds settings only; many clients go into a clients_file",
+        };
+        mistake(&name, error.to_string(), hint)
+    })?;
+    parse(&name, &text)
 }
 
 fn parse(name: &str, text: &str) -> Result<File, ConfigError> {

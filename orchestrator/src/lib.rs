@@ -72,6 +72,7 @@ pub mod conductor;
 pub mod config;
 pub mod dispatch;
 pub mod engine;
+mod file;
 pub mod functions;
 #[cfg(test)]
 mod fuzz;

@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::Arc,
+    time::Duration,
 };
 
 use avtomatika_orchestrator::{
@@ -54,6 +55,10 @@ const EXIT_ADDRESS: u8 = 69;
 /// Connections that the system holds for us until we take them: as many workers as come back at once after a restart. The system
 /// may hold fewer (net.core.somaxconn).
 const BACKLOG_MAX: u32 = 4096;
+
+/// How long the threads of the runtime may take to end after everything else: they read files, draw pictures and read jobs, which
+/// takes milliseconds, and nobody waits for that any more.
+const THREADS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The data directory cannot be used (EX_CANTCREAT).
 const EXIT_DATA_DIR: u8 = 73;
@@ -153,10 +158,17 @@ fn run(args: Args) -> Result<(), Failure> {
     })?;
     announce(&app, scheme, address);
     let served = runtime.block_on(serve(app, listener, signals));
+    end(runtime);
     if let Some(audit) = written {
         audit.flush();
     }
     served
+}
+
+/// Ends the threads of the runtime, but waits for none that hangs in a file, as one of a dead network drive. What was acknowledged
+/// is on the disk by now: the conductor has ended after its last commit, and no thread of the runtime commits anything.
+fn end(runtime: Runtime) {
+    runtime.shutdown_timeout(THREADS_WITHIN);
 }
 
 /// Everything that is read again: first the settings, which say where the rest is.
@@ -395,5 +407,31 @@ async fn obey(mut signals: StopSignals, shutdown: CancellationToken) {
 async fn reload_when_told(mut hangup: Signal, reload: Reload) {
     while hangup.recv().await.is_some() {
         reload.reload_and_log().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn a_thread_that_hangs_in_a_file_does_not_keep_the_process_alive() {
+        let runtime = Runtime::new().unwrap();
+        let (hangs, is_hanging) = mpsc::channel();
+        let (_never_said, never) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || {
+            hangs.send(()).unwrap();
+            let _ = never.recv();
+        });
+        is_hanging.recv().unwrap();
+        let (ended, has_ended) = mpsc::channel();
+        thread::spawn(move || {
+            end(runtime);
+            let _ = ended.send(());
+        });
+        assert!(has_ended.recv_timeout(THREADS_WITHIN * 30).is_ok(), "it waits for the thread that hangs");
     }
 }

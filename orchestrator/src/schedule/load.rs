@@ -3,7 +3,7 @@
 //! A mistake is answered with the schedule, the key, what is wrong and how to mend it; every schedule is looked at, so that one
 //! start tells all of them. What the job is made of is checked as a client's submission would be.
 
-use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use avtomatika_proto::{limits::LABEL_VALUE_BYTES_MAX, span};
 use jiff::{
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     api::submission::{Draft, initial_data},
     engine::Submission,
+    file::{self, Unreadable},
     json::Json,
     spelling::did_you_mean,
 };
@@ -69,15 +70,13 @@ impl std::error::Error for ScheduleError {}
 /// Everything that is wrong with them; the file cannot be read.
 pub fn load(path: &Path, known: Known<'_>) -> Result<Vec<Schedule>, Vec<ScheduleError>> {
     let name = path.display().to_string();
-    let error =
-        |what: String, hint: &str| vec![ScheduleError { place: name.clone(), what, hint: hint.to_owned() }];
-    let check = "check the path after --schedules, and its permissions";
-    let size = fs::metadata(path).map_err(|cause| error(format!("cannot be read: {cause}"), check))?.len();
-    if size > FILE_BYTES_MAX {
-        let what = format!("it is larger than {} MiB", FILE_BYTES_MAX / (1024 * 1024));
-        return Err(error(what, "a file of schedules holds a table for each of them"));
-    }
-    let text = fs::read_to_string(path).map_err(|cause| error(format!("cannot be read: {cause}"), check))?;
+    let text = file::text(path, FILE_BYTES_MAX).map_err(|error| {
+        let hint = match error {
+            Unreadable::Unusable(_) => "check the path after --schedules, and its permissions",
+            Unreadable::TooLarge { .. } => "a file of schedules holds a table for each of them",
+        };
+        vec![ScheduleError { place: name.clone(), what: error.to_string(), hint: hint.to_owned() }]
+    })?;
     parse(&name, &text, known)
 }
 

@@ -1,6 +1,6 @@
 //! TOML tables whose mistakes have lines: what `clients.toml` and `workers.toml` have in common.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use toml::{
     Spanned,
@@ -8,7 +8,11 @@ use toml::{
 };
 
 use super::{Glob, TokenHash, mistake};
-use crate::{blueprint::Finding, spelling::did_you_mean};
+use crate::{
+    blueprint::Finding,
+    file::{self, Unreadable},
+    spelling::did_you_mean,
+};
 
 /// Size of a file.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -21,16 +25,15 @@ const GLOBS_MAX: usize = 100;
 
 /// The text of a file.
 pub(super) fn read(path: &Path, key: &str) -> Result<String, Finding> {
-    let name = path.display().to_string();
-    let unreadable = |error: std::io::Error| {
-        let cure = format!("check the path of {key}, and the permissions of the file");
-        mistake(&name, 0, format!("cannot be read: {error}"), cure)
-    };
-    if fs::metadata(path).map_err(unreadable)?.len() > FILE_BYTES_MAX {
-        let what = format!("it is larger than {} MiB", FILE_BYTES_MAX / (1024 * 1024));
-        return Err(mistake(&name, 0, what, "it holds a short table for each entry, and nothing else"));
-    }
-    fs::read_to_string(path).map_err(unreadable)
+    file::text(path, FILE_BYTES_MAX).map_err(|error| {
+        let cure = match error {
+            Unreadable::Unusable(_) => format!("check the path of {key}, and the permissions of the file"),
+            Unreadable::TooLarge { .. } => {
+                "it holds a short table for each entry, and nothing else".to_owned()
+            }
+        };
+        mistake(&path.display().to_string(), 0, error.to_string(), cure)
+    })
 }
 
 /// What each table of a file is understood to say, or everything that is wrong with it. Beyond `max` tables `cure` helps.

@@ -279,6 +279,37 @@ fn s35_files_with_mistakes_and_well_known_tokens_let_nobody_in() {
     assert!(said.contains("a token of the examples, that of client \"a\", cannot guard 0.0.0.0:0"), "{said}");
 }
 
+/// A pipe would hold its reader up for ever, and with it every reload that comes later and the end of the process.
+#[test]
+fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_and_holds_nothing_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blueprints, data) = (one_blueprint(dir.path()), dir.path().join("data"));
+    let pipe = dir.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for flag in ["--config", "--clients-file", "--workers-file", "--schedules"] {
+        for path in [pipe.as_path(), Path::new("/dev/zero")] {
+            let mut command = serving(&blueprints, &data);
+            command.arg(flag).arg(path);
+            let (status, said) = ended(command.output().unwrap());
+            assert_eq!(status, Some(2), "{flag}: {said}");
+            let told = format!("{}: ", path.display());
+            assert!(said.contains(&told) && said.contains("it is no regular file"), "{flag}: {said}");
+        }
+    }
+
+    let clients = clients_file(dir.path(), 3);
+    let mut running = Running::start(serving_to(&clients, &blueprints, &data));
+    std::fs::rename(&pipe, &clients).unwrap();
+    running.signal("-HUP");
+    let finding = running.until("clients.toml");
+    assert!(finding.contains("it is no regular file; check the path of clients_file"), "{finding}");
+    std::fs::remove_file(&clients).unwrap();
+    clients_file(dir.path(), 3);
+    running.signal("-HUP");
+    running.until("Blueprints reloaded");
+    running.stop();
+}
+
 /// Whatever the moment: the change is in force whole or not at all, and no number is lost or given twice.
 #[test]
 fn a_kill_during_a_reload_leaves_one_version_for_each_definition() {
