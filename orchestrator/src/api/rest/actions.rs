@@ -11,14 +11,18 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{body, document::JobDocument, query};
+use super::{
+    body::{self, Object},
+    document::JobDocument,
+    query,
+};
 use crate::{
     api::{
         Inside,
         action::{Decider, RepairDraft, RetryDraft, RulingDraft, SignalDraft, SkipDraft},
         convert, reply,
         shown::Shown,
-        submission::{invalid, invalid_json},
+        submission::invalid,
     },
     conductor::{Admission, JobView, Repair, Repaired},
     store::ListQuery,
@@ -76,11 +80,11 @@ struct SkipBody<'a> {
 #[serde(deny_unknown_fields)]
 struct RepairBody<'a> {
     #[serde(default)]
-    filter: FilterBody,
+    filter: Object<FilterBody>,
     #[serde(borrow)]
-    retry: Option<RetryBody<'a>>,
+    retry: Option<Object<RetryBody<'a>>>,
     #[serde(borrow)]
-    skip: Option<SkipBody<'a>>,
+    skip: Option<Object<SkipBody<'a>>>,
     #[serde(default)]
     dry_run: bool,
     limit: Option<u32>,
@@ -151,14 +155,6 @@ async fn whole(
     Ok((parts.headers, bytes, admission))
 }
 
-/// A body that may be left out.
-fn read<'a, T: Default + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
-    match bytes.is_empty() {
-        true => Ok(T::default()),
-        false => serde_json::from_slice(bytes).map_err(invalid_json),
-    }
-}
-
 fn job(view: &JobView) -> Response {
     reply::json(StatusCode::OK, &JobDocument { view, shown: Shown::Alone, fields: None })
 }
@@ -192,7 +188,7 @@ pub(super) async fn signal(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(inside, id, request).await?;
-    let body: SignalBody<'_> = read(&wanted.bytes)?;
+    let body: SignalBody<'_> = body::object(&wanted.bytes)?;
     // The signal's own id says the same, and goes with it wherever it is sent.
     let id = body.id.as_deref().map_or_else(|| wanted.key(), Ok)?;
     let signal = SignalDraft { name: text(&body.name), id, data: data(body.data) }.check()?;
@@ -207,7 +203,7 @@ pub(super) async fn decide(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(inside, id, request).await?;
-    let body: DecisionBody<'_> = read(&wanted.bytes)?;
+    let body: DecisionBody<'_> = body::object(&wanted.bytes)?;
     let draft = body.draft(decision.unwrap_or_default(), text(&body.token));
     let ruling = draft.check(Decider::Owner(client))?;
     Ok(job(&inside.conductor.approve(client, wanted.id, ruling, wanted.admission).await?))
@@ -235,7 +231,7 @@ pub(super) async fn decide_by_token(
     owner.as_ref().map(|caller| inside.auth.take(caller)).transpose()?;
     let owner = owner.map(|caller| caller.client);
     let (headers, bytes, admission) = whole(inside, request).await?;
-    let body: DecisionBody<'_> = read(&bytes)?;
+    let body: DecisionBody<'_> = body::object(&bytes)?;
     let in_header = headers.get(headers::APPROVAL_TOKEN).and_then(|token| token.to_str().ok());
     let token = in_header.or(in_url.as_deref()).or(body.token.as_deref()).unwrap_or_default();
     let draft = body.draft("", token);
@@ -267,7 +263,7 @@ pub(super) async fn retry(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(inside, id, request).await?;
-    let retry = read::<RetryBody<'_>>(&wanted.bytes)?.draft(wanted.key()?).check(client)?;
+    let retry = body::object::<RetryBody<'_>>(&wanted.bytes)?.draft(wanted.key()?).check(client)?;
     Ok(job(&inside.conductor.retry(client, wanted.id, retry, wanted.admission).await?.view))
 }
 
@@ -278,7 +274,7 @@ pub(super) async fn skip(
     request: Request<Incoming>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(inside, id, request).await?;
-    let skip = read::<SkipBody<'_>>(&wanted.bytes)?.draft(wanted.key()?).check(client)?;
+    let skip = body::object::<SkipBody<'_>>(&wanted.bytes)?.draft(wanted.key()?).check(client)?;
     Ok(job(&inside.conductor.skip(client, wanted.id, skip, wanted.admission).await?.view))
 }
 
@@ -338,10 +334,10 @@ pub(super) async fn repair(
 ) -> Result<Response, ApiError> {
     query::none(request.uri())?;
     let (_, bytes, _) = whole(inside, request).await?;
-    let body: RepairBody<'_> = read(&bytes)?;
+    let body: RepairBody<'_> = body::object(&bytes)?;
     let repair = match (&body.retry, &body.skip) {
-        (Some(retry), None) => Repair::Retry(retry.draft("").check(client)?),
-        (None, Some(skip)) => Repair::Skip(skip.draft("").check(client)?),
+        (Some(Object(retry)), None) => Repair::Retry(retry.draft("").check(client)?),
+        (None, Some(Object(skip))) => Repair::Skip(skip.draft("").check(client)?),
         _ => {
             return Err(invalid("say either retry or skip".to_owned()).with_hint(
                 "For example {\"filter\": {\"blueprint\": \"NAME\"}, \"retry\": {}, \"dry_run\": true}.",
@@ -350,8 +346,8 @@ pub(super) async fn repair(
     };
     let draft = RepairDraft {
         jobs: list_query(client, &body)?,
-        failed_state: text(&body.filter.failed_state),
-        error_code: text(&body.filter.error_code),
+        failed_state: text(&body.filter.0.failed_state),
+        error_code: text(&body.filter.0.error_code),
         dry_run: body.dry_run,
     };
     let done = inside.conductor.repair(draft.check()?, repair).await?;
@@ -359,7 +355,7 @@ pub(super) async fn repair(
 }
 
 fn list_query(client: &Arc<str>, body: &RepairBody<'_>) -> Result<ListQuery, ApiError> {
-    let filter = &body.filter;
+    let Object(filter) = &body.filter;
     if filter.labels.len() > LABELS_MAX {
         return Err(invalid(format!("there are {} labels, the limit is {LABELS_MAX}", filter.labels.len())));
     }

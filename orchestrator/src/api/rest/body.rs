@@ -1,4 +1,6 @@
-//! Reading a request's body: never further than its limit, never longer than its time.
+//! Reading a request's body: never further than its limit, never longer than its time; and what it says, where that is one object.
+
+use std::{fmt, marker::PhantomData};
 
 use avtomatika_proto::{ApiError, ErrorCode, limits::PAYLOAD_BYTES_MAX};
 use bytes::Bytes;
@@ -9,13 +11,17 @@ use http::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 use crate::{
     api::{
         Inside,
         intake::Turn,
         limits::BODY_READ_TIMEOUT,
-        submission::{body_timeout, invalid, quote, too_large},
+        submission::{body_timeout, invalid, invalid_json, quote, too_large},
     },
     conductor::Admission,
 };
@@ -78,6 +84,43 @@ pub(super) async fn read(parts: &Parts, body: Incoming, limit_bytes: usize) -> R
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit_bytes)),
         Ok(Err(_)) => Err(invalid("the request body broke off before its end".to_owned())),
         Err(_) => Err(body_timeout()),
+    }
+}
+
+/// What a body says that may be left out.
+///
+/// # Errors
+/// `INVALID_JSON` for whatever is not one JSON object with the members that it may have.
+pub(super) fn object<'a, T: Default + Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    if bytes.is_empty() {
+        return Ok(T::default());
+    }
+    let Object(value) = serde_json::from_slice(bytes).map_err(invalid_json)?;
+    Ok(value)
+}
+
+/// What is written as a JSON object, and as nothing else. Derived code takes an array as well, its items for the fields in their order,
+/// and that is never what somebody means.
+#[derive(Default)]
+pub(super) struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Named<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Named<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+
+        deserializer.deserialize_map(Named(PhantomData)).map(Self)
     }
 }
 

@@ -13,11 +13,7 @@ use super::{
     document::{EntryDocument, HistoryDocument, JOB_FIELDS, JobDocument, JobsDocument},
     query,
 };
-use crate::api::{
-    Inside, convert, reply,
-    shown::Shown,
-    submission::{self, invalid_json},
-};
+use crate::api::{Inside, convert, reply, shown::Shown, submission};
 
 pub(super) async fn get(
     inside: &Inside,
@@ -80,10 +76,7 @@ pub(super) async fn cancel(
     query::none(request.uri())?;
     let (parts, body) = request.into_parts();
     let bytes = body::read(&parts, body, CANCEL_BYTES_MAX).await?;
-    let CancelBody { reason } = match bytes.is_empty() {
-        true => CancelBody::default(),
-        false => serde_json::from_slice(&bytes).map_err(invalid_json)?,
-    };
+    let CancelBody { reason } = body::object(&bytes)?;
     let reason = submission::reason(reason.as_deref().unwrap_or_default())?;
     let view = inside.conductor.cancel(client, id, reason).await?;
     Ok(reply::json(StatusCode::OK, &JobDocument { view: &view, shown: Shown::Alone, fields: None }))

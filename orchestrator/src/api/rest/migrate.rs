@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 
 use super::{body, query};
-use crate::api::{Inside, convert, reply, submission::invalid_json};
+use crate::api::{Inside, convert, reply};
 
 /// The fields of `MigrateJobsRequest`; the whole body may be left out.
 #[derive(Default, Deserialize)]
@@ -54,10 +54,7 @@ pub(super) async fn migrate(
     let (parts, body) = request.into_parts();
     let bytes = body::read(&parts, body, BODY_BYTES_MAX).await?;
     let MigrateBody { to_version, from_version, states, include_failed, dry_run, cursor } =
-        match bytes.is_empty() {
-            true => MigrateBody::default(),
-            false => serde_json::from_slice(&bytes).map_err(invalid_json)?,
-        };
+        body::object(&bytes)?;
     let blueprint = name.to_owned();
     let wire = v1::MigrateJobsRequest {
         blueprint,

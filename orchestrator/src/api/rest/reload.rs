@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{body, query};
 use crate::{
-    api::{Inside, reply, submission::invalid_json},
+    api::{Inside, reply},
     blueprint::{Change, Finding},
     reload::Reloaded,
 };
@@ -62,10 +62,7 @@ pub(super) async fn reload(inside: &Inside, request: Request<Incoming>) -> Resul
     query::none(request.uri())?;
     let (parts, body) = request.into_parts();
     let bytes = body::read(&parts, body, BODY_BYTES_MAX).await?;
-    let ReloadBody { dry_run } = match bytes.is_empty() {
-        true => ReloadBody::default(),
-        false => serde_json::from_slice(&bytes).map_err(invalid_json)?,
-    };
+    let ReloadBody { dry_run } = body::object(&bytes)?;
     Ok(match inside.reload.reload(dry_run).await? {
         Reloaded::Applied { changes, unchanged, warnings } => {
             let document = ReloadDocument {

@@ -64,6 +64,42 @@ async fn b01_to_b17_bodies() {
     unharmed(&server).await;
 }
 
+/// Items of an array are not taken for the fields of an object in their order.
+#[tokio::test]
+async fn b04_an_array_is_no_object_wherever_one_is_asked_for() {
+    let server = Server::start().await;
+    let of_a_job = |verb| format!("/api/jobs/{UNKNOWN_ID}/{verb}");
+    let mut rows = Vec::new();
+    for (path, body) in [
+        (of_a_job("cancel"), "[\"why\"]"),
+        (of_a_job("signal"), "[\"go\",null,null]"),
+        (of_a_job("signal"), " \n[]"),
+        (of_a_job("decide"), "[\"approved\",null,null,null,null]"),
+        (of_a_job("approve"), "[null,null,null,null,null]"),
+        (of_a_job("reject"), "[null,null,null,null,null]"),
+        (of_a_job("retry"), "[null,null,null,null,null]"),
+        (of_a_job("skip"), "[null,null,null]"),
+        ("/api/jobs/repair".into(), "[{},{},null,true,1,null]"),
+        ("/api/jobs/repair".into(), "{\"retry\":[null,null,null,null,null],\"dry_run\":true}"),
+        ("/api/jobs/repair".into(), "{\"skip\":[null,null,null],\"dry_run\":true}"),
+        ("/api/jobs/repair".into(), "{\"filter\":[[],null,{}],\"retry\":{},\"dry_run\":true}"),
+        ("/api/reload".into(), "[true]"),
+        ("/api/blueprints/test_workflow/migrate".into(), "[]"),
+        ("/api/blueprints/test_workflow/migrate".into(), "[1,0,{},false,true,\"\"]"),
+        (format!("/_public/webhooks/approval/{UNKNOWN_ID}"), "[\"approved\",null,null,null,\"token\"]"),
+        (WRAPPED.into(), "[]"),
+        (BY_NAME.into(), "[\"test_workflow\"]"),
+    ] {
+        rows.push(("B04", post(path, body), 400, "INVALID_JSON", "expected a JSON object"));
+    }
+    for body in ["7", "null", "\"go\""] {
+        rows.push(("B04", post(of_a_job("signal"), body), 400, "INVALID_JSON", "expected a JSON object"));
+    }
+    rows.push(("B06", post(of_a_job("signal"), "{\"nmae\":\"go\"}"), 400, "INVALID_JSON", "line 1 column 7"));
+    refuses(&server, rows).await;
+    unharmed(&server).await;
+}
+
 #[tokio::test]
 async fn b03_b12_b15_b16_what_looks_odd_and_can_be_meant_is_kept_byte_for_byte() {
     let server = Server::start().await;
