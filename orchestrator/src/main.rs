@@ -317,8 +317,13 @@ fn settings(config: &Config) -> Result<Settings, Failure> {
     })
 }
 
+/// The store ends the process. Whoever runs on waits for room on a full disk; whoever has ended does not.
 fn store_failure(status: u8, error: &StoreError) -> Failure {
-    Failure::new(status, error, error.hint())
+    let hint = match error {
+        StoreError::Full { .. } => "free space on that disk, and start it again",
+        other => other.hint(),
+    };
+    Failure::new(status, error, hint)
 }
 
 fn start_failure(error: StartError) -> Failure {
@@ -433,5 +438,14 @@ mod tests {
             let _ = ended.send(());
         });
         assert!(has_ended.recv_timeout(THREADS_WITHIN * 30).is_ok(), "it waits for the thread that hangs");
+    }
+
+    #[test]
+    fn whoever_cannot_start_on_a_full_disk_is_told_to_start_again() {
+        let full = || StoreError::Full { path: PathBuf::from("/data") };
+        for failure in [store_failure(EXIT_DATA_DIR, &full()), start_failure(StartError::Store(full()))] {
+            assert_eq!(failure.status, EXIT_DATA_DIR);
+            assert_eq!(failure.hint, "free space on that disk, and start it again");
+        }
     }
 }
