@@ -200,8 +200,7 @@ impl Reader {
             );
             return None;
         }
-        let first = path.split('/').nth(1).unwrap_or_default();
-        if TAKEN_ENDPOINTS.contains(&path) || ["blueprints", "v1"].contains(&first) || is_of_a_job(path) {
+        if is_taken(path) {
             self.findings.error(
                 node.at,
                 format!("the endpoint `{path}` is taken by the API itself"),
@@ -299,18 +298,25 @@ impl Reader {
 }
 
 /// Paths of the API itself.
-const TAKEN_ENDPOINTS: [&str; 4] = ["/jobs", "/jobs/repair", "/workers", "/dashboard"];
+const TAKEN_ENDPOINTS: [&str; 5] = ["/jobs", "/jobs/repair", "/workers", "/dashboard", "/reload"];
 
 /// What the API does to a job, below its path.
 const DONE_TO_JOBS: [&str; 7] = ["cancel", "signal", "decide", "approve", "reject", "retry", "skip"];
 
-/// Whether the path is one of a job.
-fn is_of_a_job(path: &str) -> bool {
-    let mut parts = path.split('/').skip(1);
-    parts.next() == Some("jobs")
-        && parts.next().is_some()
-        && parts.next().is_some_and(|verb| DONE_TO_JOBS.contains(&verb))
-        && parts.next().is_none()
+/// What the API does to a worker, below its path.
+const DONE_TO_WORKERS: [&str; 2] = ["restore", "drain"];
+
+/// Whether the API itself is asked for something at this path. It looks for its own paths before it looks for blueprints, so a blueprint
+/// at such a one could never be reached.
+fn is_taken(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    match parts[..] {
+        ["blueprints" | "v1", ..] => true,
+        ["jobs", _, verb] => DONE_TO_JOBS.contains(&verb),
+        ["jobs", _, "webhooks", "redeliver"] | ["jobs", _, "webhooks", _, "redeliver"] => true,
+        ["workers", _, verb] => DONE_TO_WORKERS.contains(&verb),
+        _ => TAKEN_ENDPOINTS.contains(&path),
+    }
 }
 
 /// A node as it may stand in a message.

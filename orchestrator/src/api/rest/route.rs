@@ -324,6 +324,7 @@ pub(super) fn wrong_method(allow: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blueprint::load;
 
     fn registry() -> Registry {
         let mut registry = Registry::default();
@@ -419,6 +420,52 @@ mod tests {
         ] {
             assert_eq!(name(method, path), meant, "{method} {path}");
         }
+    }
+
+    /// Whatever the loader lets pass is reached: nothing of the API itself stands before it.
+    #[test]
+    fn a_blueprint_is_reached_at_every_endpoint_that_it_may_have() {
+        let first = ["jobs", "workers", "schedules", "blueprints", "dashboard", "reload", "v1", "orders"];
+        let second = ["", "/x", "/repair", "/webhooks", "/drain"];
+        let verbs = [
+            "cancel",
+            "signal",
+            "decide",
+            "approve",
+            "reject",
+            "retry",
+            "skip",
+            "restore",
+            "drain",
+            "migrate",
+            "history",
+            "events",
+            "explain",
+            "graph",
+            "webhooks",
+            "redeliver",
+            "repair",
+            "reload",
+        ];
+        let third = verbs.map(|verb| format!("/{verb}"));
+        let fourth = ["", "/redeliver", "/x", "/x/redeliver", "/x/y", "/x/y/redeliver"];
+        let mut accepted = 0;
+        for path in first.iter().flat_map(|first| second.map(|second| format!("/{first}{second}"))) {
+            let deeper = third.iter().flat_map(|third| fourth.map(|fourth| format!("{path}{third}{fourth}")));
+            for endpoint in std::iter::once(path.clone()).chain(deeper) {
+                let text = format!(
+                    "blueprint: b\nendpoint: {endpoint}\nstates:\n  s: {{ start: true, end: finished }}\n"
+                );
+                let Ok(loaded) = load("b.yaml", &text) else { continue };
+                accepted += 1;
+                let mut registry = Registry::default();
+                registry.add(Arc::new(loaded.definition.into_blueprint(1)), true);
+                let path = format!("/api{endpoint}");
+                let meant = client(&Method::POST, &path, &registry);
+                assert!(matches!(meant, Ok(Route::Submit { .. })), "{endpoint}: {meant:?}");
+            }
+        }
+        assert!(accepted > 1000, "{accepted}");
     }
 
     #[test]
