@@ -59,7 +59,10 @@ impl Chore for Scheduling {
     async fn tick(&mut self) -> Option<Duration> {
         if let Some((generation, wanted)) = self.schedules.newer_than(self.generation) {
             match self.take_over(wanted).await {
-                Ok(()) => self.show_all(generation),
+                Ok(()) => {
+                    self.warn_of_misfits();
+                    self.show_all(generation);
+                }
                 Err(error) if error.code == ErrorCode::ShuttingDown => return None,
                 Err(error) => {
                     tracing::warn!("The schedules cannot be begun, and will be tried again: {error}");
@@ -108,6 +111,21 @@ impl Scheduling {
         }
         self.keepers = keepers;
         Ok(())
+    }
+
+    /// Tells of schedules that could not make their jobs if they were due now, for example because their data do not fit the
+    /// blueprint: whoever has just written them should not learn it tonight. It is no mistake of their file alone, because another
+    /// blueprint may be put over the wire before they are due.
+    fn warn_of_misfits(&self) {
+        for schedule in self.keepers.iter().map(Keeper::schedule).filter(|schedule| schedule.enabled) {
+            if let Err(error) = self.conductor.check_scheduled(&schedule.blueprint, &schedule.submission) {
+                let (name, blueprint) = (&schedule.name, &schedule.blueprint);
+                tracing::warn!(
+                    hint = &*error.hint,
+                    "Schedule {name} will make no jobs of {blueprint} as it stands: {error}"
+                );
+            }
+        }
     }
 
     fn show_all(&mut self, generation: u64) {

@@ -61,12 +61,25 @@ impl Conductor {
     /// `BLUEPRINT_NOT_FOUND`, `INPUT_INVALID`, `UNSUPPORTED` for a webhook, `TOO_MANY_OPEN_JOBS`, `STORAGE_FULL`, `STORAGE_FAILED`, `OVERLOADED`, `SHUTTING_DOWN`. The due time
     /// is then not decided.
     pub async fn run_scheduled(&self, due: DueTime) -> Result<ScheduleRecord, ApiError> {
-        let blueprints = self.blueprints();
-        let blueprint = blueprints.newest(&due.blueprint).cloned();
-        let blueprint = blueprint.ok_or_else(|| no_blueprint(&blueprints, &due.blueprint))?;
-        check_input(&blueprint, &due.submission.initial_data)?;
-        self.check_webhook(due.submission.webhook_url.as_deref())?;
+        let blueprint = self.blueprint_for(&due.blueprint, &due.submission)?;
         self.mailbox.ask(|reply| Request::RunScheduled(Scheduled { due, blueprint }, reply)).await?
+    }
+
+    /// Whether a due time could have its job, as far as that depends on what the schedule says and on the blueprints of now.
+    ///
+    /// # Errors
+    /// `BLUEPRINT_NOT_FOUND`, `INPUT_INVALID`, `UNSUPPORTED` for a webhook.
+    pub fn check_scheduled(&self, blueprint: &str, submission: &Submission) -> Result<(), ApiError> {
+        self.blueprint_for(blueprint, submission).map(drop)
+    }
+
+    /// The blueprint by which a scheduled job is made, once it is found to take the submission.
+    fn blueprint_for(&self, name: &str, submission: &Submission) -> Result<Arc<Blueprint>, ApiError> {
+        let blueprints = self.blueprints();
+        let blueprint = blueprints.newest(name).cloned().ok_or_else(|| no_blueprint(&blueprints, name))?;
+        check_input(&blueprint, &submission.initial_data)?;
+        self.check_webhook(submission.webhook_url.as_deref())?;
+        Ok(blueprint)
     }
 
     /// Remembers this of schedules, at most [`SCHEDULE_CHANGES_MAX`] things at a time.

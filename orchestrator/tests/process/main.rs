@@ -279,6 +279,41 @@ fn s35_files_with_mistakes_and_well_known_tokens_let_nobody_in() {
     assert!(said.contains("a token of the examples, that of client \"a\", cannot guard 0.0.0.0:0"), "{said}");
 }
 
+/// Whoever writes a schedule learns at once that it cannot make a job, and not in the night in which it should have.
+#[test]
+fn a_schedule_whose_data_do_not_fit_is_warned_of_at_the_start_and_at_a_reload() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blueprints, schedules) = (dir.path().join("blueprints"), dir.path().join("schedules.toml"));
+    std::fs::create_dir(&blueprints).unwrap();
+    std::fs::write(
+        blueprints.join("report.yaml"),
+        "blueprint: report\ninput_schema: { type: object, properties: { pages: { type: integer } } }\nstates:\n  done: { start: true, end: finished }\n",
+    )
+    .unwrap();
+    let write = |pages: &str| {
+        let text = format!(
+            "[nightly]\nblueprint = \"report\"\ncron = \"0 3 1 1 *\"\ninitial_data = {{ pages = {pages} }}\n\n[off]\nenabled = false\nblueprint = \"report\"\ncron = \"0 3 1 1 *\"\ninitial_data = {{ pages = {pages} }}\n"
+        );
+        std::fs::write(&schedules, text).unwrap();
+    };
+    write("\"ten\"");
+    let mut command = serving(&blueprints, &dir.path().join("data"));
+    command.arg("--schedules").arg(&schedules);
+    let mut running = Running::start(command);
+    let misfit = "Schedule nightly will make no jobs of report as it stands: ";
+    let warning = running.until(misfit);
+    assert!(warning.contains("WARN") && warning.contains("initial_data/pages"), "{warning}");
+    write("10");
+    running.signal("-HUP");
+    running.until("Blueprints reloaded");
+    write("\"eleven\"");
+    running.signal("-HUP");
+    running.until(misfit);
+    let said = running.stop();
+    assert_eq!(said.matches(misfit).count(), 2, "only while it does not fit: {said}");
+    assert!(!said.contains("Schedule off"), "nobody waits for its jobs: {said}");
+}
+
 /// A pipe would hold its reader up for ever, and with it every reload that comes later and the end of the process.
 #[test]
 fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_and_holds_nothing_up() {
