@@ -5,7 +5,7 @@
 //! It refuses to know where tokens are written down: see [`trust`](crate::trust).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock},
@@ -17,6 +17,7 @@ use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
     api::submission::quote,
+    spelling::did_you_mean,
     store::WorkerRecord,
     trust::{
         Access, Advice, Bucket, ClientEntry, Role, Standing, Terms, Throttle, TokenHash, WorkerEntry,
@@ -58,6 +59,18 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// The same in the name of the client that these headers name, if they name one.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` for anybody but an admin; `INVALID_ARGUMENT` for what is no name.
+    pub fn calling_for(mut self, headers: &HeaderMap) -> Result<Self, ApiError> {
+        if let Some(named) = only(headers, headers::ON_BEHALF_OF).map_err(|_| named_twice())? {
+            self.require(Role::Admin)?;
+            self.client = client_name(named)?;
+        }
+        Ok(self)
+    }
+
     /// Whether it may do what asks for this role.
     ///
     /// # Errors
@@ -140,6 +153,8 @@ pub struct Auth {
 struct Tables {
     clients: HashMap<TokenHash, Caller>,
     workers: HashMap<TokenHash, WorkerPass>,
+    /// Of the clients.
+    names: BTreeSet<Arc<str>>,
     access: Access,
 }
 
@@ -175,7 +190,8 @@ impl Tables {
                 workers.insert(*hash, WorkerPass { credential, standing, terms: terms.clone() });
             }
         }
-        Self { clients, workers, access }
+        let names = access.clients.iter().map(|client| client.name.clone()).collect();
+        Self { clients, workers, names, access }
     }
 }
 
@@ -233,19 +249,43 @@ impl Auth {
         self.tables.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whose token these headers show.
+    ///
+    /// # Errors
+    /// `MISSING_TOKEN`, `INVALID_TOKEN`.
+    pub fn owner(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let token = token(headers, &[headers::AVTOMATIKA_TOKEN, headers::CLIENT_TOKEN])
+            .map_err(|found| found.into_error("Missing X-Avtomatika-Token header"))?;
+        self.tables().clients.get(&TokenHash::of(token)).cloned().ok_or_else(invalid)
+    }
+
     /// The client that these headers belong to. An admin may name the client in whose name it calls.
     ///
     /// # Errors
     /// `MISSING_TOKEN`, `INVALID_TOKEN`; `PERMISSION_DENIED` when somebody else names another client.
     pub fn client(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
-        let token = token(headers, &[headers::AVTOMATIKA_TOKEN, headers::CLIENT_TOKEN])
-            .map_err(|found| found.into_error("Missing X-Avtomatika-Token header"))?;
-        let mut caller = self.tables().clients.get(&TokenHash::of(token)).cloned().ok_or_else(invalid)?;
-        if let Some(named) = only(headers, headers::ON_BEHALF_OF).map_err(|_| named_twice())? {
-            caller.require(Role::Admin)?;
-            caller.client = client_name(named)?;
+        self.owner(headers)?.calling_for(headers)
+    }
+
+    /// Whether there is the client whose jobs are meant. A slip of an admin's pen would otherwise make jobs of a client that nobody
+    /// is; what is done to jobs that are there asks for no such thing, because jobs outlive the entries of their clients.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT`, with the name that was probably meant.
+    pub fn check_client(&self, caller: &Caller) -> Result<(), ApiError> {
+        // Whoever calls in its own name is known by its token.
+        if caller.client == caller.actor {
+            return Ok(());
         }
-        Ok(caller)
+        let tables = self.tables();
+        if tables.names.contains(&caller.client) {
+            return Ok(());
+        }
+        let meant = did_you_mean(&caller.client, tables.names.iter().map(|name| &**name));
+        let text = format!("There is no client {:?}{meant}", caller.client);
+        Err(ApiError::new(ErrorCode::InvalidArgument, text).with_hint(
+            "X-Avtomatika-Client names a client of the settings or of the clients file; add it there and reload first if it is new.",
+        ))
     }
 
     /// Takes one call from the client's rate.

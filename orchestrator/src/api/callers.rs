@@ -69,8 +69,11 @@ pub(super) fn admit(
     headers: &http::HeaderMap,
     role: impl FnOnce() -> Role,
 ) -> Result<Caller, Unwelcome> {
-    let caller = auth.client(headers)?;
-    let unwelcome = |error| Unwelcome { who: Some(caller.actor.clone()), error };
+    let owner = auth.owner(headers)?;
+    let who = owner.actor.clone();
+    // From here on it is known who calls, whatever becomes of the call.
+    let unwelcome = |error| Unwelcome { who: Some(who.clone()), error };
+    let caller = owner.calling_for(headers).map_err(unwelcome)?;
     auth.take(&caller).map_err(unwelcome)?;
     caller.require(role()).map_err(unwelcome)?;
     Ok(caller)

@@ -188,6 +188,69 @@ async fn an_admin_acts_in_the_name_of_any_client_and_that_is_written_down() {
 }
 
 #[tokio::test]
+async fn whoever_tries_to_act_as_another_client_is_written_down_by_name() {
+    let house = House::of(everybody()).await;
+    let as_acme = [("x-avtomatika-token", OPS), ("x-avtomatika-client", "acme")];
+    let approval = "/_public/webhooks/approval/01890a5d-ac96-774b-bcce-b302099a8057";
+    for (method, path) in [("GET", "/api/jobs"), ("POST", "/api/jobs/instant"), ("POST", approval)] {
+        let denied = house.server.send(method, path, &as_acme, "{}").await;
+        assert_eq!(refusal(&denied), (403, "PERMISSION_DENIED".to_owned()), "{path}");
+    }
+    let caller = Caller::new(&house.server, OPS).await;
+    let mut request = caller.request(v1::ListJobsRequest::default());
+    request.metadata_mut().insert("x-avtomatika-client", "acme".parse().unwrap());
+    assert_eq!(caller.jobs().list_jobs(request).await.unwrap_err().code(), Code::PermissionDenied);
+    let refused = ["role_refused", "ops", "PERMISSION_DENIED"].map(str::to_owned);
+    assert_eq!(house.noted(), vec![refused; 4]);
+}
+
+/// A job of a client that nobody is would be found by nobody.
+#[tokio::test]
+async fn an_admin_makes_no_jobs_of_a_client_that_there_is_not() {
+    let house = House::of(everybody()).await;
+    let by_root = async |client: &str, method: &str, path: &str, body: &str| {
+        let headers = [("x-avtomatika-token", ROOT), ("x-avtomatika-client", client)];
+        house.server.send(method, path, &headers, body).await
+    };
+    let meant = "There is no client \"acm\"; did you mean \"acme\"?";
+    for (path, body) in [
+        ("/api/jobs/instant", "{}"),
+        ("/api/v1/jobs/instant", "{}"),
+        ("/api/v1/jobs", "{\"blueprint\":\"instant\"}"),
+    ] {
+        let refused = by_root("acm", "POST", path, body).await;
+        assert_eq!(refusal(&refused), (400, "INVALID_ARGUMENT".to_owned()), "{path}");
+        assert_eq!(refused.error(), meant);
+        assert!(refused.text("hint").starts_with("X-Avtomatika-Client names a client"), "{refused:?}");
+        assert_eq!(by_root("acme", "POST", path, body).await.status, 202, "{path}");
+    }
+    assert_eq!(
+        by_root("nobody", "POST", "/api/jobs/instant", "{}").await.error(),
+        "There is no client \"nobody\""
+    );
+    assert_eq!(by_root("root", "POST", "/api/jobs/instant", "{}").await.status, 202, "itself");
+    assert_eq!(
+        by_root("acm", "GET", "/api/jobs", "").await.status,
+        200,
+        "jobs outlive their clients' entries"
+    );
+
+    let caller = Caller::new(&house.server, ROOT).await;
+    let submission = || SubmitJobRequest { blueprint: "instant".into(), ..SubmitJobRequest::default() };
+    let mut one = caller.request(submission());
+    one.metadata_mut().insert("x-avtomatika-client", "acm".parse().unwrap());
+    let status = caller.jobs().submit_job(one).await.unwrap_err();
+    assert_eq!((status.code(), &*ApiError::from_status(&status).message), (Code::InvalidArgument, meant));
+    let mut many = caller.request(futures_util::stream::iter([submission()]));
+    many.metadata_mut().insert("x-avtomatika-client", "acm".parse().unwrap());
+    let mut answers = caller.jobs().submit_jobs(many).await.unwrap().into_inner();
+    match answers.next().await.unwrap().unwrap().result.unwrap() {
+        submit_jobs_response::Result::Error(error) => assert_eq!(error.message, meant),
+        done => panic!("accepted: {done:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_quota_counts_what_was_accepted_and_nothing_else_and_survives_a_restart() {
     let store = Arc::new(MemoryStore::new());
     let house = House::over(store.clone(), everybody()).await;

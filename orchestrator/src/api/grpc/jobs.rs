@@ -84,11 +84,12 @@ impl JobService for Jobs {
         &self,
         request: Request<v1::SubmitJobRequest>,
     ) -> Result<Response<v1::SubmitJobResponse>, Status> {
-        let client = ClientName::of(&request)?;
+        let caller = caller_of(&request)?;
+        self.inside.auth.check_client(&caller)?;
         let submitting = self.inside.tracing.begin(request.metadata().as_ref());
         let turn = Turn::of(request.extensions());
         let submitted =
-            submit(&self.inside.conductor, &client, request.into_inner(), submitting, &turn).await;
+            submit(&self.inside.conductor, &caller.client, request.into_inner(), submitting, &turn).await;
         Ok(Response::new(submitted?))
     }
 
@@ -121,7 +122,8 @@ impl JobService for Jobs {
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
                 let request = request?;
                 // Each of them is a call of its own, as far as the client's rate is concerned.
-                let submitted = match inside.auth.take(&caller).and(turn) {
+                let is_welcome = inside.auth.take(&caller).and_then(|()| inside.auth.check_client(&caller));
+                let submitted = match is_welcome.and(turn) {
                     Ok(turn) => submit(&inside.conductor, &caller.client, request, submitting, &turn).await,
                     Err(error) => Err(error),
                 };

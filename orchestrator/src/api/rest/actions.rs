@@ -20,12 +20,14 @@ use crate::{
     api::{
         Inside,
         action::{Decider, RepairDraft, RetryDraft, RulingDraft, SignalDraft, SkipDraft},
+        callers::{self, Unwelcome},
         convert, reply,
         shown::Shown,
         submission::invalid,
     },
     conductor::{Admission, JobView, Repair, Repaired},
     store::ListQuery,
+    trust::Role,
 };
 
 /// Largest body: two edits of the largest size, with room for the rest.
@@ -220,16 +222,14 @@ pub(super) async fn decide_by_token(
     inside: &Inside,
     id: &str,
     request: Request<Incoming>,
-) -> Result<Response, ApiError> {
+) -> Result<Response, Unwelcome> {
     let in_url = query::token(request.uri())?;
     // Who calls comes first: credentials that are wrong are wrong whatever else is said.
-    let owner = match inside.auth.client(request.headers()) {
-        Ok(caller) => Some(caller),
-        Err(error) if error.code == ErrorCode::MissingToken => None,
-        Err(error) => return Err(error),
+    let owner = match callers::admit(&inside.auth, request.headers(), || Role::Client) {
+        Ok(caller) => Some(caller.client),
+        Err(Unwelcome { error, .. }) if error.code == ErrorCode::MissingToken => None,
+        Err(unwelcome) => return Err(unwelcome),
     };
-    owner.as_ref().map(|caller| inside.auth.take(caller)).transpose()?;
-    let owner = owner.map(|caller| caller.client);
     let (headers, bytes, admission) = whole(inside, request).await?;
     let body: DecisionBody<'_> = body::object(&bytes)?;
     let in_header = headers.get(headers::APPROVAL_TOKEN).and_then(|token| token.to_str().ok());
@@ -242,9 +242,10 @@ pub(super) async fn decide_by_token(
             inside.conductor.approve(client, id, ruling, admission).await?.job.id
         }
         (None, "") => {
-            return Err(ApiError::new(ErrorCode::MissingToken, "Missing approval token").with_hint(
+            let missing = ApiError::new(ErrorCode::MissingToken, "Missing approval token").with_hint(
                 "Send the approval's token as \"token\" in the body, or in the X-Approval-Token header.",
-            ));
+            );
+            return Err(missing.into());
         }
         (None, _) => {
             let ruling = draft.check(Decider::Holder)?;

@@ -46,7 +46,7 @@ async fn public(inside: &Inside, mut request: Request<Incoming>) -> Result<Respo
     let uri = request.uri().clone();
     takes_turns(&mut request, STRANGERS.into());
     match route::public(request.method(), uri.path()) {
-        Ok(PublicRoute::Approval(id)) => Ok(actions::decide_by_token(inside, id, request).await?),
+        Ok(PublicRoute::Approval(id)) => actions::decide_by_token(inside, id, request).await,
         Ok(PublicRoute::Probe(probe)) => Ok(operate::public(inside, probe).await),
         Err(NoRoute::UnknownPath) if route::is_grpc_method(uri.path()) => Err(route::no_grpc().into()),
         Err(NoRoute::UnknownPath) => Err(route::unknown_path(None).into()),
@@ -91,9 +91,13 @@ async fn served(
     let (client, uri) = (caller.client.clone(), request.uri().clone());
     match route {
         Route::Submit { blueprint, body } => {
+            inside.auth.check_client(caller)?;
             submit::at_endpoint(inside, client, blueprint, body, request).await
         }
-        Route::SubmitByName => submit::by_name(inside, client, request).await,
+        Route::SubmitByName => {
+            inside.auth.check_client(caller)?;
+            submit::by_name(inside, client, request).await
+        }
         Route::ListJobs => jobs::list(inside, client, &uri).await,
         Route::Job(id) => jobs::get(inside, &client, id, &uri).await,
         Route::JobHistory(id) => jobs::history(inside, &client, id, &uri).await,
