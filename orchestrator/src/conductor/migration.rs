@@ -16,8 +16,9 @@ use super::{
     view::JobView,
 };
 use crate::{
-    blueprint::Blueprint,
+    blueprint::{Blueprint, Registry},
     engine::{ChildKind, Context, Entropy, Event, Job, JobStatus, Migration, Refusal, Unlimited, decide},
+    spelling::did_you_mean,
     store::ListQuery,
 };
 
@@ -77,7 +78,7 @@ impl Conductor {
     ///
     /// # Errors
     /// `BLUEPRINT_NOT_FOUND`, also for a version that there is not; `STATE_NOT_FOUND` when `states` names a state that the version
-    /// lacks; `STORAGE_FULL`, `STORAGE_FAILED`, `OVERLOADED`, `SHUTTING_DOWN`: some of the page may have moved then, and asking again
+    /// lacks, or one that no version has from which jobs are moved; `STORAGE_FULL`, `STORAGE_FAILED`, `OVERLOADED`, `SHUTTING_DOWN`: some of the page may have moved then, and asking again
     /// moves the rest.
     pub async fn migrate(
         &self,
@@ -122,13 +123,14 @@ impl Conductor {
                 format!("Blueprint not found: {name:?} in version {version}"),
             ),
         })?;
-        match request.states.values().find(|state| target.state(state).is_none()) {
-            None => Ok(target),
-            Some(state) => Err(ApiError::new(
+        if let Some(state) = request.states.values().find(|state| target.state(state).is_none()) {
+            return Err(ApiError::new(
                 ErrorCode::StateNotFound,
                 format!("Blueprint {name:?} has no state {state:?} in version {}", target.version),
-            )),
+            ));
         }
+        check_where_from(request, &blueprints, target.version)?;
+        Ok(target)
     }
 
     /// What the engine would say now.
@@ -196,6 +198,28 @@ impl Core {
                 || self.dispatch.awaited(&attempt.task_type).is_some()
         })
     }
+}
+
+/// Whether jobs can stand where the request says that they stand. A name that no job can have would be passed over, and whoever has
+/// slipped would find jobs where they should not be. It goes by the versions and not by the jobs, so that asking again is no mistake.
+fn check_where_from(request: &MigrationRequest, blueprints: &Registry, target: u32) -> Result<(), ApiError> {
+    let name = &request.blueprint;
+    // Versions are counted from 1, and all of them stay.
+    let versions = (1..).map_while(|version| blueprints.version(name, version));
+    let moved: Vec<&Arc<Blueprint>> = versions
+        .filter(|blueprint| {
+            let version = blueprint.version;
+            version != target && request.from_version.is_none_or(|from| from == version)
+        })
+        .collect();
+    let is_nowhere = |state: &&Arc<str>| moved.iter().all(|blueprint| blueprint.state(state).is_none());
+    let Some(state) = request.states.keys().find(is_nowhere) else { return Ok(()) };
+    let known = moved.iter().flat_map(|blueprint| blueprint.states.keys());
+    let meant = did_you_mean(state, known.map(|known| &**known));
+    let text = format!("No version of {name:?} that is moved has a state {state:?}{meant}");
+    Err(ApiError::new(ErrorCode::StateNotFound, text).with_hint(format!(
+        "Name the state in which jobs stand now, and with it the state of version {target} in which they are to stand."
+    )))
 }
 
 fn query(client: &Arc<str>, request: &MigrationRequest) -> ListQuery {

@@ -81,6 +81,33 @@ async fn a_dry_run_says_what_the_migration_then_does() {
     assert_eq!(told, [(new.as_str(), &json!("no_such_state")), (old.as_str(), &Value::Null)]);
 }
 
+/// Whoever slips would find the jobs of that state where they should not be.
+#[tokio::test]
+async fn a_state_in_which_no_job_can_stand_is_refused_by_name_in_the_dry_run_too() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), PACK);
+    let server = Server::start_from(dir.path()).await;
+    let old = server.post("/api/orders", "{}").await.text("job_id");
+    write(dir.path(), PREPARE);
+    assert_eq!(server.post("/api/reload", "").await.status, 200);
+    let meant = "No version of \"order\" that is moved has a state \"pac\"; did you mean \"pack\"?";
+    let of_no_moved_version = "No version of \"order\" that is moved has a state \"check\"";
+    let map = json!({ "pac": "prepare", "pack": "prepare" });
+    for (body, told) in [
+        (json!({ "states": map }), meant),
+        (json!({ "states": map, "dry_run": true }), meant),
+        (json!({ "states": map, "from_version": 1 }), meant),
+        (json!({ "states": map, "include_failed": true }), meant),
+        (json!({ "states": { "check": "prepare" } }), of_no_moved_version),
+        (json!({ "states": { "check": "pack" }, "from_version": 1, "to_version": 1 }), of_no_moved_version),
+    ] {
+        let answer = migrate(&server, body).await;
+        assert_eq!((answer.status, answer.text("code").as_str()), (400, "STATE_NOT_FOUND"), "{answer:?}");
+        assert_eq!(answer.error(), told);
+    }
+    assert_eq!(job(&server, &old).await["blueprint_version"], 1, "nothing has moved");
+}
+
 #[tokio::test]
 async fn a_client_moves_its_own_jobs_only_and_mistakes_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
