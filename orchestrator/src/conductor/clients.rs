@@ -10,6 +10,7 @@ use super::{
     core::Core,
     handle::{job_not_found, storage_error},
     mailbox::{Accepted, Act, Reply, Submit},
+    refused::{AskedFor, refused},
     view::{Acted, JobView},
 };
 use crate::{
@@ -123,16 +124,12 @@ impl Core {
             if job.status.is_repairable() && is_repair(&event) {
                 self.check_room(&job.client)?;
             }
-            let edit = match &*event {
-                Event::RetryRequested(retry) => retry.initial_data.clone(),
-                _ => None,
-            };
+            let asked = AskedFor::by(&event);
             match self.decide(&job, *event, false) {
                 Ok(job) => Ok((job, false)),
                 // Behind what has been decided: the first one may not be durable yet.
                 Err(Refusal::SignalRepeated | Refusal::RepairRepeated) => Ok((job, true)),
-                Err(Refusal::InputInvalid) => Err(self.misfit(&job, edit.as_ref())),
-                Err(refusal) => Err(self.refused(&job, refusal, client.is_some())),
+                Err(refusal) => Err(refused(&self.blueprints, &job, &asked, refusal, client.is_some())),
             }
         });
         match decided {

@@ -13,11 +13,12 @@ use super::{
     core::Core,
     handle::Conductor,
     mailbox::{Reply, Request},
+    refused::would_take,
     view::JobView,
 };
 use crate::{
     blueprint::{Blueprint, Registry},
-    engine::{ChildKind, Context, Entropy, Event, Job, JobStatus, Migration, Refusal, Unlimited, decide},
+    engine::{ChildKind, Event, Job, JobStatus, Migration, Refusal},
     spelling::did_you_mean,
     store::ListQuery,
 };
@@ -136,18 +137,7 @@ impl Conductor {
     /// What the engine would say now.
     fn tried(&self, view: &JobView, planned: &Move, target: &Blueprint) -> Result<(), Refusal> {
         let event = event_of(planned, target.version, view.lease.is_some(), &view.job.client);
-        let context = &mut Context {
-            now: self.clock.now(),
-            blueprint: target,
-            // What is made of these is thrown away.
-            entropy: &mut Entropy::from_seed([0; 32]),
-            reserve: &mut |_| view.job.id.key(),
-            serves: &|name| self.blueprints().newest(name).is_some(),
-            room: u32::MAX,
-            // Whether a key has room when the job has moved is seen then.
-            keys: &Unlimited,
-        };
-        decide(&view.job, &event, context).map(drop)
+        would_take(&self.blueprints(), target, (&view.job, &event, self.clock.now()))
     }
 
     async fn move_slice(&self, client: &Arc<str>, slice: &mut [Move], version: u32) -> Result<(), ApiError> {

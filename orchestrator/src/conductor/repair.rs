@@ -12,9 +12,13 @@ use avtomatika_proto::{
 };
 use futures_util::{StreamExt, stream};
 
-use super::{handle::Conductor, mailbox::Act};
+use super::{
+    handle::Conductor,
+    mailbox::Act,
+    refused::{AskedFor, refused, would_take},
+};
 use crate::{
-    engine::{ChildKind, Edit, Event, Job, JobStatus, Retry, Skip},
+    engine::{ChildKind, Edit, Event, Job, JobStatus, Refusal, Retry, Skip},
     store::ListQuery,
 };
 
@@ -151,13 +155,18 @@ impl Conductor {
             query.jobs.limit = SLICE.min(limit - repaired.total());
             let wanted = query.jobs.clone();
             let page = self.read(move |store| store.list(&wanted)).await?;
-            let selected = page.jobs.iter().filter(|job| query.selects(job));
-            let selected: Vec<Selected> = selected.map(Selected::of).collect();
+            let selected: Vec<&Job> = page.jobs.iter().filter(|job| query.selects(job)).collect();
             query.jobs.below_key = page.next_below_key;
             if query.dry_run {
-                selected.into_iter().for_each(|job| repaired.add(job.id, Ok(())));
-            } else if let Some((first, error)) =
-                self.repair_slice(&query, &repair, selected, &mut repaired).await
+                selected.into_iter().for_each(|job| repaired.add(job.id, self.try_repair(job, &repair)));
+            } else if let Some((first, error)) = self
+                .repair_slice(
+                    &query,
+                    &repair,
+                    selected.into_iter().map(Selected::of).collect(),
+                    &mut repaired,
+                )
+                .await
             {
                 if repaired.count == 0 {
                     return Err(error);
@@ -173,6 +182,19 @@ impl Conductor {
         }
         repaired.next_below_key = query.jobs.below_key;
         Ok(repaired)
+    }
+
+    /// What would be said of a repair now.
+    fn try_repair(&self, job: &Job, repair: &Repair) -> Result<(), ApiError> {
+        let (blueprints, event) = (self.blueprints(), repair.event());
+        let refused = |refusal| Err(refused(&blueprints, job, &AskedFor::by(&event), refusal, true));
+        let Some(blueprint) = blueprints.version(&job.blueprint, job.blueprint_version) else {
+            return refused(Refusal::StateUnknown);
+        };
+        match would_take(&blueprints, blueprint, (job, &event, self.clock.now())) {
+            Ok(()) | Err(Refusal::RepairRepeated) => Ok(()),
+            Err(refusal) => refused(refusal),
+        }
     }
 
     /// Repairs these side by side. Returns the first that could not be repaired for now.

@@ -140,7 +140,7 @@ async fn what_cannot_be_meant_is_refused_by_name() {
             json!({ "decision": "later" }),
             400,
             "OUTCOME_UNKNOWN",
-            "State \"ask\" has no such transition",
+            "State \"ask\" has no transition \"later\"",
         ),
         // Only time decides that it is too late.
         (
@@ -149,7 +149,7 @@ async fn what_cannot_be_meant_is_refused_by_name() {
             json!({ "decision": "timeout" }),
             400,
             "OUTCOME_UNKNOWN",
-            "State \"ask\" has no such",
+            "State \"ask\" has no transition",
         ),
         (
             &asking,
@@ -190,7 +190,7 @@ async fn what_cannot_be_meant_is_refused_by_name() {
             json!({ "state": "nowhere" }),
             400,
             "STATE_NOT_FOUND",
-            "Blueprint \"fragile\" has no such state",
+            "Blueprint \"fragile\" has no state \"",
         ),
         (
             &failed,
@@ -223,7 +223,7 @@ async fn what_cannot_be_meant_is_refused_by_name() {
             json!({ "outcome": "unheard" }),
             400,
             "OUTCOME_UNKNOWN",
-            "State \"init\" has no such transition",
+            "State \"init\" has no transition \"unheard\"",
         ),
         (
             &finished,
@@ -239,6 +239,21 @@ async fn what_cannot_be_meant_is_refused_by_name() {
         assert_eq!((found, found_code), (status, code), "{verb}: {body}");
         assert!(text.starts_with(words), "{verb}: {text}");
     }
+    // What stands in no state yet, and what does not stand in its state alone.
+    let later = json!({ "blueprint": "test_workflow", "delay": "1h" }).to_string();
+    let later = server.post("/api/v1/jobs", &later).await.json()["job_id"].as_str().unwrap().to_owned();
+    let (status, refused) = server.act(&later, "skip", &json!({ "outcome": "success" })).await;
+    assert_eq!(
+        (status, refusal(&refused)),
+        (
+            400,
+            (
+                "OUTCOME_UNKNOWN",
+                "The job has not started yet, so that it stands in no state that could be skipped"
+            )
+        )
+    );
+    assert_eq!(refused["hint"], "Wait until it starts, or cancel it.");
     // The hint says what there is to choose.
     let (_, refused) = server.act(&asking, "decide", &json!({ "decision": "later" })).await;
     assert_eq!(refused["hint"], "Choose one of: approved, rejected.");
@@ -622,6 +637,8 @@ async fn many_jobs_are_repaired_at_once_and_first_it_is_said_which() {
     server.act(&asking, "reject", &json!({})).await;
     let skip = repair(json!({ "skip": { "outcome": "approved" }, "dry_run": true })).await;
     assert_eq!(skip["count"], 4, "{skip}");
+    let dry = repair(json!({ "retry": { "state": "ask" }, "dry_run": true })).await;
+    assert_eq!((&dry["count"], &dry["refused_count"]), (&json!(2), &json!(2)), "{dry}");
     let retry = repair(json!({ "retry": { "state": "ask" } })).await;
     assert_eq!((&retry["count"], &retry["refused_count"]), (&json!(2), &json!(2)), "{retry}");
     assert_eq!(retry["job_ids"], json!([asking, other]));
