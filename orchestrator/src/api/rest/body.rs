@@ -29,6 +29,9 @@ use crate::{
 /// Largest body of a wrapped submission: the payload, with room for labels and the rest.
 pub(super) const ENVELOPE_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 64 * 1024;
 
+/// Nothing in the body is wrong that could be named: what is around it is.
+const BROKE_OFF: &str = "Send the body whole, with its length in content-length or in chunks of which each has its length and the last is empty.";
+
 /// The whole body, as [`read`] has it, and leave to look into it. Others may be read then.
 ///
 /// # Errors
@@ -82,7 +85,9 @@ pub(super) async fn read(parts: &Parts, body: Incoming, limit_bytes: usize) -> R
     match tokio::time::timeout(BODY_READ_TIMEOUT, Limited::new(body, limit_bytes).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large(limit_bytes)),
-        Ok(Err(_)) => Err(invalid("the request body broke off before its end".to_owned())),
+        Ok(Err(_)) => {
+            Err(invalid("the request body broke off before its end".to_owned()).with_hint(BROKE_OFF))
+        }
         Err(_) => Err(body_timeout()),
     }
 }

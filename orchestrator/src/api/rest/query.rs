@@ -19,14 +19,18 @@ use crate::{
     time::Timestamp,
 };
 
-/// The pairs of a query, every name one of `known`.
+/// What may stand in a query more than once: each is one more of its kind. Of anything else one of two would have to be passed over, and
+/// whoever sent both would not know which.
+const REPEATED: [&str; 3] = ["status", "label", "fields"];
+
+/// The pairs of a query, every name one of `known`, and there once unless it may be there again.
 fn pairs(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
     if uri.query().is_none() {
         return Ok(Vec::new());
     }
     let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
         .map_err(|error| invalid(format!("the query cannot be read: {error}")))?;
-    for (name, _) in &pairs {
+    for (index, (name, _)) in pairs.iter().enumerate() {
         if !known.contains(&name.as_str()) {
             let meant = did_you_mean(name, known.iter().copied());
             let hint = match known {
@@ -34,6 +38,11 @@ fn pairs(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, ApiError> {
                 known => format!("This endpoint takes: {}.", known.join(", ")),
             };
             return Err(invalid(format!("unknown query parameter {}{meant}", quote(name))).with_hint(hint));
+        }
+        let is_second = pairs[..index].iter().any(|(before, _)| before == name);
+        if is_second && !REPEATED.contains(&name.as_str()) {
+            return Err(invalid(format!("the query parameter {name} stands there twice"))
+                .with_hint("Say it once, with the one value that is meant."));
         }
     }
     Ok(pairs)
@@ -206,7 +215,10 @@ fn add_label(labels: &mut BTreeMap<String, String>, pair: &str) -> Result<(), Ap
     let Some((key, value)) = pair.split_once(':') else {
         return Err(invalid(format!("label is {}; write it as key:value", quote(pair))));
     };
-    labels.insert(key.to_owned(), value.to_owned());
+    if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+        return Err(invalid(format!("the label {} is asked for twice", quote(key)))
+            .with_hint("A job has one value for each label; list once for each value."));
+    }
     match labels.len() <= LABELS_MAX {
         true => Ok(()),
         false => Err(invalid(format!("more than {LABELS_MAX} labels"))),
@@ -270,6 +282,28 @@ mod tests {
         ] {
             assert_eq!(listed(query).unwrap_err(), text, "{query}");
         }
+    }
+
+    #[test]
+    fn what_has_one_value_is_said_once() {
+        for (query, name) in [
+            ("limit=10&limit=20", "limit"),
+            ("limit=10&limit=10", "limit"),
+            ("cursor=a&cursor=b", "cursor"),
+            ("status=failed&blueprint=a&blueprint=b", "blueprint"),
+            ("created_after=2026-01-18T06:05:00Z&created_after=2026-01-19T06:05:00Z", "created_after"),
+        ] {
+            assert_eq!(listed(query).unwrap_err(), format!("the query parameter {name} stands there twice"));
+        }
+        assert_eq!(listed("label=team:a&label=team:b").unwrap_err(), "the label \"team\" is asked for twice");
+        assert!(wait(&uri("wait=1s&wait=2s"), &HeaderMap::new()).is_err());
+        assert!(dry_run(&uri("dry_run=true&dry_run=false")).is_err());
+        assert!(token(&uri("token=a&token=b")).is_err());
+        assert!(graph_format(&uri("format=dot&format=svg")).is_err());
+        let query = listed("status=running&status=failed&label=team:a&label=env:x").unwrap();
+        assert_eq!((query.statuses.len(), query.labels.len()), (2, 2));
+        let several = fields(&uri("fields=id&fields=status"), &["id", "status"]).unwrap().unwrap();
+        assert_eq!(several, ["id", "status"]);
     }
 
     #[test]

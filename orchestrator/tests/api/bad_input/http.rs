@@ -60,6 +60,19 @@ async fn b10_b20_b31_b32_b34_heads_that_cannot_be_meant_end_their_connection() {
     unharmed(&server).await;
 }
 
+/// No field is wrong that somebody could correct: the hint is about the chunks.
+#[tokio::test]
+async fn b32_a_body_whose_chunks_break_off_is_told_how_chunks_are() {
+    let server = Server::start().await;
+    for chunks in ["zz\r\n", "2\r\n{}x\r\n0\r\n\r\n", "ffffffffffffffffff\r\n{}\r\n0\r\n\r\n"] {
+        let request = format!("{}transfer-encoding: chunked\r\n\r\n{chunks}", head());
+        let answer = read_to_end(&mut server.connect(request.as_bytes()).await).await;
+        assert!(answer.contains("the request body broke off before its end"), "{chunks:?}: {answer}");
+        assert!(answer.contains("\"hint\":\"Send the body whole, with its length"), "{chunks:?}: {answer}");
+    }
+    unharmed(&server).await;
+}
+
 /// The end of a request is said in two ways, and a proxy in front of us may believe in the other one. What follows is read by nobody.
 #[tokio::test]
 async fn b32_what_follows_a_request_with_two_ends_is_not_taken_for_another() {

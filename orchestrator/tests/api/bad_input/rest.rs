@@ -238,6 +238,7 @@ async fn b18_to_b22_paths_and_what_stands_behind_them() {
         ("B21", get("/api/nothing"), 404, "ENDPOINT_NOT_FOUND", "POST /api/jobs/test"),
         ("B21", get("/nothing").stranger(), 404, "ENDPOINT_NOT_FOUND", "/_public/status"),
         ("B21", get(format!("/api/{}", "x".repeat(10_000))), 404, "ENDPOINT_NOT_FOUND", ""),
+        ("B22", get("/api/jobs?limit=10&limit=20"), 400, "INVALID_ARGUMENT", "limit stands there twice"),
         ("B22", get("/api/jobs?limit=0"), 400, "INVALID_ARGUMENT", "limit is \"0\""),
         ("B22", get("/api/jobs?limit=-1"), 400, "INVALID_ARGUMENT", "limit is \"-1\""),
         ("B22", get("/api/jobs?limit=1000000000"), 400, "INVALID_ARGUMENT", "at most 1000 entries"),
