@@ -1,4 +1,4 @@
-//! Reading a file that an operator has written: settings, clients, workers, schedules.
+//! Reading a file that an operator has written: settings, clients, workers, schedules, certificates.
 //!
 //! It promises to come to an end: a pipe would hold the reader up for ever, and a device such as `/dev/zero` has no end, so nothing
 //! but a regular file is read, and of that no more than the reader allows. It refuses to know what the text means.
@@ -45,6 +45,16 @@ impl From<io::Error> for Unreadable {
 /// # Errors
 /// It cannot be read, is no regular file, is too large, or is not UTF-8.
 pub fn text(path: &Path, max_bytes: u64) -> Result<String, Unreadable> {
+    String::from_utf8(bytes(path, max_bytes)?).map_err(|error| {
+        Unreadable::Unusable(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+    })
+}
+
+/// The bytes of a regular file of at most this size.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is too large.
+pub fn bytes(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Unreadable> {
     // Looked at before it is opened: to open a pipe would wake whoever waits at its other end.
     only_regular(&fs::metadata(path)?)?;
     // Another one may have taken its place since. Opening that waits for nobody, and it is looked at again.
@@ -57,9 +67,7 @@ pub fn text(path: &Path, max_bytes: u64) -> Result<String, Unreadable> {
     if bytes.len() as u64 > max_bytes {
         return Err(Unreadable::TooLarge { max_bytes });
     }
-    String::from_utf8(bytes).map_err(|error| {
-        Unreadable::Unusable(format!("not UTF-8 at byte {}", error.utf8_error().valid_up_to()))
-    })
+    Ok(bytes)
 }
 
 fn only_regular(about: &fs::Metadata) -> Result<(), Unreadable> {

@@ -71,10 +71,10 @@ impl<'q> Listing<'q> {
     pub(super) fn wants_origin(&mut self, created_at: Timestamp, submission: &Submission) -> bool {
         self.scanned_bytes += submission.initial_data.as_str().len();
         let labels = &submission.labels;
-        let is_child = submission.parent.is_some();
-        (is_child || self.query.created_from.is_none_or(|from| created_at >= from))
-            && (is_child || self.query.created_before.is_none_or(|before| created_at < before))
-            && self.query.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+        let is_in_time = submission.parent.is_some()
+            || self.query.created_from.is_none_or(|from| created_at >= from)
+                && self.query.created_before.is_none_or(|before| created_at < before);
+        is_in_time && self.query.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     }
 
     /// Puts a wanted job on the page. `Break` when the page must end before it.

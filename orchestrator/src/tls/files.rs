@@ -2,8 +2,6 @@
 //! or at a reload, and not by those who connect.
 
 use std::{
-    fs::File,
-    io::Read as _,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -18,7 +16,10 @@ use rustls::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::Files;
-use crate::blueprint::{Finding, Position, Severity};
+use crate::{
+    blueprint::{Finding, Position, Severity},
+    file,
+};
 
 /// A file of certificates. A system's whole list of authorities is a quarter of it.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -164,20 +165,8 @@ fn check_mode(path: &Path) -> Result<(), Finding> {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, Finding> {
-    let unreadable = |error: &dyn std::fmt::Display| {
-        wrong(path, format!("cannot be read: {error}"), "check the path, and its permissions")
-    };
-    let file = File::open(path).map_err(|error| unreadable(&error))?;
-    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
-    if !metadata.is_file() {
-        return Err(unreadable(&"it is no file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
-    match bytes.len() as u64 > FILE_BYTES_MAX {
-        true => Err(unreadable(&"it is larger than 1 MiB")),
-        false => Ok(bytes),
-    }
+    file::bytes(path, FILE_BYTES_MAX)
+        .map_err(|error| wrong(path, error.to_string(), "check the path, and its permissions"))
 }
 
 fn wrong(path: &Path, what: impl Into<String>, cure: impl Into<String>) -> Finding {
@@ -271,7 +260,7 @@ mod tests {
         fs::remove_file(&files.cert).unwrap();
         fs::create_dir(&files.cert).unwrap();
         let found = read(&files, new_year()).err().unwrap();
-        assert!(found[0].what.contains("it is no file"), "{found:?}");
+        assert!(found[0].what.contains("it is no regular file"), "{found:?}");
         assert!(found[1].what.contains("No such file"), "{found:?}");
     }
 }
