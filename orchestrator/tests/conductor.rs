@@ -690,8 +690,11 @@ async fn registrations_that_become_durable_together_know_of_each_other() {
         async move { conductor.sessions().register(record(name), credential).await }
     };
     let first = tokio::spawn(register("w1", CREDENTIAL));
-    // The stats are answered after the registration was decided, since one thread does both.
-    let decided = async || drop(conductor.stats().await.unwrap());
+    // Whoever was spawned has asked when this goes on, and the stats are answered after that was decided, since one thread does both.
+    let decided = async || {
+        tokio::task::yield_now().await;
+        drop(conductor.stats().await.unwrap());
+    };
     decided().await;
     let taken = register("w1", FOREIGN).await.unwrap_err();
     assert_eq!(taken.code, ErrorCode::InvalidToken);
