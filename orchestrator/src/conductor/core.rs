@@ -639,6 +639,7 @@ impl Core {
         }
         if self.broken_check_at <= now {
             self.broken_check_at = now + BROKEN_CHECK_EVERY;
+            self.families.look_for_room();
             for session_id in self.dispatch.broken() {
                 self.session_ended(session_id, "it does not read its stream");
             }

@@ -2,8 +2,9 @@
 //!
 //! A parent is open while it waits for its children, so in a full house some of them must begin all the same, or nobody would get on.
 //! But each may be a parent itself: if every one of them brought another, there would be no bound. So at each depth only so many are
-//! there beyond the limit, and the other families of that depth wait for one of those to end. It promises that somebody gets on as
-//! long as the deepest do, and forgets after a restart who came beyond the limit. It refuses to know what limits there are.
+//! there beyond the limit, and the other families of that depth wait for one of those to end; or for room, for which some of them are
+//! looked at once a second. It promises that somebody gets on as long as the deepest do, and forgets after a restart who came beyond
+//! the limit. It refuses to know what limits there are.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,6 +14,9 @@ use crate::engine::CHILD_DEPTH_MAX;
 
 /// Children of one depth that are there beyond the limit: enough to keep some workers busy.
 pub(super) const BEYOND_MAX: usize = 64;
+
+/// Families of each depth that are looked at once a second.
+const LOOKED_AT: usize = 128;
 
 const DEPTHS: usize = CHILD_DEPTH_MAX as usize + 1;
 
@@ -79,6 +83,15 @@ impl Crowd {
         turns
     }
 
+    /// Some of the families that wait, in turn: there may be room by now. One for which there is none waits again.
+    pub fn look_at_some(&mut self) -> Vec<i64> {
+        let some = |depth: &mut Depth| {
+            let count = depth.waiting.len().min(LOOKED_AT);
+            depth.waiting.drain(..count).collect::<Vec<i64>>()
+        };
+        self.depths.iter_mut().flat_map(some).collect()
+    }
+
     fn at(&self, depth: u32) -> &Depth {
         &self.depths[place_of(depth)]
     }
@@ -115,5 +128,9 @@ mod tests {
         // It had no need of it.
         assert_eq!(crowd.turns(), [8]);
         assert!(!crowd.is_somebodys_turn());
+        crowd.begins(job(98), 1);
+        crowd.begins(job(97), 1);
+        crowd.wait(9, 1);
+        assert_eq!((crowd.turns(), crowd.look_at_some(), crowd.look_at_some()), (vec![], vec![9], vec![]));
     }
 }

@@ -232,6 +232,13 @@ impl Families {
         }
     }
 
+    /// There may be room for families that found none.
+    pub fn look_for_room(&mut self) {
+        for key in self.crowd.look_at_some() {
+            self.enqueue(key);
+        }
+    }
+
     /// The family to which a child belongs.
     fn family_of(&mut self, child: JobId) -> Option<&mut Family> {
         let (_, family) = self.by_first.range_mut(..=child.key()).next_back()?;

@@ -341,13 +341,18 @@ async fn a_house_that_is_full_still_lets_families_get_on_and_so_does_a_client_th
     }
 }
 
+async fn open_jobs(conductor: &Conductor) -> u64 {
+    let jobs = conductor.stats().await.unwrap().jobs;
+    jobs.iter().filter(|(status, _)| !status.is_terminal()).map(|(_, count)| count).sum()
+}
+
 /// Each of the parents in a full house could have a child, and each of those again.
 #[tokio::test]
 async fn a_full_house_takes_a_few_children_beyond_its_limit_and_in_the_end_all() {
     const FULL: usize = 100;
     let store = Faulty::new();
     let conductor = start_family_at(store.clone(), Arc::new(SystemClock::new()), FULL).conductor;
-    let open = async || conductor.stats().await.unwrap().jobs.values().sum::<u64>();
+    let open = || open_jobs(&conductor);
     // All of them are there before the first has a child.
     store.close_gate();
     let submit = |_| {
@@ -375,6 +380,42 @@ async fn a_full_house_takes_a_few_children_beyond_its_limit_and_in_the_end_all()
     for parent in parents {
         assert_eq!(end_of(&conductor, parent).await, JobStatus::Finished);
     }
+}
+
+/// Those that wait beyond the limit wait for room, too.
+#[tokio::test]
+async fn families_that_found_no_room_get_on_when_there_is_some_although_no_child_ends() {
+    const FULL: usize = 200;
+    let (store, clock) = (Faulty::new(), ManualClock::new());
+    let conductor = start_family_at(store.clone(), Arc::new(clock.clone()), FULL).conductor;
+    let open = || open_jobs(&conductor);
+    store.close_gate();
+    let submit = |number: usize| {
+        let conductor = conductor.clone();
+        tokio::spawn(async move {
+            match number < FULL / 2 {
+                true => submit_to(&conductor, "wide", r#"{"of":0,"items":[{"n":0},{"n":1}]}"#).await,
+                false => submit_to(&conductor, "child", r#"{"n":0}"#).await,
+            }
+        })
+    };
+    let submissions: Vec<_> = (0..FULL).map(submit).collect();
+    while open().await < FULL as u64 {
+        tokio::task::yield_now().await;
+    }
+    store.open_gate();
+    let mut ids = Vec::new();
+    for submission in submissions {
+        ids.push(submission.await.unwrap());
+    }
+    while open().await < 264 {}
+    // All the others end, so that there is room for 36.
+    for id in &ids[FULL / 2..] {
+        conductor.cancel(&acme(), *id, None).await.unwrap();
+    }
+    assert_eq!(open().await, 164);
+    clock.advance(Duration::from_secs(1));
+    while open().await < FULL as u64 {}
 }
 
 // ---- What goes down ----
