@@ -7,7 +7,7 @@ use std::{
     fmt::Display,
     io,
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{self, ExitCode},
     sync::Arc,
     time::Duration,
@@ -18,7 +18,7 @@ use avtomatika_orchestrator::{
     api::Auth,
     assemble,
     audit::Audit,
-    blueprint::{Definition, Finding, Loaded, Position, Severity, load_dir},
+    blueprint::{Definition, load_filled_dir},
     conductor::Settings,
     config::{Args, Config, ConfigError, RunningConfig},
     memory,
@@ -177,7 +177,7 @@ fn with_reload(app: App, running: RunningConfig) -> App {
     let [settings, access, blueprints, schedules] = [(); 4].map(|()| running.clone());
     app.reload_settings_from(move || settings.read_again())
         .reload_access_from(move || access.newest().access())
-        .reload_from(move || read_blueprints(&blueprints.newest().blueprints))
+        .reload_from(move || load_filled_dir(&blueprints.newest().blueprints))
         .reload_schedules_from(move |names| read_schedules(&schedules.newest(), names))
 }
 
@@ -194,7 +194,7 @@ fn spans(runtime: &Runtime, endpoint: Option<&str>) -> Result<Option<Spans>, Fai
 }
 
 fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {
-    let loaded = read_blueprints(&config.blueprints).map_err(|findings| {
+    let loaded = load_filled_dir(&config.blueprints).map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
         Failure::new(
             EXIT_USAGE,
@@ -206,22 +206,6 @@ fn blueprints(config: &Config) -> Result<Vec<Definition>, Failure> {
         tracing::warn!("{warning}");
     }
     Ok(loaded.into_iter().map(|loaded| loaded.definition).collect())
-}
-
-/// What the directory holds. One that holds nothing is a wrong path, or a deployment that is not complete.
-fn read_blueprints(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
-    let loaded = load_dir(dir)?;
-    match loaded.is_empty() {
-        false => Ok(loaded),
-        true => Err(vec![Finding {
-            severity: Severity::Error,
-            file: dir.display().to_string(),
-            at: Position::default(),
-            what: "holds no blueprint".to_owned(),
-            cure: "put *.yaml files there, or name another directory; examples/blueprints has some"
-                .to_owned(),
-        }]),
-    }
 }
 
 /// The file that operators' calls and security events are written to, if there is to be one.

@@ -54,6 +54,25 @@ pub fn load_dir(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
     Err(findings)
 }
 
+/// [`load_dir`] of a directory that is meant to hold blueprints: one that holds none is a wrong path, or a deployment that is not complete.
+///
+/// # Errors
+/// The findings of [`load_dir`], or that there is no blueprint.
+pub fn load_filled_dir(dir: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
+    let loaded = load_dir(dir)?;
+    match loaded.is_empty() {
+        false => Ok(loaded),
+        true => Err(vec![Finding {
+            severity: Severity::Error,
+            file: dir.display().to_string(),
+            at: Position::default(),
+            what: "holds no blueprint".to_owned(),
+            cure: "put *.yaml files there, or name another directory; examples/blueprints has some"
+                .to_owned(),
+        }]),
+    }
+}
+
 /// The text of a regular file of acceptable size. Opens nothing else: a pipe would hold the reader up for ever.
 fn read(path: &Path) -> Result<String, String> {
     let about = fs::metadata(path).map_err(|error| error.to_string())?;

@@ -33,7 +33,7 @@ mod yaml;
 
 pub use catalog::Catalog;
 pub use diff::{Concern, Diff, Difference, Fate};
-pub use directory::load_dir;
+pub use directory::{load_dir, load_filled_dir};
 pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};
 pub use graph::{Edge, Graph, Node, Shape, Stands};

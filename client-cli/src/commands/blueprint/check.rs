@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use avtomatika_orchestrator::blueprint::{Finding, Loaded, Position, Severity, load_dir};
+use avtomatika_orchestrator::blueprint::{Finding, Loaded, Severity, load_filled_dir};
 use serde::Serialize;
 
 use super::local;
@@ -66,18 +66,8 @@ fn read(path: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {
     if !path.is_dir() {
         return local(path).map(|loaded| vec![loaded]);
     }
-    let loaded = load_dir(path)?;
-    match loaded.is_empty() {
-        false => Ok(loaded),
-        // A wrong path, most likely. An orchestrator does not start with it either.
-        true => Err(vec![Finding {
-            severity: Severity::Error,
-            file: path.display().to_string(),
-            at: Position::default(),
-            what: "holds no blueprint".to_owned(),
-            cure: "put *.yaml files there, or name another directory".to_owned(),
-        }]),
-    }
+    // An orchestrator does not start with a directory without blueprints either.
+    load_filled_dir(path)
 }
 
 /// A finding as programs read it.
