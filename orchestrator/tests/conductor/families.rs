@@ -346,6 +346,33 @@ async fn open_jobs(conductor: &Conductor) -> u64 {
     jobs.iter().filter(|(status, _)| !status.is_terminal()).map(|(_, count)| count).sum()
 }
 
+/// A parent of two.
+const WIDE_PAIR: (&str, &str) = ("wide", r#"{"of":0,"items":[{"n":0},{"n":1}]}"#);
+
+/// Jobs of these blueprints with these data, all of which are there before the first has a child.
+async fn submit_at_once(
+    store: &Faulty,
+    conductor: &Conductor,
+    jobs: Vec<(&'static str, &'static str)>,
+) -> Vec<JobId> {
+    let count = jobs.len() as u64;
+    store.close_gate();
+    let submit = |(blueprint, data)| {
+        let conductor = conductor.clone();
+        tokio::spawn(async move { submit_to(&conductor, blueprint, data).await })
+    };
+    let submissions: Vec<_> = jobs.into_iter().map(submit).collect();
+    while open_jobs(conductor).await < count {
+        tokio::task::yield_now().await;
+    }
+    store.open_gate();
+    let mut ids = Vec::new();
+    for submission in submissions {
+        ids.push(submission.await.unwrap());
+    }
+    ids
+}
+
 /// Each of the parents in a full house could have a child, and each of those again.
 #[tokio::test]
 async fn a_full_house_takes_a_few_children_beyond_its_limit_and_in_the_end_all() {
@@ -353,23 +380,7 @@ async fn a_full_house_takes_a_few_children_beyond_its_limit_and_in_the_end_all()
     let store = Faulty::new();
     let conductor = start_family_at(store.clone(), Arc::new(SystemClock::new()), FULL).conductor;
     let open = || open_jobs(&conductor);
-    // All of them are there before the first has a child.
-    store.close_gate();
-    let submit = |_| {
-        let conductor = conductor.clone();
-        tokio::spawn(
-            async move { submit_to(&conductor, "wide", r#"{"of":0,"items":[{"n":0},{"n":1}]}"#).await },
-        )
-    };
-    let submissions: Vec<_> = (0..FULL).map(submit).collect();
-    while open().await < FULL as u64 {
-        tokio::task::yield_now().await;
-    }
-    store.open_gate();
-    let mut parents = Vec::new();
-    for submission in submissions {
-        parents.push(submission.await.unwrap());
-    }
+    let parents = submit_at_once(&store, &conductor, vec![WIDE_PAIR; FULL]).await;
     // Nothing ends, and so nothing more begins.
     while open().await < 164 {}
     for _ in 0..100 {
@@ -389,25 +400,8 @@ async fn families_that_found_no_room_get_on_when_there_is_some_although_no_child
     let (store, clock) = (Faulty::new(), ManualClock::new());
     let conductor = start_family_at(store.clone(), Arc::new(clock.clone()), FULL).conductor;
     let open = || open_jobs(&conductor);
-    store.close_gate();
-    let submit = |number: usize| {
-        let conductor = conductor.clone();
-        tokio::spawn(async move {
-            match number < FULL / 2 {
-                true => submit_to(&conductor, "wide", r#"{"of":0,"items":[{"n":0},{"n":1}]}"#).await,
-                false => submit_to(&conductor, "child", r#"{"n":0}"#).await,
-            }
-        })
-    };
-    let submissions: Vec<_> = (0..FULL).map(submit).collect();
-    while open().await < FULL as u64 {
-        tokio::task::yield_now().await;
-    }
-    store.open_gate();
-    let mut ids = Vec::new();
-    for submission in submissions {
-        ids.push(submission.await.unwrap());
-    }
+    let parents_and_others = [WIDE_PAIR, ("child", r#"{"n":0}"#)].map(|job| vec![job; FULL / 2]).concat();
+    let ids = submit_at_once(&store, &conductor, parents_and_others).await;
     while open().await < 264 {}
     // All the others end, so that there is room for 36.
     for id in &ids[FULL / 2..] {
