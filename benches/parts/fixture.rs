@@ -92,7 +92,7 @@ impl Jobs {
         let reserve = &mut |_| unreachable!("the blueprint has no children");
         let (now, blueprint, entropy) = (job.created_at, &self.blueprint, &mut self.entropy);
         let (serves, keys) = (&|_: &str| false, &Unlimited);
-        let mut context = Context { now, blueprint, entropy, reserve, serves, room: 1000, keys };
+        let mut context = Context { now, blueprint, entropy, reserve, serves, room: &|| 1000, keys };
         decide(job, event, &mut context).expect("the event concerns the job")
     }
 

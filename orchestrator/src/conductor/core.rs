@@ -301,7 +301,7 @@ impl Core {
         let reserve = &mut |count| reserve_keys(last_job_key, now, count);
         let serves = &|name: &str| self.blueprints.newest(name).is_some();
         let at_once = DETACHED_AT_ONCE_MAX.saturating_sub(self.detached);
-        let room = room_beside(job, &self.limits, &self.tenancy, &self.book).min(at_once);
+        let room = &|| room_beside(job, &self.limits, &self.tenancy, &self.book).min(at_once);
         let (entropy, keys) = (&mut self.entropy, &self.gate);
         decide(job, event, &mut Context { now, blueprint, entropy, reserve, serves, room, keys })
     }

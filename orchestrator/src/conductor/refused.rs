@@ -56,7 +56,7 @@ pub(super) fn would_take(
         entropy: &mut Entropy::from_seed([0; 32]),
         reserve: &mut |_| job.id.key(),
         serves: &|name| blueprints.newest(name).is_some(),
-        room: u32::MAX,
+        room: &|| u32::MAX,
         keys: &Unlimited,
     };
     decide(job, event, context).map(drop)

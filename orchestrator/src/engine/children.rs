@@ -60,11 +60,11 @@ impl Draft<'_, '_> {
             // Nobody would hear of a child that cannot be started.
             return self.fail(outcome::FAILURE, unknown(&run.work.blueprint), JobStatus::Failed);
         }
-        let Some(room) = self.context.room.checked_sub(1) else {
+        let begun = self.effects.iter().filter(|effect| matches!(effect, Effect::StartDetached(_))).count();
+        if begun >= (self.context.room)() as usize {
             let message = "As many jobs are open as may be, or as many as may be were started at a time";
             return self.fail(outcome::FAILURE, error(code::OPEN_JOBS_LIMIT, message), JobStatus::Failed);
-        };
-        self.context.room = room;
+        }
         let scope = self.scope(self.context.now);
         let input = object_of(&run.work.input, &Data::new(&scope), &self.job.state);
         let spec = child_of(&self.job, (first, 0), ChildKind::Detached, Some(&run.work), input);

@@ -15,8 +15,8 @@ pub struct Context<'a> {
     pub reserve: &'a mut dyn FnMut(u32) -> i64,
     /// Whether new jobs can follow a blueprint of this name.
     pub serves: &'a dyn Fn(&str) -> bool,
-    /// Jobs that may be started beside this one, for which nobody waits.
-    pub room: u32,
+    /// How many jobs may be started beside this one, for which nobody waits.
+    pub room: &'a dyn Fn() -> u32,
     /// Who knows which keys have room.
     pub keys: &'a dyn Keys,
 }

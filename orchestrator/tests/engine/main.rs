@@ -184,7 +184,7 @@ impl Story {
             entropy: &mut self.entropy,
             reserve: &mut reserve,
             serves: &|name| name != "nowhere",
-            room: self.room,
+            room: &|| self.room,
             keys: &self.keys,
         };
         match decide(&job, &event, &mut context) {

@@ -128,7 +128,7 @@ impl Explored {
                 for keys in [Taken(false), Taken(true)] {
                     let (entropy, reserve, serves) = (&mut entropy, &mut reserve, &|_: &str| true);
                     let mut context =
-                        Context { now, blueprint, entropy, reserve, serves, room: 1000, keys: &keys };
+                        Context { now, blueprint, entropy, reserve, serves, room: &|| 1000, keys: &keys };
                     match decide(&job, &event, &mut context) {
                         Ok(decision) => {
                             self.note(blueprint, &job, label, &decision);
