@@ -66,7 +66,18 @@ pub(super) struct Identity {
 }
 
 /// Which file has this name now; `None` when none has.
+///
+/// This is asked with every commit, and so without the file's times where that can be: after a look at those, Linux 6.13 and
+/// later give the next write a time of its own, and a file system without a journal then writes that with every sync.
 pub(super) fn identity(path: &Path) -> Option<Identity> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+        if let Ok(found) = statx(CWD, path, AtFlags::empty(), StatxFlags::INO) {
+            let device = makedev(found.stx_dev_major, found.stx_dev_minor);
+            return Some(Identity { device, inode: found.stx_ino });
+        }
+    }
     let metadata = fs::metadata(path).ok()?;
     Some(Identity { device: metadata.dev(), inode: metadata.ino() })
 }
