@@ -448,7 +448,7 @@ async fn nothing_leaves_before_it_is_committed() {
         let conductor = conductor.clone();
         async move { submit(&conductor).await }
     });
-    // The stats are answered after the submission was decided, since one thread does both.
+    // The stats are answered after the submission was decided, since one conductor does both.
     while !conductor.stats().await.unwrap().jobs.contains_key(&JobStatus::WaitingForWorker) {
         tokio::task::yield_now().await;
     }
@@ -457,6 +457,27 @@ async fn nothing_leaves_before_it_is_committed() {
     store.open_gate();
     let job_id = submitting.await.unwrap();
     assert_eq!(worker.task().await.offer.job_id, job_id);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_again_and_again_silences_nobody_and_loses_nothing() {
+    let store = Faulty::new();
+    let conductor = start(store.clone()).conductor;
+    for jobs in 1..=8 {
+        store.close_gate();
+        let submitting = tokio::spawn({
+            let conductor = conductor.clone();
+            async move { submit(&conductor).await }
+        });
+        // Answered while the commit hangs, each time by the other one of the conductor's threads.
+        while conductor.stats().await.unwrap().jobs.get(&JobStatus::WaitingForWorker) != Some(&jobs) {
+            tokio::task::yield_now().await;
+        }
+        assert!(!submitting.is_finished(), "no answer before the commit");
+        store.open_gate();
+        submitting.await.unwrap();
+    }
+    conductor.drain().await;
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! The conductor: **load → decide → commit → reply → perform.**
 //!
 //! Events arrive in a bounded mailbox. The conductor takes what is there and decides it all; what was decided goes to the
-//! store as ONE transaction; only when that is durable do the answers and the effects leave. While one batch is being
-//! fsynced the next one is being decided, on top of it. It never waits to fill a batch.
+//! store as ONE transaction; only when that is durable do the answers and the effects leave. What has arrived meanwhile is the
+//! next batch; if the sync takes long, it is decided meanwhile, on top of the last one. It never waits to fill a batch.
 //!
-//! One thread owns everything in here, so there are no locks and one writer per job. It refuses to know wire types.
+//! One thread at a time owns everything in here (`relay`), so there are no locks and one writer per job. It refuses to know
+//! wire types.
 
 mod admission;
 mod batch;
 mod book;
 mod clients;
-mod commit;
 mod core;
 mod crowd;
 mod enact;
@@ -31,6 +31,7 @@ mod pruning;
 mod quota;
 mod recovery;
 mod refused;
+mod relay;
 mod repair;
 mod schedules;
 mod sessions;
@@ -44,7 +45,7 @@ mod workers;
 
 use std::{sync::Arc, thread, time::Duration};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::enact::records;
 pub use self::{
@@ -65,19 +66,12 @@ pub use self::{
     sessions::{OpenStream, Sessions},
     view::{Acted, JobView, LeaseView, Progress, Stats, SubmitRequest, Submitted, WorkerStatus, WorkerView},
 };
-use self::{
-    admission::Admissions,
-    commit::{Commits, Writer},
-    core::Core,
-    loader::{Loader, Loads, Wanted},
-    mailbox::{Mailbox, Request},
-    turn::{Happening, Helpers, House},
-};
+use self::{admission::Admissions, core::Core, mailbox::Mailbox, relay::Relay, turn::House};
 use crate::{
     blueprint::{Catalog, Registry},
     live::Live,
     metrics::Metrics,
-    store::{Batch, Store, StoreError},
+    store::{Store, StoreError},
     time::Clock,
 };
 
@@ -116,7 +110,7 @@ pub fn start(
     settings: Settings,
     metrics: Arc<Metrics>,
 ) -> Result<Running, StoreError> {
-    let (mailbox, mut requests) = Mailbox::new();
+    let (mailbox, requests) = Mailbox::new();
     let admissions = Admissions::new();
     let webhooks = Live::new(settings.webhooks.clone());
     let catalog = Catalog::new(blueprints);
@@ -134,77 +128,19 @@ pub fn start(
         limits: core.limits.clone(),
     };
     let (loader, loads, loading) = loader::start(store.clone(), catalog)?;
-    let (writer, commits, committer) = commit::start(store, metrics)?;
+    let relay = Relay::new(store, metrics)?;
     let storage_full = core.storage_full.subscribe();
     let (tell, stopped) = oneshot::channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;
     thread::Builder::new()
         .name("conductor".into())
         .spawn(move || {
-            let outcome = runtime.block_on(async {
-                let outcome = run(core, &mut requests, (writer, commits), (loader, loads)).await;
-                mailbox::close(requests).await;
-                outcome
-            });
+            let outcome = relay.run(House::of(core), requests, (loader, loads));
             // Whoever is told that we have stopped may open the store again. A panic in there was told by the missing outcome.
-            let _ = (committer.join(), loading.join());
+            let _ = loading.join();
             let _ = tell.send(outcome);
         })
         .map_err(|error| StoreError::Failed { reason: format!("no thread for the conductor: {error}") })?;
     Ok(Running { conductor, stopped, storage_full })
-}
-
-/// Takes one happening after the other, and lets the house do what follows: see [`House::turn`].
-async fn run(
-    core: Core,
-    requests: &mut mpsc::Receiver<Request>,
-    (writer, mut commits): (Writer, Commits),
-    (loader, mut loads): (Loader, Loads),
-) -> Result<(), StoreError> {
-    let mut house = House::of(core);
-    let mut threads = (writer, loader);
-    let mut arrived = Vec::with_capacity(BATCH_MAX);
-    loop {
-        let room = house.room();
-        let happening = tokio::select! {
-            biased;
-            // A batch has become durable, or could not.
-            outcome = commits.recv(), if house.is_committing() => match outcome {
-                Some(outcome) => Happening::Committed(outcome),
-                None => return Err(StoreError::Failed { reason: "the committing thread has panicked".into() }),
-            },
-            // Jobs that rested in the store are back.
-            loaded = loads.recv(), if house.core.loading => match loaded {
-                Some(loaded) => Happening::Loaded(loaded),
-                None => return Err(StoreError::Failed { reason: "the loading thread has panicked".into() }),
-            },
-            // Somebody wants something.
-            count = requests.recv_many(&mut arrived, room), if room > 0 => {
-                if count == 0 {
-                    return Ok(());
-                }
-                Happening::Requests(&mut arrived)
-            }
-            // Time passes.
-            () = tokio::time::sleep(house.core.until_due()) => Happening::TimePassed,
-        };
-        if house.turn(happening, &mut threads)?.is_break() {
-            return Ok(());
-        }
-    }
-}
-
-impl Helpers for (Writer, Loader) {
-    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
-        self.0.commit(batch)
-    }
-
-    fn load(&mut self, wanted: Vec<Wanted>) -> Result<(), StoreError> {
-        self.1.load(wanted)
-    }
 }
 
 /// The longest sleep: a bound on how late a deadline is noticed when the machine's own timers misbehave.

@@ -87,10 +87,8 @@ impl House {
         if self.core.until_due().is_zero() {
             self.core.tick();
         }
-        // One transaction at a time is with the store; whatever was decided meanwhile is the next. It goes first, so that the
-        // disk works while the last one is performed.
-        self.hand_over(helpers)?;
         self.core.perform(committed);
+        // One transaction at a time is with the store; whatever was decided meanwhile is the next.
         while self.committing.is_none() && !self.core.batch.is_empty() {
             self.hand_over(helpers)?;
             // Answers that rest on nothing undecided need no commit.
