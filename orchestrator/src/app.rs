@@ -275,9 +275,10 @@ impl App {
     ) -> Result<(), StoreError> {
         let (sessions, auth) = (self.inside.conductor.sessions(), self.inside.auth.clone());
         let gate = WorkerGate::new(sessions, auth, self.fleet.clone());
-        let grpc = api::grpc::routes(&self.inside).add_service(gate.into_service());
+        let inside = Arc::new(self.inside.clone());
+        let grpc = api::grpc::routes(&inside).add_service(gate.into_service());
         let (closing, cut) = (CancellationToken::new(), CancellationToken::new());
-        let mut api = Api::new(self.inside.clone(), grpc);
+        let mut api = Api::new(inside, grpc);
         if let Some(tls) = self.tls.take() {
             api = api.encrypted(tls);
         }

@@ -71,7 +71,7 @@ pub use readiness::{Phase, Readiness};
 pub use server::{Api, serve};
 pub use trace::Tracing;
 
-/// What the requests need of the rest of the process. Cheap to clone.
+/// What the requests need of the rest of the process. They share one.
 #[derive(Clone)]
 pub struct Inside {
     /// The verbs.

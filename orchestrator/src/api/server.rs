@@ -65,7 +65,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Everything that is served at the port. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
-    inside: Inside,
+    inside: Arc<Inside>,
     grpc: axum::Router,
     connections_max: usize,
     porch: Porch,
@@ -74,7 +74,7 @@ pub struct Api {
 
 impl Api {
     /// Serves REST itself, and these gRPC services: `grpc::routes(&inside)` and what was added to them.
-    pub fn new(inside: Inside, grpc: Routes) -> Self {
+    pub fn new(inside: Arc<Inside>, grpc: Routes) -> Self {
         let grpc = grpc.prepare().into_axum_router();
         Self { inside, grpc, connections_max: CONNECTIONS_MAX, porch: Porch::new(), doorway: None }
     }
@@ -295,15 +295,14 @@ impl Service<Request<Incoming>> for Requests {
             }
             false => Box::pin(async move {
                 let _turn = owed.room(is_read).await;
-                let metrics = inside.metrics.clone();
                 let response = match is_framed_oddly(&request) {
                     true => framed_oddly(),
-                    false => rest::answer(inside, from, request).await,
+                    false => rest::answer(&inside, from, request).await,
                 };
                 newcomer.is_through();
-                metrics.http_request(response.status().as_u16());
+                inside.metrics.http_request(response.status().as_u16());
                 if let Some(code) = response.extensions().get::<ErrorCode>() {
-                    metrics.request_refused(*code);
+                    inside.metrics.request_refused(*code);
                 }
                 Ok(response.map(|body| Answer::new(body, owed.clone())))
             }),
@@ -361,7 +360,7 @@ fn is_grpc(request: &Request<Incoming>) -> bool {
 }
 
 async fn grpc(
-    inside: Inside,
+    inside: Arc<Inside>,
     mut routes: axum::Router,
     from: IpAddr,
     mut request: Request<Incoming>,
@@ -489,7 +488,7 @@ mod tests {
         let running =
             conductor::start(store, clock, Arc::new(Registry::default()), settings, metrics.clone()).unwrap();
         let token = Secret::new("t");
-        let inside = Inside {
+        let inside = Arc::new(Inside {
             reload: Reload::new(running.conductor.clone()),
             conductor: running.conductor,
             schedules: crate::schedule::Schedules::default(),
@@ -499,7 +498,7 @@ mod tests {
             tracing: crate::api::Tracing::default(),
             audit: Audit::to_log(),
             intake: Intake::default(),
-        };
+        });
         let grpc = routes(&inside);
         let api = Api { connections_max, ..Api::new(inside, grpc) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

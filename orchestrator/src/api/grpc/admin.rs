@@ -1,5 +1,7 @@
 //! `AdminService`: what the orchestrator runs and knows.
 
+use std::sync::Arc;
+
 use avtomatika_proto::{ApiError, ErrorCode, v1, v1::admin_service_server::AdminService};
 use tonic::{Request, Response, Status};
 
@@ -11,11 +13,11 @@ use crate::{
 
 /// Answers operators. The gate has asked for their token.
 pub(super) struct Admin {
-    inside: Inside,
+    inside: Arc<Inside>,
 }
 
 impl Admin {
-    pub(super) fn new(inside: Inside) -> Self {
+    pub(super) fn new(inside: Arc<Inside>) -> Self {
         Self { inside }
     }
 }

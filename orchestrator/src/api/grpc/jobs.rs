@@ -38,13 +38,13 @@ const SUBMIT_JOBS: &str = "/avtomatika.v1.JobService/SubmitJobs";
 
 /// Answers clients. The gate has put their names into the requests.
 pub(super) struct Jobs {
-    inside: Inside,
+    inside: Arc<Inside>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Jobs {
-    pub(super) fn new(inside: Inside) -> Self {
+    pub(super) fn new(inside: Arc<Inside>) -> Self {
         Self { inside }
     }
 }
@@ -305,7 +305,7 @@ impl JobService for Jobs {
 }
 
 /// The updates of a watch, up to the job's end or the orchestrator's.
-fn updates(inside: Inside, watch: Watch) -> impl Stream<Item = Result<v1::WatchJobResponse, Status>> {
+fn updates(inside: Arc<Inside>, watch: Watch) -> impl Stream<Item = Result<v1::WatchJobResponse, Status>> {
     stream::unfold(Some(watch), move |watch| {
         let readiness = inside.readiness.clone();
         async move {

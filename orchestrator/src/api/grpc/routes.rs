@@ -1,5 +1,7 @@
 //! All gRPC services of the orchestrator, as one router.
 
+use std::sync::Arc;
+
 use avtomatika_proto::{
     FILE_DESCRIPTOR_SET,
     limits::MESSAGE_BYTES_MAX,
@@ -13,7 +15,7 @@ use crate::api::Inside;
 
 /// The services for clients and operators, with reflection and health. The service for workers is added by its owner:
 /// `routes(&inside).add_service(workers)`.
-pub fn routes(inside: &Inside) -> Routes {
+pub fn routes(inside: &Arc<Inside>) -> Routes {
     let jobs = JobServiceServer::new(Jobs::new(inside.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

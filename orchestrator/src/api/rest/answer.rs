@@ -25,13 +25,13 @@ use crate::{
 };
 
 /// Answers one request. Every error becomes an answer.
-pub(in crate::api) async fn answer(inside: Inside, from: IpAddr, request: Request<Incoming>) -> Response {
+pub(in crate::api) async fn answer(inside: &Inside, from: IpAddr, request: Request<Incoming>) -> Response {
     let head_only = request.method() == Method::HEAD;
     let (uri, method) = (request.uri().clone(), request.method().clone());
     let call = Call { from, method: method.as_str(), path: uri.path() };
     let response = match route::is_client_path(uri.path()) {
-        true => client(&inside, call, request).await,
-        false => public(&inside, request)
+        true => client(inside, call, request).await,
+        false => public(inside, request)
             .await
             .map_err(|unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome)),
     };
