@@ -336,8 +336,9 @@ fn announce(app: &App, scheme: &str, address: SocketAddr) {
         );
     }
     for view in app.schedules().list(app.conductor().wall_time()) {
-        let next = view.next.first().map_or("never".to_owned(), |next| next.to_rfc3339());
-        tracing::info!("  - schedule {}: {}, next at {next}", view.schedule.name, view.schedule.timing);
+        let next =
+            view.next.first().map_or("never".to_owned(), |next| format!("next at {}", next.to_rfc3339()));
+        tracing::info!("  - schedule {}: {}, {next}", view.schedule.name, view.schedule.timing);
     }
 }
 
