@@ -89,3 +89,37 @@ pub(super) fn io_error(path: &Path, error: io::Error) -> StoreError {
         _ => StoreError::Unusable { path: path.to_owned(), reason: error.to_string() },
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+
+    /// A write so soon after another one has the same time, unless somebody has looked at it in between.
+    #[test]
+    fn whoever_asks_for_a_files_identity_leaves_its_next_write_without_a_time_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let file = File::create(&path).unwrap();
+        let without_a_time = |in_between: &dyn Fn()| {
+            let is_without = |_: &i32| {
+                file.write_all_at(b"first", 0).unwrap();
+                in_between();
+                let now = clock_gettime(ClockId::Realtime);
+                file.write_all_at(b"second", 0).unwrap();
+                let written = file.metadata().unwrap();
+                (written.mtime(), written.mtime_nsec()) <= (now.tv_sec, now.tv_nsec)
+            };
+            // Not each time: the clock may tick in between.
+            (0..100).filter(is_without).count()
+        };
+        // Some file systems give a time to each write, whatever was asked.
+        if without_a_time(&|| {}) > 50 {
+            let count = without_a_time(&|| assert!(identity(&path).is_some()));
+            assert!(count > 50, "{count} of 100");
+        }
+    }
+}
