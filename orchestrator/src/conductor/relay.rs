@@ -65,9 +65,8 @@ struct Hands {
 }
 
 impl Helpers for Hands {
-    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+    fn commit(&mut self, batch: Batch) {
         self.batch = Some(batch);
-        Ok(())
     }
 
     fn load(&mut self, wanted: Vec<Wanted>) -> Result<(), StoreError> {
@@ -81,36 +80,36 @@ struct Committed {
     took: Duration,
 }
 
-/// What the other thread has committed.
+/// What has been committed, by either thread.
 type Commits = mpsc::Receiver<Committed>;
 
 impl Office {
     /// Takes one happening after the other, and lets the house do what follows, until there is a batch for the store: see
     /// [`House::turn`]. `None` when the house has stopped as it was asked to.
-    async fn next_batch(&mut self, mut committed: Option<Committed>) -> Result<Option<Batch>, StoreError> {
+    async fn next_batch(&mut self) -> Result<Option<Batch>, StoreError> {
         loop {
             let room = self.house.room();
-            let happening = match committed.take() {
-                Some(committed) => self.learn_of(committed),
-                None => tokio::select! {
-                    biased;
-                    // A batch has become durable, or could not: the other thread has tried.
-                    Some(committed) = self.commits.recv(), if self.house.is_committing() => self.learn_of(committed),
-                    // Jobs that rested in the store are back.
-                    loaded = self.loads.recv(), if self.house.core.loading => match loaded {
-                        Some(loaded) => Happening::Loaded(loaded),
-                        None => return Err(failed("the loading thread has panicked")),
-                    },
-                    // Somebody wants something.
-                    count = self.requests.recv_many(&mut self.arrived, room), if room > 0 => {
-                        if count == 0 {
-                            return Ok(None);
-                        }
-                        Happening::Requests(&mut self.arrived)
-                    }
-                    // Time passes.
-                    () = tokio::time::sleep(self.house.core.until_due()) => Happening::TimePassed,
+            let happening = tokio::select! {
+                biased;
+                // A batch has become durable, or could not.
+                Some(Committed { outcome, took }) = self.commits.recv(), if self.house.is_committing() => {
+                    self.commit_takes = (self.commit_takes * (COMMITS_AVERAGED - 1) + took) / COMMITS_AVERAGED;
+                    Happening::Committed(outcome)
+                }
+                // Jobs that rested in the store are back.
+                loaded = self.loads.recv(), if self.house.core.loading => match loaded {
+                    Some(loaded) => Happening::Loaded(loaded),
+                    None => return Err(failed("the loading thread has panicked")),
                 },
+                // Somebody wants something.
+                count = self.requests.recv_many(&mut self.arrived, room), if room > 0 => {
+                    if count == 0 {
+                        return Ok(None);
+                    }
+                    Happening::Requests(&mut self.arrived)
+                }
+                // Time passes.
+                () = tokio::time::sleep(self.house.core.until_due()) => Happening::TimePassed,
             };
             if self.house.turn(happening, &mut self.hands)?.is_break() {
                 return Ok(None);
@@ -119,11 +118,6 @@ impl Office {
                 return Ok(Some(batch));
             }
         }
-    }
-
-    fn learn_of(&mut self, Committed { outcome, took }: Committed) -> Happening<'static> {
-        self.commit_takes = (self.commit_takes * (COMMITS_AVERAGED - 1) + took) / COMMITS_AVERAGED;
-        Happening::Committed(outcome)
     }
 }
 
@@ -203,7 +197,7 @@ struct Runner {
     store: Arc<dyn Store>,
     metrics: Arc<Metrics>,
     hall: Arc<Hall>,
-    /// Where to tell of a commit, when the other thread has the house.
+    /// Where to tell whoever has the house of a commit.
     outcomes: mpsc::Sender<Committed>,
 }
 
@@ -211,9 +205,8 @@ impl Runner {
     /// Runs the house whenever it is this thread's turn, and this one first if it gets the house.
     fn run(&self, mut office: Option<Box<Office>>) -> Result<(), StoreError> {
         let _closing = Closing(&self.hall);
-        let mut committed = None;
         while let Some(mut mine) = office.take().or_else(|| self.hall.stand_in()) {
-            let batch = match self.runtime.block_on(mine.next_batch(committed.take())) {
+            let batch = match self.runtime.block_on(mine.next_batch()) {
                 Ok(Some(batch)) => batch,
                 ended => {
                     let Office { house, requests, .. } = *mine;
@@ -226,11 +219,8 @@ impl Runner {
             self.hall.leave(mine, is_urgent);
             let outcome = self.commit(&batch);
             office = self.hall.take_up();
-            match office {
-                Some(_) => committed = Some(outcome),
-                // It has room for the one batch that is with the store; a house that has ended asks for nothing.
-                None => drop(self.outcomes.try_send(outcome)),
-            }
+            // There is room for the one batch that is with the store; a house that has ended asks for nothing.
+            let _ = self.outcomes.try_send(outcome);
         }
         Ok(())
     }

@@ -47,9 +47,8 @@ struct Held {
 }
 
 impl Helpers for Held {
-    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+    fn commit(&mut self, batch: Batch) {
         self.batch = Some(batch);
-        Ok(())
     }
 
     fn load(&mut self, wanted: Vec<Wanted>) -> Result<(), StoreError> {

@@ -30,10 +30,10 @@ pub(super) enum Happening<'a> {
     TimePassed,
 }
 
-/// Those who wait for the disk, so that the conductor need not.
+/// Those who wait for the disk, so that a turn need not.
 pub(super) trait Helpers {
     /// Makes the batch durable, and says so with [`Happening::Committed`]. One batch at a time is asked for.
-    fn commit(&mut self, batch: Batch) -> Result<(), StoreError>;
+    fn commit(&mut self, batch: Batch);
 
     /// Reads these jobs, and brings them with [`Happening::Loaded`]. One reading at a time is asked for.
     fn load(&mut self, wanted: Vec<Wanted>) -> Result<(), StoreError>;
@@ -90,7 +90,7 @@ impl House {
         self.core.perform(committed);
         // One transaction at a time is with the store; whatever was decided meanwhile is the next.
         while self.committing.is_none() && !self.core.batch.is_empty() {
-            self.hand_over(helpers)?;
+            self.hand_over(helpers);
             // Answers that rest on nothing undecided need no commit.
             if self.committing.is_none() {
                 let answers = std::mem::take(&mut self.core.batch).afterwards;
@@ -108,20 +108,19 @@ impl House {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Gives the store what was decided, if it has nothing to do and that is more than answers.
-    fn hand_over(&mut self, helpers: &mut impl Helpers) -> Result<(), StoreError> {
-        if self.committing.is_some() || self.core.batch.writes.writes.is_empty() {
-            return Ok(());
+    /// Gives the store, which has nothing to do, what was decided, if that is more than answers.
+    fn hand_over(&mut self, helpers: &mut impl Helpers) {
+        if self.core.batch.writes.writes.is_empty() {
+            return;
         }
         let now = self.core.clock.now();
         self.core.store_buckets(now);
         self.core.write_usage();
         let mut batch = std::mem::take(&mut self.core.batch);
-        helpers.commit(batch.writes)?;
+        helpers.commit(batch.writes);
         if plants(Mistake::AckBeforeSync) {
             self.core.perform(std::mem::take(&mut batch.afterwards));
         }
         self.committing = Some(batch.afterwards);
-        Ok(())
     }
 }
