@@ -32,7 +32,7 @@ use avtomatika_orchestrator::{
     trust::{Tenants, Terms},
 };
 use avtomatika_proto::{ErrorCode, JobId, SessionId, TaskId, limits::START_AHEAD_MAX};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 #[path = "conductor/families.rs"]
 mod families;
@@ -410,6 +410,11 @@ async fn submit(conductor: &Conductor) -> JobId {
     conductor.submit(&acme(), request()).await.expect("accepted").job_id
 }
 
+fn begin_to_submit(conductor: &Conductor) -> JoinHandle<JobId> {
+    let conductor = conductor.clone();
+    tokio::spawn(async move { submit(&conductor).await })
+}
+
 async fn end_of(conductor: &Conductor, job_id: JobId) -> JobStatus {
     let mut watch = conductor.watch(&acme(), job_id).await.expect("a watch");
     let mut status = JobStatus::Pending;
@@ -444,10 +449,7 @@ async fn nothing_leaves_before_it_is_committed() {
     let mut worker = Worker::join(&conductor, "w1", 5).await;
     worker.welcome().await;
     store.close_gate();
-    let submitting = tokio::spawn({
-        let conductor = conductor.clone();
-        async move { submit(&conductor).await }
-    });
+    let submitting = begin_to_submit(&conductor);
     // The stats are answered after the submission was decided, since one conductor does both.
     while !conductor.stats().await.unwrap().jobs.contains_key(&JobStatus::WaitingForWorker) {
         tokio::task::yield_now().await;
@@ -465,10 +467,7 @@ async fn a_disk_that_hangs_again_and_again_silences_nobody_and_loses_nothing() {
     let conductor = start(store.clone()).conductor;
     for jobs in 1..=8 {
         store.close_gate();
-        let submitting = tokio::spawn({
-            let conductor = conductor.clone();
-            async move { submit(&conductor).await }
-        });
+        let submitting = begin_to_submit(&conductor);
         // Answered while the commit hangs, each time by the other one of the conductor's threads.
         while conductor.stats().await.unwrap().jobs.get(&JobStatus::WaitingForWorker) != Some(&jobs) {
             tokio::task::yield_now().await;
@@ -711,7 +710,7 @@ async fn registrations_that_become_durable_together_know_of_each_other() {
         async move { conductor.sessions().register(record(name), credential).await }
     };
     let first = tokio::spawn(register("w1", CREDENTIAL));
-    // Whoever was spawned has asked when this goes on, and the stats are answered after that was decided, since one thread does both.
+    // Whoever was spawned has asked when this goes on, and the stats are answered after that was decided, since one conductor does both.
     let decided = async || {
         tokio::task::yield_now().await;
         drop(conductor.stats().await.unwrap());
@@ -743,7 +742,7 @@ async fn a_worker_that_had_answered_before_it_was_told_to_stop_is_not_reproached
         async move { conductor.cancel(&acme(), job_id, None).await }
     });
     tokio::task::yield_now().await;
-    // The stats are answered after what came before them was decided, since one thread does both.
+    // The stats are answered after what came before them was decided, since one conductor does both.
     conductor.stats().await.unwrap();
     worker.report(&task).await;
     conductor.stats().await.unwrap();
