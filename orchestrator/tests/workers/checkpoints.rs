@@ -84,6 +84,6 @@ async fn what_a_shell_command_saved_outlives_its_worker_and_the_orchestrator() {
     all_are_killed_when_it_is_stored(&mut house, first, &job_id).await;
     let _second = house.stock("second", &command, &[]);
     house.until_job(&job_id, "to be half done again", is_shown).await;
-    house.open_gate();
+    let _open = house.open_gate();
     assert_eq!(house.until_finished(&job_id).await["result"]["found"]["page"], 1);
 }

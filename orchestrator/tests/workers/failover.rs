@@ -22,13 +22,14 @@ async fn a_worker_goes_to_whoever_takes_over_with_its_tasks_and_results() {
 
     // Gone without a word. What ends meanwhile is kept.
     house.kill();
-    house.open_gate();
+    let open = house.open_gate();
     house.move_to(stand_in);
     house.start_again().await;
     for job_id in &both {
         let job = house.until_finished(job_id).await;
         assert_eq!((job["retry_count"].as_u64(), house.noted("begun", job_id)), (Some(0), 1), "{job}");
     }
+    drop(open);
 
     // Gone in order, with a task that runs on.
     let last = house.submit().await;
@@ -38,7 +39,7 @@ async fn a_worker_goes_to_whoever_takes_over_with_its_tasks_and_results() {
     house.move_to(first.rsplit_once(':').unwrap().1.parse().unwrap());
     house.start_again().await;
     house.until_held(&last, "w1").await;
-    house.open_gate();
+    let _open = house.open_gate();
     house.until_finished(&last).await;
     assert_eq!(house.noted("begun", &last), 1);
     let log = house.log_of("w1");

@@ -34,7 +34,7 @@ async fn f01_a_killed_orchestrator_adopts_a_hundred_tasks_and_hands_out_none_of_
     }
     assert_eq!(house.metric("avtomatika_tasks_adopted_total").await, job_ids.len() as f64);
 
-    house.open_gate();
+    let _open = house.open_gate();
     for job_id in &job_ids {
         let job = house.until_finished(job_id).await;
         assert_eq!(job["retry_count"], 0, "{job}");

@@ -6,7 +6,6 @@ use std::{
     future::Future,
     io::Write as _,
     net::TcpListener,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -262,14 +261,18 @@ impl House {
     /// Lets the handlers that hold a task end, and all that follow.
     pub fn release(&self) {
         fs::write(self.dir.path().join("release"), "").unwrap();
-        self.open_gate();
     }
 
-    /// Lets the commands go on that wait at the gate. Those that come later wait again.
-    pub fn open_gate(&self) {
-        // An error means that there is no reader, so that there is nobody to let go on.
-        let _ =
-            fs::OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(self.dir.path().join("gate"));
+    fn gate(&self) -> PathBuf {
+        self.dir.path().join("gate")
+    }
+
+    /// Lets commands pass the gate for as long as what it returns is kept: those that wait there, and those
+    /// that have said that they begin and are still on their way to it.
+    #[must_use = "the gate is shut when this is dropped"]
+    pub fn open_gate(&self) -> fs::File {
+        // For reading as well, which does not wait for somebody at the other end.
+        fs::OpenOptions::new().read(true).write(true).open(self.gate()).unwrap()
     }
 
     // ---- Workers ----
@@ -326,12 +329,11 @@ impl House {
 impl Drop for House {
     fn drop(&mut self) {
         // Commands of workers that were killed wait there for ever.
-        self.open_gate();
+        let _open = self.open_gate();
+        // Who comes now finds none.
+        let _ = fs::remove_file(self.gate());
     }
 }
-
-/// Of Linux, on every processor that we build for.
-const O_NONBLOCK: i32 = 0o4000;
 
 const NOTE_BEGUN: &str = "echo begun $AVTOMATIKA_JOB_ID";
 
