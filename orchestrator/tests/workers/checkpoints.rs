@@ -76,8 +76,8 @@ async fn what_a_shell_command_saved_outlives_its_worker_and_the_orchestrator() {
     // Says how far it is, waits for the test, and answers what it found at its beginning.
     let command = format!(
         "hold=exec:echo 'progress 50% half' >&3; echo 'checkpoint {{\"page\":1}}' >&3; \
-         : < {}/gate; echo \"{{\\\"found\\\":${{AVTOMATIKA_CHECKPOINT-null}}}}\"",
-        house.dir.path().display()
+         : < {}; echo \"{{\\\"found\\\":${{AVTOMATIKA_CHECKPOINT-null}}}}\"",
+        house.gate().display()
     );
     let first = house.stock("first", &command, &[]);
     let job_id = house.submit().await;

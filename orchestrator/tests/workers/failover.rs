@@ -7,9 +7,7 @@ async fn a_worker_goes_to_whoever_takes_over_with_its_tasks_and_results() {
     let mut house = House::start().await;
     let (first, stand_in) = (house.url(), free_port());
     let second = format!("http://127.0.0.1:{stand_in}");
-    let dir = house.dir.path().display();
-    let task =
-        format!("hold=exec:echo begun $AVTOMATIKA_JOB_ID >> {dir}/journal; : < {dir}/gate; echo '{{}}'");
+    let task = house.task_at_the_gate();
     let list = format!("{second},{first}");
     let arguments = ["--orchestrator", &list, "--worker-id", "w1", "--task", &task, "--log-format", "text"];
     let slots = ["--max-concurrent-tasks", "2"];

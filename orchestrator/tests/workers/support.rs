@@ -99,11 +99,10 @@ impl House {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("blueprints")).unwrap();
         fs::write(dir.path().join("blueprints/hold.yaml"), BLUEPRINT).unwrap();
-        let fifo = Command::new("mkfifo").arg(dir.path().join("gate")).status().unwrap();
-        assert!(fifo.success());
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut house =
             Self { dir, port: free_port(), settings, process: None, http: reqwest::Client::new() };
+        assert!(Command::new("mkfifo").arg(house.gate()).status().unwrap().success());
         house.start_again().await;
         house
     }
@@ -263,7 +262,8 @@ impl House {
         fs::write(self.dir.path().join("release"), "").unwrap();
     }
 
-    fn gate(&self) -> PathBuf {
+    /// Where commands wait.
+    pub fn gate(&self) -> PathBuf {
         self.dir.path().join("gate")
     }
 
@@ -277,11 +277,15 @@ impl House {
 
     // ---- Workers ----
 
-    /// A stock worker whose command notes that it has begun, waits at the gate, and answers.
+    /// What a stock worker serves whose command notes that it has begun, waits at the gate, and answers.
+    pub fn task_at_the_gate(&self) -> String {
+        let (dir, gate) = (self.dir.path().display(), self.gate());
+        format!("hold=exec:{NOTE_BEGUN} >> {dir}/journal; : < {}; echo '{{}}'", gate.display())
+    }
+
+    /// A stock worker that serves that.
     pub fn stock_at_the_gate(&self, name: &str, more: &[&str]) -> Process {
-        let dir = self.dir.path().display();
-        let command = format!("hold=exec:{NOTE_BEGUN} >> {dir}/journal; : < {dir}/gate; echo '{{}}'");
-        self.stock(name, &command, more)
+        self.stock(name, &self.task_at_the_gate(), more)
     }
 
     /// A stock worker that serves `task`, such as `hold=exec:…`.
