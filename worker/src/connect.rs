@@ -143,10 +143,12 @@ enum Next {
 async fn meanwhile<T>(runner: &mut Runner, drain: &mut Drain, what: impl Future<Output = T>) -> Option<T> {
     let mut what = std::pin::pin!(what);
     loop {
-        if drain.advance(runner, Instant::now()) {
+        let now = Instant::now();
+        runner.advance(now);
+        if drain.advance(runner, now) {
             return None;
         }
-        let deadline = drain.deadline();
+        let deadline = [runner.deadline(), drain.deadline()].into_iter().flatten().min();
         tokio::select! {
             done = &mut what => return Some(done),
             () = runner.collect() => {}

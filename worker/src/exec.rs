@@ -48,7 +48,7 @@ pub const EXIT_PERMANENT: i32 = 70;
 /// Between SIGTERM and SIGKILL.
 pub const KILL_GRACE: Duration = Duration::from_secs(2);
 
-/// For the pipes to close after the command has ended, and for the supervisor to see the end before it drops the handler.
+/// For the pipes to close after the command has ended, and for the session to see the end before it drops the handler.
 const PIPE_GRACE: Duration = Duration::from_millis(500);
 
 /// A line of stderr is cut here, so that a command cannot make one log line of any size.

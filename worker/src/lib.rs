@@ -48,7 +48,7 @@
 //! must not be repeated should use [`TaskContext::job_id`] as a key.
 //!
 //! Inside: `connect` (the life of the thread) dials with `dial`, over TLS if asked to ([`tls`]), runs a stream with `session`, and stops with `drain`; `runner`
-//! starts each `attempt` and keeps what is held in `tasks`, which is pure. Workers in other languages follow
+//! takes tasks on, has each `attempt` end in time (`attempts`), and keeps what is held in `tasks`, which is pure. Workers in other languages follow
 //! `docs/protocol.md`.
 
 // A test that panics has failed, which is what tests are for.
@@ -56,6 +56,7 @@
 
 pub mod args;
 mod attempt;
+mod attempts;
 mod backoff;
 mod builder;
 pub mod builtin;

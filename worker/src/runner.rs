@@ -3,22 +3,18 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::{
-    limits,
     spans::Spans,
     v1::{self, ResultVerdict},
 };
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{runtime::Handle, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
     Handler, TaskContext, TaskError,
-    attempt::{self, Attempt, Stop},
+    attempt::{self, Serial, Stop},
+    attempts::Attempts,
     backoff::{Backoff, random},
-    context::{ProgressBoard, timeout_of},
+    context::ProgressBoard,
     tasks::{Acknowledged, HeldTasks},
     traced::Traced,
 };
@@ -31,35 +27,27 @@ pub(crate) type Handlers = HashMap<String, Arc<dyn Handler>>;
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_CAP: Duration = Duration::from_secs(5);
 
-/// Ended attempts that wait for the session to notice; more only wait a little longer.
-const ENDED_QUEUE: usize = limits::BATCH_ITEMS_MAX;
-
 /// See the module.
 pub(crate) struct Runner {
-    pub(crate) held: HeldTasks<oneshot::Sender<Stop>>,
+    pub(crate) held: HeldTasks<Serial>,
     pub(crate) progress: Arc<ProgressBoard>,
+    attempts: Attempts,
     handlers: Arc<Handlers>,
-    handlers_run_on: Handle,
     worker_id: Arc<str>,
     spans: Option<Spans>,
-    results: mpsc::Sender<v1::TaskResult>,
-    ended: mpsc::Receiver<v1::TaskResult>,
     retry: Backoff,
     retry_at: Option<Instant>,
 }
 
 impl Runner {
     pub(crate) fn new(handlers: Arc<Handlers>, handlers_run_on: Handle, spans: Option<Spans>) -> Self {
-        let (results, ended) = mpsc::channel(ENDED_QUEUE);
         Self {
             held: HeldTasks::new(),
             progress: Arc::default(),
+            attempts: Attempts::new(handlers_run_on),
             handlers,
-            handlers_run_on,
             worker_id: Arc::from(""),
             spans,
-            results,
-            ended,
             retry: Backoff::new(RETRY_FIRST, RETRY_CAP),
             retry_at: None,
         }
@@ -69,9 +57,8 @@ impl Runner {
     pub(crate) fn resume(&mut self, worker_id: &str, welcome: &v1::Welcome) {
         self.worker_id = Arc::from(worker_id);
         let held = self.held.ids();
-        for stop in self.held.resume(&welcome.adopted_task_ids) {
-            // The attempt may have ended by itself this very moment; then there is nothing to stop.
-            let _ = stop.send(Stop::Drop);
+        for attempt in self.held.resume(&welcome.adopted_task_ids) {
+            self.attempts.stop(attempt, Stop::Drop);
         }
         for task_id in held.iter().filter(|task_id| !self.held.holds(task_id)) {
             info!(task = %task_id, "Dropping task {task_id}: the orchestrator no longer wants it");
@@ -85,8 +72,8 @@ impl Runner {
 
     /// Starts the task's handler. False when the task is held already.
     pub(crate) fn accept(&mut self, task: v1::Task) -> bool {
-        let (stop, stopped) = oneshot::channel();
-        if !self.held.start(&task.task_id, stop) {
+        let serial = self.attempts.name_one();
+        if !self.held.start(&task.task_id, serial) {
             debug!(task = %task.task_id, "Task {} came twice; it is held already", task.task_id);
             return false;
         }
@@ -104,33 +91,24 @@ impl Runner {
         let traced = Traced::of(&task, self.spans.as_ref());
         let trace = traced.as_ref().map(|traced| traced.context.clone());
         let context = TaskContext::new(&task, Arc::clone(&self.worker_id), Arc::clone(&self.progress), trace);
-        let attempt = Attempt {
-            timeout: timeout_of(&task),
-            task_id: task.task_id,
-            job_id: task.job_id,
-            params: task.params,
-            context,
-            handler: Arc::clone(handler),
-            stop: stopped,
-            traced,
-            results: self.results.clone(),
-        };
-        tokio::spawn(attempt.run(self.handlers_run_on.clone()));
+        self.attempts.start(serial, task, handler, context, traced);
         true
     }
 
     /// Stops an attempt on the orchestrator's request; its result comes like any other.
     pub(crate) fn cancel(&mut self, order: v1::CancelTask) {
-        let Some(stop) = self.held.stop(&order.task_id) else { return };
+        // One that has ended has ended, whatever else happened at the same moment.
+        self.file_ended();
+        let Some(attempt) = self.held.stop(&order.task_id) else { return };
         info!(task = %order.task_id, "Cancelling task {}: {}", order.task_id, order.reason);
         let grace = order.grace.and_then(|grace| Duration::try_from(grace).ok());
-        let _ = stop.send(Stop::Cancel(grace.unwrap_or(crate::handler::STOP_GRACE)));
+        self.attempts.stop(attempt, Stop::Cancel(grace.unwrap_or(crate::handler::STOP_GRACE)));
     }
 
     /// Stops every attempt because the worker stops.
     pub(crate) fn stop_all(&mut self) {
-        for stop in self.held.stop_all() {
-            let _ = stop.send(Stop::Shutdown);
+        for attempt in self.held.stop_all() {
+            self.attempts.stop(attempt, Stop::Shutdown);
         }
     }
 
@@ -157,11 +135,14 @@ impl Runner {
 
     /// Waits for attempts to end and files the results of all that have. Safe to drop and call again.
     pub(crate) async fn collect(&mut self) {
-        // The runner holds a sender itself, so the channel never closes.
-        let Some(first) = self.ended.recv().await else { return };
+        let first = self.attempts.next_ended().await;
         self.file(first);
-        while let Ok(next) = self.ended.try_recv() {
-            self.file(next);
+        self.file_ended();
+    }
+
+    fn file_ended(&mut self) {
+        while let Some(result) = self.attempts.ended() {
+            self.file(result);
         }
     }
 
@@ -175,16 +156,72 @@ impl Runner {
         self.held.finish(result);
     }
 
-    /// When postponed results are due again.
-    pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+    /// When [`advance`](Self::advance) has something to do even if nothing happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        [self.retry_at, self.attempts.next_due()].into_iter().flatten().min()
     }
 
-    /// Makes postponed results ready when their time has come.
-    pub(crate) fn retry_if_due(&mut self, now: Instant) {
+    /// Takes the steps that are due: files the results of attempts that have ended, stops those whose time is up, and makes postponed
+    /// results ready. To be called before any of them is told to stop, so that one that has ended has ended.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        self.file_ended();
+        while let Some(result) = self.attempts.overdue(now) {
+            self.file(result);
+        }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.held.retry_now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use avtomatika_proto::{outcome, v1::CancelTask};
+
+    use super::*;
+    use crate::{HandlerFuture, TaskOutcome};
+
+    struct AtOnce;
+
+    impl Handler for AtOnce {
+        fn call(&self, _: String, _: TaskContext) -> HandlerFuture {
+            Box::pin(async { Ok(TaskOutcome::success(())) })
+        }
+
+        fn stop_grace(&self) -> Duration {
+            panic!("no handler may end the session's thread")
+        }
+    }
+
+    /// A task whose handler has ended, and nobody has looked yet.
+    async fn ended_unseen() -> Runner {
+        let handlers = HashMap::from([("work".to_owned(), Arc::new(AtOnce) as Arc<dyn Handler>)]);
+        let mut runner = Runner::new(Arc::new(handlers), Handle::current(), None);
+        assert!(runner.accept(v1::Task {
+            task_id: "t".into(),
+            r#type: "work".into(),
+            ..v1::Task::default()
+        }));
+        tokio::task::yield_now().await;
+        runner
+    }
+
+    fn outcomes(runner: &mut Runner) -> Vec<String> {
+        let results = runner.held.next_batch().unwrap_or_default();
+        results.into_iter().map(|result| result.outcome).collect()
+    }
+
+    #[tokio::test]
+    async fn an_order_to_stop_comes_too_late_for_a_handler_that_has_ended() {
+        let mut runner = ended_unseen().await;
+        runner.cancel(CancelTask { task_id: "t".into(), ..CancelTask::default() });
+        assert_eq!(outcomes(&mut runner), [outcome::SUCCESS]);
+
+        let mut runner = ended_unseen().await;
+        // As whoever drains does.
+        runner.advance(Instant::now());
+        runner.stop_all();
+        assert_eq!(outcomes(&mut runner), [outcome::SUCCESS]);
     }
 }

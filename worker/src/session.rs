@@ -117,7 +117,7 @@ impl<'a> Session<'a> {
         let progress = std::sync::Arc::clone(&self.runner.progress);
         loop {
             let now = Instant::now();
-            self.runner.retry_if_due(now);
+            self.runner.advance(now);
             if self.drain.advance(self.runner, now) {
                 if !self.said.drain {
                     // Without room for it the end of the stream says the same.
@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
         let progress = self.said.progress_at.filter(|_| self.runner.progress.has_news());
         // A heartbeat that is due but finds no room is no reason to wake up: the room is.
         let heartbeat = Some(self.heartbeat_at()).filter(|&at| at > Instant::now());
-        let others = [heartbeat, progress, self.runner.retry_at(), self.drain.deadline()];
+        let others = [heartbeat, progress, self.runner.deadline(), self.drain.deadline()];
         others.into_iter().flatten().fold(self.last_heard + self.patience, Instant::min)
     }
 

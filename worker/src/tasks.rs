@@ -1,7 +1,7 @@
 //! The tasks that the worker holds: running, or finished with a result that the orchestrator has not acknowledged.
 //!
-//! Pure bookkeeping: no clock, no I/O, no handlers. `S` is whatever stops a running attempt; it is handed out when the
-//! attempt is to stop. What is promised: every held task is in [`HeldTasks::ids`] until its result is acknowledged or it is
+//! Pure bookkeeping: no clock, no I/O, no handlers. `S` names a running attempt; it is handed out, once, when the attempt is
+//! to stop. What is promised: every held task is in [`HeldTasks::ids`] until its result is acknowledged or it is
 //! dropped; a result is handed out once per stream; a task that is not held cannot finish.
 
 use std::collections::{HashMap, HashSet, VecDeque};

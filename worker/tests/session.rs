@@ -244,6 +244,26 @@ async fn a_task_that_takes_too_long_is_stopped_and_reported_as_a_timeout() {
 }
 
 #[tokio::test]
+async fn a_task_whose_time_is_up_while_there_is_no_stream_is_stopped_then_and_reported_on_the_next() {
+    let mut orchestrator = Orchestrator::start().await;
+    let (builder, mut starts) = hanging(&orchestrator);
+    let _worker = Running::start(builder);
+    let stream = orchestrator.welcome_worker("s1").await;
+    let timeout = Some(prost_types::Duration { seconds: 0, nanos: 300_000_000 });
+    stream.send(Task { timeout, ..task("t1") }).await;
+    let context = soon("the start", starts.recv()).await.unwrap();
+    drop(stream);
+
+    // The worker waits for this call to be answered.
+    let call = orchestrator.call().await;
+    soon("the cancellation", context.cancellation().cancelled()).await;
+    let (mut stream, hello) = call.open().await;
+    assert_eq!(hello.held_task_ids, ["t1"]);
+    stream.welcome(&["t1"]).await;
+    assert_eq!(stream.result().await.outcome, "timeout");
+}
+
+#[tokio::test]
 async fn a_cancelled_task_is_reported_as_cancelled_whatever_its_handler_answers() {
     let mut orchestrator = Orchestrator::start().await;
     let builder = orchestrator.worker().handle("work", |_: Value, context: TaskContext| async move {
