@@ -4,21 +4,23 @@ use std::time::{Duration, Instant};
 
 use crate::{
     Figures, Goal, Size,
-    load::{data, keep_submitting, throughput},
+    load::{data, keep_submitting},
     process::Orchestrator,
     progress,
     report::Table,
+    turns::{Queue, Turns, in_turns},
     worker::{Tally, Workers},
 };
 
 const ABOUT: &str = "\
 512 jobs of one task with 1 KB of input are under way at any time, for 5 minutes; one worker with 256 slots
-answers each task at once. Measured over the first and over the last 100,000 jobs. Then the orchestrator is
-started again with retention = 1m, and measured over as many jobs while it prunes what ended before that.";
+answers each task at once. Then another orchestrator is started, and both are measured in turns: medians of five rounds of
+50,000 jobs, after one that warms up. Then the first one is started again with retention = 1m, and measured over 100,000
+jobs while it prunes what ended before that, between two measurements of the other one.";
 
 const FILL_FOR: Duration = Duration::from_secs(300);
-const MEASURED: u64 = 100_000;
-const IN_FLIGHT: usize = 512;
+const MEASURED: u64 = 50_000;
+const IN_FLIGHT: u64 = 512;
 const SLOTS: u32 = 256;
 
 /// The shortest that the orchestrator accepts. Jobs get older than this while the store fills.
@@ -26,44 +28,48 @@ const RETENTION: (&str, &str) = ("AVTOMATIKA_RETENTION", "1m");
 
 pub async fn measure(size: &Size) -> Table {
     let mut figures = Figures::new("finished", ABOUT);
-    progress("finished: an empty store");
-    let mut orchestrator = Orchestrator::start(&size.dir).await;
-    let measured = size.of(MEASURED);
-    let (first, finished, last) = fill_and_measure(&orchestrator, size.time(FILL_FOR), measured).await;
-    figures.add("jobs/s with an empty store", first, 0, Goal::None);
-    figures.add(format!("jobs/s after {finished} finished jobs"), last, 0, Goal::None);
-    figures.add("ratio", last / first, 2, Goal::AtLeast(0.9));
-    figures.add("size of the store, MiB", orchestrator.disk_mib(), 0, Goal::None);
-    figures.add("resident memory, MiB", orchestrator.resident_mib(), 1, Goal::None);
+    let (mut full, measured) = (Orchestrator::start(&size.dir).await, size.of(MEASURED));
+    let finished = fill_up(&full, size.time(FILL_FOR)).await;
+    let (empty, data) = (Orchestrator::start(&size.dir).await, data(1024));
+    progress(&format!("finished: {finished} jobs, and an empty store"));
+    let Turns { usual, other, ratio } = in_turns(under_way(&empty), under_way(&full), measured, &data).await;
+    figures.add("jobs/s with an empty store", usual, 0, Goal::None);
+    figures.add(format!("jobs/s after {finished} finished jobs"), other, 0, Goal::None);
+    figures.add("ratio", ratio, 2, Goal::AtLeast(0.9));
+    figures.add("size of the store, MiB", full.disk_mib(), 0, Goal::None);
+    figures.add("resident memory, MiB", full.resident_mib(), 1, Goal::None);
 
-    orchestrator.kill();
-    orchestrator.start_again(&[RETENTION]);
-    orchestrator.ready().await;
     progress("finished: with pruning");
-    let tally = Tally::new(IN_FLIGHT);
-    let workers = Workers::connect(&orchestrator.url(), 1, SLOTS, &tally).await;
-    let submitting = keep_submitting(&orchestrator.url(), &tally, &data(1024)).await;
-    let pruning = throughput(&tally, measured).await;
-    drop((submitting, workers));
+    full.kill();
+    let before = under_way(&empty).work(2 * measured, &data).await;
+    full.start_again(&[RETENTION]);
+    full.ready().await;
+    let pruning = under_way(&full).work(2 * measured, &data).await;
+    figures.add("size of the store afterwards, MiB", full.disk_mib(), 0, Goal::None);
+    full.kill();
+    let after = under_way(&empty).work(2 * measured, &data).await;
+    let usual = before.midpoint(after);
+    figures.add("jobs/s with an empty store, before and after", usual, 0, Goal::None);
     figures.add("jobs/s while the finished are pruned", pruning, 0, Goal::None);
-    figures.add("ratio to an empty store", pruning / first, 2, Goal::AtLeast(0.9));
-    figures.add("size of the store afterwards, MiB", orchestrator.disk_mib(), 0, Goal::None);
+    figures.add("ratio to an empty store", pruning / usual, 2, Goal::AtLeast(0.9));
     figures.0
 }
 
-/// Jobs per second at first, the number of finished jobs, and jobs per second at last.
-async fn fill_and_measure(orchestrator: &Orchestrator, time: Duration, measured: u64) -> (f64, u64, f64) {
-    let tally = Tally::new(IN_FLIGHT);
+fn under_way(orchestrator: &Orchestrator) -> Queue<'_> {
+    Queue { orchestrator, open: IN_FLIGHT }
+}
+
+/// Runs jobs for so long. Returns how many have finished.
+async fn fill_up(orchestrator: &Orchestrator, time: Duration) -> u64 {
+    let tally = Tally::new(IN_FLIGHT as usize);
     let workers = Workers::connect(&orchestrator.url(), 1, SLOTS, &tally).await;
     let submitting = keep_submitting(&orchestrator.url(), &tally, &data(1024)).await;
     let until = Instant::now() + time;
-    let first = throughput(&tally, measured).await;
     while Instant::now() < until {
         progress(&format!("finished: {} jobs", tally.done()));
         tokio::time::sleep(Duration::from_secs(5).min(until.saturating_duration_since(Instant::now()))).await;
     }
     let finished = tally.done();
-    let last = throughput(&tally, measured).await;
     drop((submitting, workers));
-    (first, finished, last)
+    finished
 }

@@ -13,8 +13,8 @@ use std::{
 use avtomatika_proto::{
     limits::{CONNECTION_WINDOW_BYTES, MESSAGE_BYTES_MAX, STREAM_WINDOW_BYTES},
     v1::{
-        JobStatus, SubmitJobRequest, job_service_client::JobServiceClient,
-        submit_jobs_response::Result as Answer,
+        GetStatsRequest, JobStatus, SubmitJobRequest, admin_service_client::AdminServiceClient,
+        job_service_client::JobServiceClient, submit_jobs_response::Result as Answer,
     },
 };
 use futures_util::{Stream, stream};
@@ -97,6 +97,16 @@ pub async fn fill(url: &str, jobs: u64, data: &Arc<str>) {
     }
     streams.join_all().await;
     progress(&format!("{jobs} jobs were stored in {:.1} s", started.elapsed().as_secs_f64()));
+}
+
+/// Submits as many jobs as there are fewer than wanted.
+pub async fn refill(url: &str, wanted: u64, data: &Arc<str>) {
+    let mut admin = AdminServiceClient::with_interceptor(connection(url).await, Token);
+    let stats = admin.get_stats(GetStatsRequest {}).await.expect("the orchestrator answers").into_inner();
+    // No other end occurs here.
+    let open = |(status, _): &(&String, &u64)| *status != "finished";
+    let found = stats.jobs.iter().filter(open).map(|(_, count)| count).sum();
+    fill(url, wanted.saturating_sub(found), data).await;
 }
 
 async fn submit_all(

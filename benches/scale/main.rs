@@ -21,6 +21,7 @@ mod process;
 mod queued;
 mod reconnect;
 mod restart;
+mod turns;
 mod worker;
 mod workers;
 

@@ -2,50 +2,39 @@
 
 use crate::{
     Figures, Goal, Size,
-    load::{data, fill, keep_submitting, throughput},
+    load::{data, fill},
     process::Orchestrator,
     progress,
     report::Table,
-    worker::{Tally, Workers},
+    turns::{Queue, Turns, in_turns},
 };
 
 const ABOUT: &str = "\
-Jobs of one task with 1 KB of input are stored while no worker is connected. Then one worker with 256 slots
-answers each task at once, and for each job that ends another is submitted, so that the queue stays as long as
-it was. A tenth of the jobs warms up.";
+Jobs of one task with 1 KB of input are stored while no worker is connected, few in one orchestrator and many in
+another. Then one worker with 256 slots answers each task at once, and for each job that ends another is submitted,
+so that the queue stays as long as it was. Both are measured in turns: medians of five rounds, after one that warms up.";
 
 const FEW: u64 = 1_000;
 const MANY: u64 = 1_000_000;
-const MEASURED: u64 = 100_000;
-const SLOTS: u32 = 256;
+
+/// Of each of them, in each round.
+const MEASURED: u64 = 50_000;
 
 pub async fn measure(size: &Size) -> Table {
     let mut figures = Figures::new("queued", ABOUT);
-    let measured = size.of(MEASURED);
-    let few = run(size, FEW, measured, None).await;
-    figures.add(format!("jobs/s with {FEW} jobs queued"), few, 0, Goal::None);
-    let jobs = size.of(MANY);
-    let many = run(size, jobs, measured, Some(&mut figures)).await;
-    figures.add(format!("jobs/s with {jobs} jobs queued"), many, 0, Goal::None);
-    figures.add("ratio", many / few, 2, Goal::AtLeast(0.9));
-    figures.0
-}
-
-async fn run(size: &Size, jobs: u64, measured: u64, memory: Option<&mut Figures>) -> f64 {
+    let (jobs, data) = (size.of(MANY), data(1024));
     progress(&format!("queued: {jobs} jobs"));
-    let orchestrator = Orchestrator::start(&size.dir).await;
-    let data = data(1024);
-    fill(&orchestrator.url(), jobs, &data).await;
-    if let Some(figures) = memory {
-        let case = |what| format!("{what} memory with {jobs} open jobs, MiB");
-        figures.add(case("resident"), orchestrator.resident_mib(), 1, Goal::AtMost(512.0));
-        figures.add(case("largest"), orchestrator.peak_mib(), 1, Goal::None);
-    }
-    let tally = Tally::new(0);
-    let workers = Workers::connect(&orchestrator.url(), 1, SLOTS, &tally).await;
-    let submitting = keep_submitting(&orchestrator.url(), &tally, &data).await;
-    progress(&format!("queued: measuring with {jobs} jobs and {} worker", workers.len()));
-    let per_second = throughput(&tally, measured).await;
-    drop((submitting, workers));
-    per_second
+    let (few, many) = (Orchestrator::start(&size.dir).await, Orchestrator::start(&size.dir).await);
+    fill(&few.url(), FEW, &data).await;
+    fill(&many.url(), jobs, &data).await;
+    let case = |what| format!("{what} memory with {jobs} open jobs, MiB");
+    figures.add(case("resident"), many.resident_mib(), 1, Goal::AtMost(512.0));
+    figures.add(case("largest"), many.peak_mib(), 1, Goal::None);
+    let few = Queue { orchestrator: &few, open: FEW };
+    let many = Queue { orchestrator: &many, open: jobs };
+    let Turns { usual, other, ratio } = in_turns(few, many, size.of(MEASURED), &data).await;
+    figures.add(format!("jobs/s with {FEW} jobs queued"), usual, 0, Goal::None);
+    figures.add(format!("jobs/s with {jobs} jobs queued"), other, 0, Goal::None);
+    figures.add("ratio", ratio, 2, Goal::AtLeast(0.9));
+    figures.0
 }
