@@ -114,15 +114,10 @@ impl Attempts {
     /// Tells the attempts to stop whose time is up. Returns the result of one that has not stopped in time, if there is one.
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<TaskResult> {
         while let Some(&(due, serial)) = self.due.first().filter(|(due, _)| *due <= now) {
-            let Some(attempt) = self.take(serial) else {
-                // Each that is due is undecided; should one not be, this must end all the same.
-                self.due.remove(&(due, serial));
-                continue;
-            };
-            if attempt.is_stopping() {
-                return Some(attempt.abandoned());
+            self.due.remove(&(due, serial));
+            if self.undecided.get(&serial).is_some_and(|known| known.attempt.is_stopping()) {
+                return self.take(serial).map(Attempt::abandoned);
             }
-            self.undecided.insert(serial, Undecided { attempt, due: None });
             self.stop(serial, Stop::Timeout);
         }
         None

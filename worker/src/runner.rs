@@ -133,11 +133,11 @@ impl Runner {
         }
     }
 
-    /// Waits for attempts to end and files the results of all that have. Safe to drop and call again.
+    /// Waits for an attempt to end and files its result; [`advance`](Self::advance) files those of others that have. Safe to drop and
+    /// call again.
     pub(crate) async fn collect(&mut self) {
-        let first = self.attempts.next_ended().await;
-        self.file(first);
-        self.file_ended();
+        let result = self.attempts.next_ended().await;
+        self.file(result);
     }
 
     fn file_ended(&mut self) {
