@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use crate::{
     Figures, Goal, Size,
-    load::{data, keep_submitting},
+    load::data,
     process::Orchestrator,
     progress,
     report::Table,
     turns::{Queue, Turns, in_turns},
-    worker::{Tally, Workers},
 };
 
 const ABOUT: &str = "\
@@ -21,7 +20,6 @@ jobs while it prunes what ended before that, between two measurements of the oth
 const FILL_FOR: Duration = Duration::from_secs(300);
 const MEASURED: u64 = 50_000;
 const IN_FLIGHT: u64 = 512;
-const SLOTS: u32 = 256;
 
 /// The shortest that the orchestrator accepts. Jobs get older than this while the store fills.
 const RETENTION: (&str, &str) = ("AVTOMATIKA_RETENTION", "1m");
@@ -32,7 +30,11 @@ pub async fn measure(size: &Size) -> Table {
     let finished = fill_up(&full, size.time(FILL_FOR)).await;
     let (empty, data) = (Orchestrator::start(&size.dir).await, data(1024));
     progress(&format!("finished: {finished} jobs, and an empty store"));
-    let Turns { usual, other, ratio } = in_turns(under_way(&empty), under_way(&full), measured, &data).await;
+    let Turns { usual, other, ratio } = in_turns(
+        async || under_way(&empty).work(measured, &data).await,
+        async || under_way(&full).work(measured, &data).await,
+    )
+    .await;
     figures.add("jobs/s with an empty store", usual, 0, Goal::None);
     figures.add(format!("jobs/s after {finished} finished jobs"), other, 0, Goal::None);
     figures.add("ratio", ratio, 2, Goal::AtLeast(0.9));
@@ -61,15 +63,11 @@ fn under_way(orchestrator: &Orchestrator) -> Queue<'_> {
 
 /// Runs jobs for so long. Returns how many have finished.
 async fn fill_up(orchestrator: &Orchestrator, time: Duration) -> u64 {
-    let tally = Tally::new(IN_FLIGHT as usize);
-    let workers = Workers::connect(&orchestrator.url(), 1, SLOTS, &tally).await;
-    let submitting = keep_submitting(&orchestrator.url(), &tally, &data(1024)).await;
+    let load = under_way(orchestrator).load(&data(1024)).await;
     let until = Instant::now() + time;
     while Instant::now() < until {
-        progress(&format!("finished: {} jobs", tally.done()));
+        progress(&format!("finished: {} jobs", load.tally.done()));
         tokio::time::sleep(Duration::from_secs(5).min(until.saturating_duration_since(Instant::now()))).await;
     }
-    let finished = tally.done();
-    drop((submitting, workers));
-    finished
+    load.tally.done()
 }

@@ -9,7 +9,8 @@ use crate::{
     load::{connect, data, fill},
     process::{FAN_OUT, Orchestrator},
     progress,
-    report::{Table, percentile},
+    report::Table,
+    turns::{Turns, in_turns},
     worker::{Tally, Workers},
 };
 
@@ -20,7 +21,6 @@ warms up.";
 
 const ITEMS: u64 = 10_000;
 const ITEM_BYTES: usize = 64;
-const ROUNDS: usize = 5;
 const SLOTS: u32 = 256;
 
 /// How long one map may take; far beyond any goal.
@@ -29,20 +29,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub async fn measure(size: &Size) -> Table {
     let mut figures = Figures::new("map", ABOUT);
     let items = size.of(ITEMS);
-    progress(&format!("map: {ROUNDS} rounds of {items} items"));
+    progress(&format!("map: {items} items"));
     let orchestrator = Orchestrator::start(&size.dir).await;
-    let tally = Tally::new(0);
+    let tally = Tally::new();
     let _workers = Workers::connect(&orchestrator.url(), 1, SLOTS, &tally).await;
-    let (mut singles, mut maps) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        let single = items as f64 / singles_take(&orchestrator.url(), &tally, items).await.as_secs_f64();
-        let map = items as f64 / map_takes(&orchestrator.url(), items).await.as_secs_f64();
-        if round > 0 {
-            singles.push(single);
-            maps.push(map);
-        }
-    }
-    let (single, map) = (percentile(&mut singles, 0.5), percentile(&mut maps, 0.5));
+    let url = orchestrator.url();
+    let Turns { usual: single, other: map, .. } = in_turns(
+        async || items as f64 / singles_take(&url, &tally, items).await.as_secs_f64(),
+        async || items as f64 / map_takes(&url, items).await.as_secs_f64(),
+    )
+    .await;
     figures.add("jobs of one task, jobs/s", single, 0, Goal::None);
     figures.add(format!("one job that maps over {items} items, items/s"), map, 0, Goal::None);
     figures.add("ratio", map / single, 2, Goal::AtLeast(1.0));

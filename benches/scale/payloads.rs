@@ -29,7 +29,7 @@ pub async fn measure(size: &Size) -> Table {
     let mut figures = Figures::new("payloads", ABOUT);
     let orchestrator = Orchestrator::start(&size.dir).await;
     let url = orchestrator.url();
-    let tally = Tally::new(0);
+    let tally = Tally::new();
     let _workers = Workers::connect(&url, WORKERS, SLOTS, &tally).await;
     let (small, large) = (data(100), data(LARGE_BYTES));
 

@@ -25,14 +25,15 @@ pub async fn measure(size: &Size) -> Table {
     let (jobs, data) = (size.of(MANY), data(1024));
     progress(&format!("queued: {jobs} jobs"));
     let (few, many) = (Orchestrator::start(&size.dir).await, Orchestrator::start(&size.dir).await);
-    fill(&few.url(), FEW, &data).await;
     fill(&many.url(), jobs, &data).await;
     let case = |what| format!("{what} memory with {jobs} open jobs, MiB");
     figures.add(case("resident"), many.resident_mib(), 1, Goal::AtMost(512.0));
     figures.add(case("largest"), many.peak_mib(), 1, Goal::None);
     let few = Queue { orchestrator: &few, open: FEW };
     let many = Queue { orchestrator: &many, open: jobs };
-    let Turns { usual, other, ratio } = in_turns(few, many, size.of(MEASURED), &data).await;
+    let measured = size.of(MEASURED);
+    let Turns { usual, other, ratio } =
+        in_turns(async || few.work(measured, &data).await, async || many.work(measured, &data).await).await;
     figures.add(format!("jobs/s with {FEW} jobs queued"), usual, 0, Goal::None);
     figures.add(format!("jobs/s with {jobs} jobs queued"), other, 0, Goal::None);
     figures.add("ratio", ratio, 2, Goal::AtLeast(0.9));

@@ -96,7 +96,7 @@ struct Common {
 impl Herd {
     fn new(url: String) -> Self {
         let welcomes = watch::Sender::new((0, Instant::now()));
-        Self(Arc::new(Common { url, tally: Tally::new(0), welcomes, anew: AtomicU64::new(0) }))
+        Self(Arc::new(Common { url, tally: Tally::new(), welcomes, anew: AtomicU64::new(0) }))
     }
 
     fn welcomed(&self) {

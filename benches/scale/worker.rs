@@ -49,12 +49,12 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Nothing yet; and room for so many jobs.
-    pub fn new(room: usize) -> Arc<Self> {
+    /// Nothing yet.
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             done: watch::Sender::new(Ok(0)),
             last_arrival: Mutex::new(Instant::now()),
-            room: Semaphore::new(room),
+            room: Semaphore::new(0),
         })
     }
 

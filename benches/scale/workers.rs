@@ -35,7 +35,7 @@ pub async fn measure(size: &Size) -> Table {
 async fn run(size: &Size, workers: u64, memory: Goal, few_p99: Option<f64>, figures: &mut Figures) -> f64 {
     progress(&format!("workers: {workers}"));
     let orchestrator = Orchestrator::start(&size.dir).await;
-    let tally = Tally::new(0);
+    let tally = Tally::new();
     let connected = Workers::connect(&orchestrator.url(), workers, SLOTS, &tally).await;
     let workers = connected.len();
     figures.add(
