@@ -7,6 +7,7 @@ use avtomatika_proto::{
     v1::{job_service_server::JobService, submit_jobs_response},
 };
 use futures_util::{FutureExt, Stream, StreamExt, stream};
+use tokio::sync::oneshot;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -101,30 +102,24 @@ impl JobService for Jobs {
         let (inside, head) = (self.inside.clone(), trace_headers(request.metadata()));
         let turn = Turn::of(request.extensions());
         let from = request.extensions().get().map(|&CameFrom(from)| from);
-        // The next one is read when this one has its turn.
-        let taking = move |request: Result<v1::SubmitJobRequest, Status>| {
-            let turn = turn.another();
-            async move {
-                let bytes = request.as_ref().map_or(0, |request| request.initial_data.len());
-                let taken = turn.take_of_stream(bytes).await;
-                (request, taken.map(|()| turn))
-            }
-        };
-        type Read = (Result<v1::SubmitJobRequest, Status>, Result<Turn, ApiError>);
-        let answer = move |(index, (request, turn)): (usize, Read)| {
-            let (caller, inside) = (caller.clone(), inside.clone());
+        type Read = Result<v1::SubmitJobRequest, Status>;
+        let answer = move |index: usize, request: Read, has_turn: Option<oneshot::Sender<()>>| {
+            let (caller, inside, turn) = (caller.clone(), inside.clone(), turn.another());
             // The stream's head speaks for each of its requests.
             let submitting = inside.tracing.begin(&head);
-            let holds_others_up =
-                request.as_ref().is_ok_and(|request| request.initial_data.len() > TINY_BODY_BYTES);
-            let submitted = async move {
+            async move {
                 use submit_jobs_response::Result::{Error, Ok as Done};
                 // A request that cannot be read ends the stream: what follows it cannot be read either.
                 let request = request?;
+                let taken = turn.take_of_stream(request.initial_data.len()).await;
+                if let Some(has_turn) = has_turn {
+                    // Nobody listens any more when the stream has ended.
+                    let _ = has_turn.send(());
+                }
                 // Each of them is a call of its own, as far as the client's rate is concerned.
                 let is_welcome = inside.auth.take(&caller).and_then(|()| inside.auth.check_client(&caller));
-                let submitted = match is_welcome.and(turn) {
-                    Ok(turn) => submit(&inside.conductor, &caller.client, request, submitting, &turn).await,
+                let submitted = match is_welcome.and(taken) {
+                    Ok(()) => submit(&inside.conductor, &caller.client, request, submitting, &turn).await,
                     Err(error) => Err(error),
                 };
                 let result = match submitted {
@@ -139,14 +134,24 @@ impl JobService for Jobs {
                     }
                 };
                 Ok(v1::SubmitJobsResponse { index: index as u64, result: Some(result) })
-            };
-            // Whoever has a turn has others wait for it: it must not wait itself until its sender takes an answer.
-            match holds_others_up {
-                true => by_itself(submitted).left_future(),
-                false => submitted.right_future(),
             }
         };
-        let answers = request.into_inner().then(taking).enumerate().map(answer).buffered(BULK_IN_FLIGHT_MAX);
+        let start = move |(index, request): (usize, Read)| {
+            let takes_a_turn =
+                request.as_ref().is_ok_and(|request| request.initial_data.len() > TINY_BODY_BYTES);
+            let (told, turn) = takes_a_turn.then(oneshot::channel).unzip();
+            // Whoever has a turn, or waits in the line for one, has others wait for it: it must not wait itself until its sender
+            // takes an answer.
+            let answer = answer(index, request, told);
+            async move {
+                let Some(turn) = turn else { return answer.right_future() };
+                let going = by_itself(answer);
+                // The next one is read when this one has its turn, or will have none.
+                let _ = turn.await;
+                going.left_future()
+            }
+        };
+        let answers = request.into_inner().enumerate().then(start).buffered(BULK_IN_FLIGHT_MAX);
         Ok(Response::new(answers.boxed()))
     }
 
