@@ -5,13 +5,14 @@
 //! expression looks into it, and passed through everywhere else.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     fmt,
     sync::Arc,
 };
 
 use serde::{
-    Deserialize, Serializer as _,
+    Deserialize, Serialize, Serializer as _,
     de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value, value::RawValue};
@@ -19,6 +20,10 @@ use serde_json::{Map, Value, value::RawValue};
 /// The text of one JSON object. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Json(Arc<str>);
+
+/// The text of one JSON value that this process has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(String);
 
 /// Why a text is not an acceptable JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,9 +61,14 @@ impl Json {
         Self(Arc::from(text))
     }
 
-    /// The text of an object that this process built.
-    pub fn from_map(map: &Map<String, Value>) -> Self {
-        Self(Arc::from(serde_json::to_string(map).expect("a map with string keys always serialises")))
+    /// The text of an object that this process built: a struct, or a map with string keys.
+    pub fn of(members: &impl Serialize) -> Self {
+        Self(Arc::from(serde_json::to_string(members).expect("what has string keys always serialises")))
+    }
+
+    /// Itself as a part of what is built.
+    pub fn as_raw(&self) -> &RawValue {
+        serde_json::from_str(&self.0).expect("a Json is always one JSON object")
     }
 
     /// The text.
@@ -147,6 +157,47 @@ impl<'de> Deserialize<'de> for Members<'de> {
             }
         }
         deserializer.deserialize_map(InOrder)
+    }
+}
+
+impl JsonText {
+    /// Takes a text that is made of values that passed the gate.
+    pub fn written(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The object that it is, if it is one.
+    pub fn to_object(&self) -> Option<Json> {
+        self.0.starts_with('{').then(|| Json(Arc::from(&*self.0)))
+    }
+
+    /// Whether it is a string.
+    pub fn is_string(&self) -> bool {
+        self.0.starts_with('"')
+    }
+
+    /// What a string says; everything else as it is written.
+    pub fn to_plain(&self) -> Cow<'_, str> {
+        if self.is_string() {
+            return serde_json::from_str(&self.0).map_or_else(|_| self.as_str().into(), Cow::Owned);
+        }
+        self.as_str().into()
+    }
+
+    /// The value, parsed.
+    pub fn to_value(&self) -> Value {
+        serde_json::from_str(&self.0).expect("a JsonText is always one JSON value")
+    }
+}
+
+impl fmt::Display for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

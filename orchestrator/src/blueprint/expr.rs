@@ -9,6 +9,7 @@ use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 use serde_json::Value;
 
 mod budget;
+mod datum;
 mod eval;
 mod operators;
 mod output;
@@ -18,13 +19,16 @@ mod value;
 pub(super) use parse::Root;
 pub use parse::{Place, SOURCE_BYTES_MAX};
 
-pub use self::eval::Data;
+pub use self::{datum::Datum, eval::Data};
 use self::{
     eval::Evaluation,
     output::Output,
     parse::{Node, Parsed},
 };
-use crate::{json::Json, time::Timestamp};
+use crate::{
+    json::{Json, JsonText},
+    time::Timestamp,
+};
 
 /// One compiled CEL expression.
 #[derive(Debug)]
@@ -111,7 +115,7 @@ pub struct Scope<'a> {
     /// `results`: what the branches of the last map ended with, as the text of a JSON list; an empty list before there is one.
     pub results: Option<&'a str>,
     /// `item` and `index`: what a branch of a map is for. Nowhere else.
-    pub item: Option<(&'a Value, u32)>,
+    pub item: Option<(&'a Datum<'a>, u32)>,
     /// `signal`: the data of a signal, in the condition of an event. Nowhere else.
     pub signal: Option<&'a Json>,
     /// `now`, a CEL timestamp: when the engine decided.
@@ -142,14 +146,16 @@ impl Expr {
         &self.source
     }
 
-    /// The value of the expression as JSON.
-    pub fn eval(&self, scope: &Scope<'_>) -> Result<Value, ExprError> {
+    /// The value of the expression as JSON. What it only names in the data is as it is written there.
+    pub fn eval(&self, scope: &Scope<'_>) -> Result<JsonText, ExprError> {
         self.eval_over(&Data::new(scope))
     }
 
     /// The value of the expression over data that several expressions share.
-    pub fn eval_over(&self, data: &Data<'_>) -> Result<Value, ExprError> {
-        self.eval_into(data, &mut Output::default(), 0)
+    pub fn eval_over(&self, data: &Data<'_>) -> Result<JsonText, ExprError> {
+        let mut output = Output::default();
+        self.eval_into(data, &mut output, 0)?;
+        Ok(JsonText::written(output.into_text()))
     }
 
     /// The value of a condition. A value that is no boolean is an error.
@@ -162,11 +168,14 @@ impl Expr {
         Evaluation::new(data).condition(&self.tree).map_err(|reason| self.error(reason))
     }
 
-    fn eval_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<Value, ExprError> {
-        Evaluation::new(data)
-            .eval(&self.tree)
-            .and_then(|value| output.json(&value, depth))
-            .map_err(|reason| self.error(reason))
+    fn eval_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<(), ExprError> {
+        let mut evaluation = Evaluation::new(data);
+        let written = match evaluation.named(&self.tree) {
+            Ok(Some(datum)) => output.datum(datum, depth),
+            Ok(None) => evaluation.eval(&self.tree).and_then(|value| output.value(&value, depth)),
+            Err(reason) => Err(reason),
+        };
+        written.map_err(|reason| self.error(reason))
     }
 
     fn error(&self, reason: String) -> ExprError {
@@ -279,59 +288,54 @@ impl Template {
     }
 
     /// The template with every expression replaced by its value.
-    pub fn render(&self, scope: &Scope<'_>) -> Result<Value, ExprError> {
+    pub fn render(&self, scope: &Scope<'_>) -> Result<JsonText, ExprError> {
         self.render_over(&Data::new(scope))
     }
 
-    /// The template over data that several templates share: each part of it is parsed once for all of them.
-    pub fn render_over(&self, data: &Data<'_>) -> Result<Value, ExprError> {
-        self.render_into(data, &mut Output::default(), 0)
+    /// The template over data that several templates share: each part of it is taken apart once for all of them.
+    pub fn render_over(&self, data: &Data<'_>) -> Result<JsonText, ExprError> {
+        let mut output = Output::default();
+        self.render_into(data, &mut output, 0)?;
+        Ok(JsonText::written(output.into_text()))
     }
 
-    fn render_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<Value, ExprError> {
+    fn render_into(&self, data: &Data<'_>, output: &mut Output, depth: usize) -> Result<(), ExprError> {
         match self {
             Template::Expr(expr) => expr.eval_into(data, output, depth),
-            Template::Literal(value) => output.literal(value, depth).map_err(too_large),
-            Template::Text(parts) => {
-                let text = interpolate(parts, data)?;
-                output.text(text).map_err(too_large)
-            }
+            Template::Literal(value) => Ok(output.literal(value, depth)?),
+            Template::Text(parts) => Ok(output.string(&interpolate(parts, data)?)?),
             Template::List(items) => {
-                let items: Result<Vec<_>, _> =
-                    items.iter().map(|item| item.render_into(data, output, depth + 1)).collect();
-                output.wrap_list(items?).map_err(too_large)
+                output.list(items.iter(), depth, |output, item, depth| item.render_into(data, output, depth))
             }
-            Template::Object(members) => {
-                let members: Result<Vec<_>, _> = members
-                    .iter()
-                    .map(|(key, value)| Ok((key.clone(), value.render_into(data, output, depth + 1)?)))
-                    .collect();
-                output.wrap_object(members?).map_err(too_large)
-            }
+            Template::Object(members) => output.object(
+                members.iter().map(|(key, value)| (key.as_str(), value)),
+                depth,
+                |output, value, depth| value.render_into(data, output, depth),
+            ),
         }
     }
 }
 
 /// Strings as they are, everything else as JSON text.
 fn interpolate(parts: &[TextPart], data: &Data<'_>) -> Result<String, ExprError> {
-    let mut text = String::new();
     // Bounds the text while it grows; what it is in the end is counted by the caller.
-    let mut grown = Output::default();
+    let mut text = Output::default();
     for part in parts {
         match part {
-            TextPart::Text(plain) => text.push_str(plain),
-            TextPart::Expr(expr) => match expr.eval_into(data, &mut grown, 0)? {
-                Value::String(value) => text.push_str(&value),
-                value => text.push_str(&value.to_string()),
-            },
+            TextPart::Text(plain) => text.put(plain)?,
+            TextPart::Expr(expr) => {
+                text.put(&expr.eval_over(data)?.to_plain()).map_err(|reason| expr.error(reason))?;
+            }
         }
     }
-    Ok(text)
+    Ok(text.into_text())
 }
 
 /// The error of a template that is too large as a whole.
-fn too_large(reason: String) -> ExprError {
-    ExprError { expression: "${…}".to_owned(), character: None, reason }
+impl From<String> for ExprError {
+    fn from(reason: String) -> Self {
+        ExprError { expression: "${…}".to_owned(), character: None, reason }
+    }
 }
 
 /// Where that stands in an expression which a reason names first. At its beginning goes without saying.

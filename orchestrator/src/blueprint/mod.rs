@@ -34,7 +34,7 @@ mod yaml;
 pub use catalog::Catalog;
 pub use diff::{Concern, Diff, Difference, Fate};
 pub use directory::{load_dir, load_filled_dir};
-pub use expr::{Data, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
+pub use expr::{Data, Datum, Expr, ExprError, ExprSyntaxError, Place, Scope, Template};
 pub use finding::{Finding, Position, Severity};
 pub use graph::{Edge, Graph, Node, Shape, Stands};
 pub use keys::{KEY_BYTES_MAX, KEY_LIMIT_MAX, KEY_RULES_MAX, KeyLimit, KeyPolicy, KeyRule, Rate, Share};

@@ -6,7 +6,7 @@
 
 use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
 
-use avtomatika_proto::{JobId, limits::PAYLOAD_BYTES_MAX, outcome, trace::span_of_job};
+use avtomatika_proto::{JobId, outcome, trace::span_of_job};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -16,7 +16,9 @@ use super::{
     keys::claim_of,
 };
 use crate::{
-    blueprint::{Blueprint, Branch, Data, MapState, Over, RunState, RunWork, StateKind, TaskWork, Template},
+    blueprint::{
+        Blueprint, Branch, Data, Datum, MapState, Over, RunState, RunWork, StateKind, TaskWork, Template,
+    },
     json::Json,
     museum::{Mistake, plants},
 };
@@ -102,8 +104,8 @@ impl Draft<'_, '_> {
             Over::Each { list, .. } => {
                 let value =
                     list.eval(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
-                let Value::Array(items) = value else {
-                    let shown: String = value.to_string().chars().take(80).collect();
+                let Some(Datum::List(items)) = Datum::read(value.as_str()) else {
+                    let shown: String = value.as_str().chars().take(80).collect();
                     let message =
                         format!("What state {:?} maps over is no list: it is {shown}", self.job.state);
                     return Err(error(code::EXPRESSION, message));
@@ -259,19 +261,20 @@ pub fn children_of(job: &Job, blueprint: &Blueprint, from: u32, count: u32) -> V
             numbers.map(spec).collect()
         }
         StateKind::Map(map) => {
-            let items = OnceCell::new();
+            let (text, items) = (OnceCell::new(), OnceCell::new());
             let data = Data::new(&scope);
             // It was a list when the state was entered, and nothing has changed since.
             if let Over::Each { list, .. } = &map.over
                 && let Ok(list) = list.eval_over(&data)
+                && let Some(Datum::List(list)) = Datum::read(text.get_or_init(|| list).as_str())
             {
                 let _ = items.set(list);
             }
             let (mut steps, mut bytes) = (0, 0);
             let mut specs = Vec::new();
             for index in numbers {
-                let item = items.get().and_then(|items: &Value| items.get(index as usize));
-                data.turn_to(item.map(|item| (item, index)));
+                let item = items.get().and_then(|items| items.get(index as usize));
+                let data = data.of_branch(item.map(|item| (item, index)));
                 let Some(spec) = branch_of(job, (children, index), map, &data) else { break };
                 steps += data.steps();
                 bytes += spec.submission.initial_data.as_str().len();
@@ -360,21 +363,10 @@ fn child_of(
 
 /// What a child is given.
 fn object_of(template: &Template, data: &Data<'_>, state: &str) -> Result<Json, JobError> {
-    let value = template.render_over(data).map_err(|cause| no_value(state, &cause))?;
-    let Value::Object(members) = value else {
-        return Err(error(
-            code::EXPRESSION,
-            format!("State {state:?}: what a child is given must be an object"),
-        ));
-    };
-    let input = Json::from_map(&members);
-    let bytes = input.as_str().len();
-    if bytes > PAYLOAD_BYTES_MAX {
-        let message =
-            format!("State {state:?}: a child is given {bytes} bytes; the limit is {PAYLOAD_BYTES_MAX}");
-        return Err(error(code::DATA_TOO_LARGE, message));
-    }
-    Ok(input)
+    let input = template.render_over(data).map_err(|cause| no_value(state, &cause))?;
+    input.to_object().ok_or_else(|| {
+        error(code::EXPRESSION, format!("State {state:?}: what a child is given must be an object"))
+    })
 }
 
 /// What a child that has ended ended with.

@@ -181,10 +181,9 @@ impl<'a, 'b> Draft<'a, 'b> {
     /// The object that a template gives.
     pub fn render_object(&self, template: &Template, what: &str) -> Result<Json, JobError> {
         let value = template.render(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
-        match value {
-            serde_json::Value::Object(members) => Ok(Json::from_map(&members)),
-            _ => Err(error(code::EXPRESSION, format!("What {what} gives must be an object"))),
-        }
+        value
+            .to_object()
+            .ok_or_else(|| error(code::EXPRESSION, format!("What {what} gives must be an object")))
     }
 
     /// An expression of the present state has no value.

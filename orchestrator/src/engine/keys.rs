@@ -127,7 +127,7 @@ enum Claimed {
 pub(super) fn claim_of(rules: &[KeyRule], data: &Data<'_>, state: &str) -> Result<Claim, JobError> {
     let mut shares: Vec<Share> = Vec::new();
     for rule in rules {
-        let key = match rule.key.eval_over(data).map_err(|cause| no_value(state, &cause))? {
+        let key = match rule.key.eval_over(data).map_err(|cause| no_value(state, &cause))?.to_value() {
             Value::Null => continue,
             Value::String(key) if !key.is_empty() && key.len() <= KEY_BYTES_MAX => key,
             other => return Err(no_key(rule, &other, state)),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use avtomatika_proto::{limits::TIMEOUT_MAX, outcome, span};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -55,8 +56,8 @@ impl Draft<'_, '_> {
             WaitUntil::Computed(template) => template,
         };
         let value = template.render(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
-        point_in_time(&value, self.context.now).ok_or_else(|| {
-            let shown: String = value.to_string().chars().take(80).collect();
+        point_in_time(&value.to_value(), self.context.now).ok_or_else(|| {
+            let shown: String = value.as_str().chars().take(80).collect();
             let message = format!(
                 "State {:?} cannot wait for {shown}: give a span such as \"10m\", a number of seconds, or a time such as \
                  \"2026-12-24T18:00:00Z\", at most {} days away",
@@ -94,14 +95,12 @@ impl Draft<'_, '_> {
     }
 
     fn signal_name(&self, event: &EventState) -> Result<Arc<str>, JobError> {
-        match event.name.render(&self.scope(self.context.now)) {
-            Ok(Value::String(name)) => Ok(Arc::from(name)),
-            Ok(_) => {
-                let message = format!("The name of the signal in state {:?} is no text", self.job.state);
-                Err(error(code::EXPRESSION, message))
-            }
-            Err(cause) => Err(self.no_value(&cause)),
+        let name = event.name.render(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
+        if !name.is_string() {
+            let message = format!("The name of the signal in state {:?} is no text", self.job.state);
+            return Err(error(code::EXPRESSION, message));
         }
+        Ok(Arc::from(name.to_plain()))
     }
 
     /// Where among the signals that came early there is one that the state takes.
@@ -192,11 +191,8 @@ impl Draft<'_, '_> {
     /// What the human is asked.
     fn question(&self, approval: &ApprovalState, now: Timestamp) -> Result<Option<Arc<str>>, JobError> {
         let Some(message) = &approval.message else { return Ok(None) };
-        match message.render(&self.scope(now)) {
-            Ok(Value::String(text)) => Ok(Some(Arc::from(text))),
-            Ok(value) => Ok(Some(Arc::from(value.to_string()))),
-            Err(cause) => Err(self.no_value(&cause)),
-        }
+        let question = message.render(&self.scope(now)).map_err(|cause| self.no_value(&cause))?;
+        Ok(Some(Arc::from(question.to_plain())))
     }
 
     pub fn decided(&mut self, ruling: &Ruling) -> Result<Step, Refusal> {
@@ -234,13 +230,21 @@ pub fn is_decision(outcome: &str) -> bool {
 }
 
 /// The decision, for the expressions of the states that follow.
+#[derive(Serialize)]
+struct Record<'r> {
+    decision: &'r str,
+    by: &'r str,
+    comment: Option<&'r str>,
+    data: &'r RawValue,
+}
+
 fn record_of(ruling: &Ruling) -> Json {
-    let mut record = Map::new();
-    record.insert("decision".to_owned(), Value::from(&*ruling.decision));
-    record.insert("by".to_owned(), Value::from(&*ruling.by));
-    record.insert("comment".to_owned(), ruling.comment.as_deref().map_or(Value::Null, Value::from));
-    record.insert("data".to_owned(), Value::Object(ruling.data.to_map()));
-    Json::from_map(&record)
+    Json::of(&Record {
+        decision: &ruling.decision,
+        by: &ruling.by,
+        comment: ruling.comment.as_deref(),
+        data: ruling.data.as_raw(),
+    })
 }
 
 /// A span from now on, a number of seconds, or a time.
@@ -279,5 +283,18 @@ mod tests {
         for nonsense in ["true", "null", "\"soon\"", "-5", "\"9999-01-01T00:00:00Z\"", "1e300", "{}"] {
             assert_eq!(at(nonsense), None, "{nonsense}");
         }
+    }
+
+    #[test]
+    fn a_decision_keeps_its_data_as_they_are_written() {
+        let ruling = Ruling {
+            token: None,
+            decision: Arc::from("approved"),
+            by: Arc::from("Ann \"A.\""),
+            comment: None,
+            data: Json::object(r#"{"amount": 1.10, "id": 12345678901234567890123}"#).unwrap(),
+        };
+        let expected = r#"{"decision":"approved","by":"Ann \"A.\"","comment":null,"data":{"amount": 1.10, "id": 12345678901234567890123}}"#;
+        assert_eq!(record_of(&ruling).as_str(), expected);
     }
 }

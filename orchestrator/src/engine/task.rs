@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use avtomatika_proto::{TaskId, limits::PAYLOAD_BYTES_MAX, outcome, task_error};
+use avtomatika_proto::{TaskId, outcome, task_error};
 
 use super::{
     Attempt, Effect, HistoryEvent, Job, JobError, JobStatus, Offer, Refusal, Report, WORKERS_LOST_MAX, code,
@@ -338,14 +338,8 @@ fn params_of(work: &TaskWork, job: &Job, scope: &Scope<'_>) -> Result<Arc<str>, 
     if job.is_branch() {
         return Ok(Arc::from(job.initial_data().as_str()));
     }
-    let value = work.params.render(scope).map_err(|cause| no_value(&job.state, &cause))?;
-    let text = value.to_string();
-    if text.len() > PAYLOAD_BYTES_MAX {
-        let message =
-            format!("The task's params have {} bytes; the limit is {PAYLOAD_BYTES_MAX}", text.len());
-        return Err(error(code::DATA_TOO_LARGE, message));
-    }
-    Ok(Arc::from(text))
+    let params = work.params.render(scope).map_err(|cause| no_value(&job.state, &cause))?;
+    Ok(Arc::from(params.as_str()))
 }
 
 fn classify(report: &Report) -> Failure {

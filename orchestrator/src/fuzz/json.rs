@@ -1,6 +1,6 @@
 //! The gate through which all JSON from outside comes.
 
-use crate::json::Json;
+use crate::{blueprint::Datum, json::Json};
 
 const WORDS: [&str; 24] = [
     "{",
@@ -35,7 +35,8 @@ fn check(bytes: &[u8]) {
         Ok(json) => {
             assert_eq!(json.as_str().as_bytes(), bytes);
             let map = json.to_map();
-            assert_eq!(Json::object(Json::from_map(&map).as_str()).unwrap().to_map(), map);
+            assert_eq!(Datum::read(json.as_str()).unwrap().written(), json.as_str().trim());
+            assert_eq!(Json::object(Json::of(&map).as_str()).unwrap().to_map(), map);
             assert_eq!(Json::empty().merged(&json).to_map(), map);
             assert_eq!(json.merged(&json).to_map(), map);
             assert_eq!(json.patched(&Json::empty()).to_map(), map);

@@ -327,7 +327,7 @@ async fn a_job_is_accepted_and_shown_as_the_seed_shows_it() {
         assert_eq!(job.status, 200);
         let begin = format!(
             "{{\"id\":\"{id}\",\"blueprint_name\":\"instant\",\"current_state\":\"completed\",\
-             \"initial_data\":{{ \"input\": 1.50, \"n\": 9007199254740993 }},\"state_history\":{{\"seen\":1.5}},\
+             \"initial_data\":{{ \"input\": 1.50, \"n\": 9007199254740993 }},\"state_history\":{{\"seen\":1.50}},\
              \"status\":\"finished\",\"result\":null,\"error_message\":null,"
         );
         assert!(job.body.starts_with(&begin), "{}", job.body);

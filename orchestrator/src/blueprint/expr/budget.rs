@@ -34,12 +34,6 @@ impl<'t> Budget<'t> {
         self.steps.get()
     }
 
-    /// As if nothing had been spent.
-    pub fn renew(&self) {
-        self.steps.set(0);
-        self.made_bytes.set(0);
-    }
-
     /// Pays for one step.
     pub fn step(&self) -> Result<(), String> {
         self.pay(1)

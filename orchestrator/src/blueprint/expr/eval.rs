@@ -4,43 +4,43 @@
 //! expression over any data can hold up or exhaust the orchestrator. It is written here, over the parser's tree, because the
 //! crate's own interpreter has no such budget and copies all data before the first step.
 
-use std::{
-    cell::{Cell, OnceCell},
-    rc::Rc,
-};
-
-use serde_json::{Map, Value};
+use std::{cell::OnceCell, rc::Rc};
 
 use super::{
     Scope,
     budget::Budget,
+    datum::Datum,
     operators::{self, Evaluated, shown_key, text_of},
     parse::{Function, Loop, LoopKind, Node, Root},
     value::{List, MapVal, Val},
 };
-use crate::json::Json;
 
 /// Elements that one loop may go over. Larger lists belong into a worker.
 const LOOP_ELEMENTS_MAX: usize = 10_000;
 
-/// A job's data, each root of it parsed when an expression first looks at it, and once.
+/// A job's data, each root of it taken apart when an expression first looks at it, and once.
 pub struct Data<'s> {
-    scope: &'s Scope<'s>,
-    initial_data: OnceCell<Map<String, Value>>,
-    state_history: OnceCell<Map<String, Value>>,
-    result: OnceCell<Map<String, Value>>,
-    results: OnceCell<Vec<Value>>,
-    signal: OnceCell<Map<String, Value>>,
-    job: OnceCell<Val<'s>>,
-    client: OnceCell<Val<'s>>,
-    item: Cell<Option<(&'s Value, u32)>>,
+    roots: Rc<Roots<'s>>,
+    item: Option<(&'s Datum<'s>, u32)>,
     pub(super) budget: Budget<'s>,
 }
 
+/// What all branches of a map see alike.
+struct Roots<'s> {
+    scope: &'s Scope<'s>,
+    initial_data: OnceCell<Datum<'s>>,
+    state_history: OnceCell<Datum<'s>>,
+    result: OnceCell<Datum<'s>>,
+    results: OnceCell<Datum<'s>>,
+    signal: OnceCell<Datum<'s>>,
+    job: OnceCell<Val<'s>>,
+    client: OnceCell<Val<'s>>,
+}
+
 impl<'s> Data<'s> {
-    /// Nothing parsed yet.
+    /// Nothing taken apart yet.
     pub fn new(scope: &'s Scope<'s>) -> Self {
-        Self {
+        let roots = Roots {
             scope,
             initial_data: OnceCell::new(),
             state_history: OnceCell::new(),
@@ -49,56 +49,57 @@ impl<'s> Data<'s> {
             signal: OnceCell::new(),
             job: OnceCell::new(),
             client: OnceCell::new(),
-            item: Cell::new(scope.item),
-            budget: Budget::of(scope.turn),
-        }
+        };
+        Self { roots: Rc::new(roots), item: scope.item, budget: Budget::of(scope.turn) }
     }
 
-    /// From now on for this branch of a map. What has been parsed serves all branches; each has a budget of its own.
-    pub fn turn_to(&self, item: Option<(&'s Value, u32)>) {
-        self.item.set(item);
-        self.budget.renew();
+    /// The same for a branch of a map. What has been taken apart serves all branches; each has a budget of its own.
+    pub fn of_branch(&self, item: Option<(&'s Datum<'s>, u32)>) -> Self {
+        Self { roots: self.roots.clone(), item, budget: Budget::of(self.roots.scope.turn) }
     }
 
-    /// Steps that were taken for this branch of a map, or for whatever this is of.
+    /// Steps that were taken.
     pub fn steps(&self) -> u64 {
         self.budget.spent()
     }
 
-    fn root(&self, root: Root) -> Val<'_> {
-        let scope = self.scope;
-        let parsed = match root {
-            Root::InitialData => self.initial_data.get_or_init(|| scope.initial_data.to_map()),
-            Root::StateHistory => self.state_history.get_or_init(|| scope.state_history.to_map()),
-            Root::Result => self.result.get_or_init(|| scope.result.map(Json::to_map).unwrap_or_default()),
-            Root::Signal => self.signal.get_or_init(|| scope.signal.map(Json::to_map).unwrap_or_default()),
-            Root::Results => return Val::List(List::Data(self.results.get_or_init(|| results_of(scope)))),
-            Root::Now => return Val::Time(scope.now),
+    /// A root that is data.
+    fn datum(&self, root: Root) -> Option<&Datum<'s>> {
+        let (roots, scope) = (&*self.roots, self.roots.scope);
+        let (cell, text) = match root {
+            Root::InitialData => (&roots.initial_data, scope.initial_data.as_str()),
+            Root::StateHistory => (&roots.state_history, scope.state_history.as_str()),
+            Root::Result => (&roots.result, scope.result.map_or("{}", |result| result.as_str())),
+            Root::Signal => (&roots.signal, scope.signal.map_or("{}", |signal| signal.as_str())),
+            Root::Results => (&roots.results, scope.results.unwrap_or("[]")),
             // Whoever compiled the expression has seen to it that it stands where there is one.
-            Root::Item => return self.item.get().map_or(Val::Null, |(item, _)| Val::of(item)),
-            Root::Index => return self.item.get().map_or(Val::Null, |(_, index)| Val::Int(index.into())),
-            Root::Client => {
-                return self.client.get_or_init(|| made_map([("name", Val::Str(scope.client))])).clone();
-            }
-            Root::Job => return self.job.get_or_init(|| job_of(scope)).clone(),
+            Root::Item => return Some(self.item.map_or(&Datum::Null, |(item, _)| item)),
+            Root::Index | Root::Now | Root::Client | Root::Job => return None,
         };
-        Val::Map(MapVal::Data(parsed))
+        // What comes from outside has passed the gate, and the results are written by the engine.
+        Some(cell.get_or_init(|| Datum::read(text).expect("a job's data are JSON")))
+    }
+
+    fn root(&self, root: Root) -> Val<'_> {
+        let (roots, scope) = (&*self.roots, self.roots.scope);
+        match root {
+            Root::Now => Val::Time(scope.now),
+            Root::Index => self.item.map_or(Val::Null, |(_, index)| Val::Int(index.into())),
+            Root::Client => roots.client.get_or_init(|| made_map([("name", Val::Str(scope.client))])).clone(),
+            Root::Job => roots.job.get_or_init(|| job_of(scope)).clone(),
+            data => self.datum(data).map_or(Val::Null, Val::of),
+        }
     }
 
     #[cfg(test)]
-    pub(super) fn has_parsed(&self, root: Root) -> bool {
+    pub(super) fn has_read(&self, root: Root) -> bool {
         match root {
-            Root::InitialData => self.initial_data.get().is_some(),
-            Root::StateHistory => self.state_history.get().is_some(),
-            Root::Result => self.result.get().is_some(),
+            Root::InitialData => self.roots.initial_data.get().is_some(),
+            Root::StateHistory => self.roots.state_history.get().is_some(),
+            Root::Result => self.roots.result.get().is_some(),
             _ => false,
         }
     }
-}
-
-/// The engine wrote the list.
-fn results_of(scope: &Scope<'_>) -> Vec<Value> {
-    scope.results.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 const JOB_MEMBERS: [&str; 7] =
@@ -183,6 +184,27 @@ impl<'d, 's> Evaluation<'d, 's> {
         }
     }
 
+    /// What a node names in the data, if it is a path into them; without a look at anything if it is none.
+    pub fn named(&mut self, node: &'d Node) -> Result<Option<&'d Datum<'d>>, String> {
+        let found = match node {
+            Node::Root(root) => self.data.datum(*root),
+            Node::Member(of, name) => match self.named(of)? {
+                Some(Datum::Map(members)) => members.get(name),
+                _ => None,
+            },
+            Node::Index(of, index) => match (&**index, self.named(of)?) {
+                (Node::Str(key), Some(Datum::Map(members))) => members.get(key),
+                (Node::Int(index), Some(Datum::List(items))) => {
+                    usize::try_from(*index).ok().and_then(|index| items.get(index))
+                }
+                _ => None,
+            },
+            _ => return Ok(None),
+        };
+        self.data.budget.step()?;
+        Ok(found)
+    }
+
     /// The value of a condition.
     pub fn condition(&mut self, node: &'d Node) -> Result<bool, String> {
         match self.eval(node)? {
@@ -195,7 +217,7 @@ impl<'d, 's> Evaluation<'d, 's> {
         // `job.id` is in most templates: not worth making all of `job`.
         if let Node::Root(Root::Job) = of
             && name != "labels"
-            && let Some(value) = job_member(self.data.scope, name)
+            && let Some(value) = job_member(self.data.roots.scope, name)
         {
             return Ok(value);
         }

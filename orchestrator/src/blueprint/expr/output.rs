@@ -1,178 +1,162 @@
-//! Values on their way out: JSON no larger and no deeper than a payload may be.
+//! Values on their way out: JSON text, no larger and no deeper than a payload may be.
 
 use avtomatika_proto::limits::{JSON_DEPTH_MAX, PAYLOAD_BYTES_MAX};
 use serde_json::{Number, Value};
 
-use super::value::{List, MapVal, Val, span_text};
+use super::{
+    datum::Datum,
+    value::{List, MapVal, Val, span_text},
+};
 
-/// Values on their way out, as JSON: counts the bytes of the text that they will be.
+/// A JSON text that grows.
 #[derive(Debug, Default)]
 pub struct Output {
-    bytes: usize,
+    text: String,
 }
 
 impl Output {
-    /// The JSON of a value that will stand inside `depth` lists and objects.
-    pub fn json(&mut self, value: &Val<'_>, depth: usize) -> Result<Value, String> {
-        Ok(match value {
-            Val::Null => self.literal(&Value::Null, depth)?,
-            Val::Bool(value) => self.literal(&Value::Bool(*value), depth)?,
-            Val::Int(value) => {
-                let number = i64::try_from(*value)
-                    .map(Number::from)
-                    .or_else(|_| u64::try_from(*value).map(Number::from));
-                self.literal(&Value::Number(number.map_err(|_| "integer overflow".to_owned())?), depth)?
-            }
-            Val::Float(value) => {
-                let number = Number::from_f64(*value).ok_or_else(|| format!("{value} is no JSON number"))?;
-                self.literal(&Value::Number(number), depth)?
-            }
-            Val::Str(text) => self.text((*text).to_owned())?,
-            Val::Made(text) => self.text((**text).to_owned())?,
-            Val::Time(time) => self.text(time.to_string())?,
-            Val::Span(micros) => self.text(span_text(*micros))?,
-            Val::List(List::Data(items)) => {
-                self.list(items.iter(), |out, item, depth| out.literal(item, depth), depth)?
-            }
-            Val::List(List::Made(items)) => {
-                self.list(items.iter(), |out, item, depth| out.json(item, depth), depth)?
-            }
-            Val::Map(MapVal::Data(members)) => self.object(
-                members.iter().map(|(key, value)| (key.as_str(), value)),
-                |out, value, depth| out.literal(value, depth),
-                depth,
-            )?,
-            Val::Map(MapVal::Made(members)) => self.object(
-                members.iter().map(|(key, value)| (&**key, value)),
-                |out, value, depth| out.json(value, depth),
-                depth,
-            )?,
-        })
+    /// The text.
+    pub fn into_text(self) -> String {
+        self.text
     }
 
-    /// A copy of JSON.
-    pub fn literal(&mut self, value: &Value, depth: usize) -> Result<Value, String> {
+    /// Appends a value that will stand inside `depth` lists and objects.
+    pub fn value(&mut self, value: &Val<'_>, depth: usize) -> Result<(), String> {
         match value {
-            Value::Array(items) => {
-                self.list(items.iter(), |out, item, depth| out.literal(item, depth), depth)
+            Val::Null => self.put("null"),
+            Val::Bool(value) => self.put(if *value { "true" } else { "false" }),
+            Val::Int(value) => self.put(&value.to_string()),
+            Val::Float(value) => {
+                let number = Number::from_f64(*value).ok_or_else(|| format!("{value} is no JSON number"))?;
+                self.put(&number.to_string())
             }
-            Value::Object(members) => self.object(
-                members.iter().map(|(key, value)| (key.as_str(), value)),
-                |out, value, depth| out.literal(value, depth),
-                depth,
-            ),
-            Value::String(text) => self.text(text.clone()),
-            Value::Number(number) => {
-                self.count(number.to_string().len())?;
-                Ok(value.clone())
+            Val::Str(text) => self.string(text),
+            Val::Made(text) => self.string(text),
+            Val::Time(time) => self.string(&time.to_string()),
+            Val::Span(micros) => self.string(&span_text(*micros)),
+            Val::List(List::Data(items)) => self.written(items.written, items.levels, depth),
+            Val::List(List::Made(items)) => {
+                self.list(items.iter(), depth, |out, item, depth| out.value(item, depth))
             }
-            Value::Null | Value::Bool(_) => {
-                self.count(5)?;
-                Ok(value.clone())
+            Val::Map(MapVal::Data(members)) => self.written(members.written, members.levels, depth),
+            Val::Map(MapVal::Made(members)) => {
+                self.object(members.iter().map(|(key, value)| (&**key, value)), depth, |out, value, depth| {
+                    out.value(value, depth)
+                })
             }
         }
     }
 
-    /// Text.
-    pub fn text(&mut self, text: String) -> Result<Value, String> {
-        self.count(json_text_len(&text))?;
-        Ok(Value::String(text))
+    /// Appends a value of the data as it is written.
+    pub fn datum(&mut self, datum: &Datum<'_>, depth: usize) -> Result<(), String> {
+        self.written(datum.written(), datum.levels(), depth)
     }
 
-    /// A list of anything that `convert` knows to convert.
-    pub fn list<T>(
+    /// Appends a value of the blueprint.
+    pub fn literal(&mut self, value: &Value, depth: usize) -> Result<(), String> {
+        match value {
+            Value::Array(items) => {
+                self.list(items.iter(), depth, |out, item, depth| out.literal(item, depth))
+            }
+            Value::Object(members) => {
+                let members = members.iter().map(|(key, value)| (key.as_str(), value));
+                self.object(members, depth, |out, value, depth| out.literal(value, depth))
+            }
+            Value::String(text) => self.string(text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => self.put(&value.to_string()),
+        }
+    }
+
+    /// Appends a list of anything that `item` knows to append.
+    pub fn list<T, E: From<String>>(
         &mut self,
         items: impl Iterator<Item = T>,
-        convert: impl Fn(&mut Self, T, usize) -> Result<Value, String>,
         depth: usize,
-    ) -> Result<Value, String> {
-        let depth = deeper(depth)?;
-        self.count(2)?;
-        let items = items.map(|item| {
-            self.count(1)?;
-            convert(self, item, depth)
-        });
-        Ok(Value::Array(items.collect::<Result<_, _>>()?))
+        item: impl Fn(&mut Self, T, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let depth = deeper(depth, 1)?;
+        self.put("[")?;
+        for (place, of) in items.enumerate() {
+            self.put(if place == 0 { "" } else { "," })?;
+            item(self, of, depth)?;
+        }
+        Ok(self.put("]")?)
     }
 
-    /// An object of anything that `convert` knows to convert.
-    pub fn object<'k, T>(
+    /// Appends an object of anything that `value` knows to append.
+    pub fn object<'k, T, E: From<String>>(
         &mut self,
         members: impl Iterator<Item = (&'k str, T)>,
-        convert: impl Fn(&mut Self, T, usize) -> Result<Value, String>,
         depth: usize,
-    ) -> Result<Value, String> {
-        let depth = deeper(depth)?;
-        self.count(2)?;
-        let members = members.map(|(key, value)| {
-            self.count(json_text_len(key) + 2)?;
-            Ok((key.to_owned(), convert(self, value, depth)?))
-        });
-        Ok(Value::Object(members.collect::<Result<_, String>>()?))
+        value: impl Fn(&mut Self, T, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let depth = deeper(depth, 1)?;
+        self.put("{")?;
+        for (place, (key, of)) in members.enumerate() {
+            self.put(if place == 0 { "" } else { "," })?;
+            self.string(key)?;
+            self.put(":")?;
+            value(self, of, depth)?;
+        }
+        Ok(self.put("}")?)
     }
 
-    /// A list whose elements are counted already.
-    pub fn wrap_list(&mut self, items: Vec<Value>) -> Result<Value, String> {
-        self.count(2 + items.len())?;
-        Ok(Value::Array(items))
+    /// Appends a string.
+    pub fn string(&mut self, text: &str) -> Result<(), String> {
+        if has_escapes(text) {
+            return self.put(&Value::from(text).to_string());
+        }
+        self.put("\"")?;
+        self.put(text)?;
+        self.put("\"")
     }
 
-    /// An object whose values are counted already.
-    pub fn wrap_object(&mut self, members: Vec<(String, Value)>) -> Result<Value, String> {
-        self.count(2 + members.iter().map(|(key, _)| json_text_len(key) + 2).sum::<usize>())?;
-        Ok(Value::Object(members.into_iter().collect()))
+    fn written(&mut self, text: &str, levels: usize, depth: usize) -> Result<(), String> {
+        deeper(depth, levels)?;
+        self.put(text)
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), String> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes > PAYLOAD_BYTES_MAX {
+    /// Appends text as it stands.
+    pub fn put(&mut self, text: &str) -> Result<(), String> {
+        if self.text.len() + text.len() > PAYLOAD_BYTES_MAX {
             return Err(format!(
                 "the value has more than {PAYLOAD_BYTES_MAX} bytes; pass large data by reference"
             ));
         }
+        self.text.push_str(text);
         Ok(())
     }
 }
 
-fn deeper(depth: usize) -> Result<usize, String> {
-    if depth >= JSON_DEPTH_MAX {
+/// Inside of so many more lists and objects.
+fn deeper(depth: usize, levels: usize) -> Result<usize, String> {
+    if depth + levels > JSON_DEPTH_MAX {
         return Err(format!("the value is nested deeper than {JSON_DEPTH_MAX} levels"));
     }
-    Ok(depth + 1)
+    Ok(depth + levels)
 }
 
-/// Length of a string as JSON text, with its quotes.
-fn json_text_len(text: &str) -> usize {
-    // Most chunks hold nothing that is escaped. That much the compiler finds out many bytes at once, which matters for a megabyte:
-    // the conductor waits for it.
+/// Whether a string is longer as JSON than it is. Most hold nothing that is escaped, and of that the compiler makes a look at many bytes
+/// at once, which matters for a megabyte: the conductor waits for it.
+fn has_escapes(text: &str) -> bool {
     let is_escaped = |&byte: &u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
-    let extra = |chunk: &[u8]| match chunk.iter().fold(false, |any, byte| any | is_escaped(byte)) {
-        true => chunk.iter().filter(|byte| is_escaped(byte)).map(|byte| escape_extra(*byte)).sum(),
-        false => 0,
-    };
-    2 + text.len() + text.as_bytes().chunks(CHUNK).map(extra).sum::<usize>()
+    text.as_bytes().chunks(CHUNK).any(|chunk| chunk.iter().fold(false, |any, byte| any | is_escaped(byte)))
 }
 
 /// Bytes that are looked at together.
 const CHUNK: usize = 64;
-
-/// Bytes by which a byte that is escaped gets longer: `\n` by one, `\u0001` by five.
-fn escape_extra(byte: u8) -> usize {
-    match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 1,
-        _ => 5,
-    }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn text_is_counted_as_it_will_be_written() {
-        let long = "\u{1}".repeat(1000) + &"\n".repeat(100) + &"é".repeat(77);
+    fn strings_are_written_as_json() {
+        let long = "plain ".repeat(100) + "\u{1}" + &"é".repeat(77);
         for text in ["", "plain", "q\"\\\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}é😀/", &long] {
-            assert_eq!(json_text_len(text), serde_json::to_string(text).unwrap().len(), "{text:?}");
+            let mut output = Output::default();
+            output.string(text).unwrap();
+            assert_eq!(output.into_text(), serde_json::to_string(text).unwrap(), "{text:?}");
         }
     }
 }

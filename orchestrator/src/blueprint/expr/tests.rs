@@ -62,10 +62,11 @@ const ID: &str = "31c0f6fe-650e-4c67-9a15-641ec32266b7";
 #[track_caller]
 fn eval(source: &str) -> Result<Value, String> {
     let expr = Expr::compile(source).unwrap_or_else(|error| panic!("{source}: {error}"));
-    expr.eval(&Job::new().scope()).map_err(|error| {
+    let value = expr.eval(&Job::new().scope()).map_err(|error| {
         assert_eq!(error.expression, source);
         error.reason
-    })
+    });
+    value.map(|value| value.to_value())
 }
 
 #[track_caller]
@@ -260,7 +261,7 @@ fn a_missing_member_is_named_and_can_be_tested_for() {
     let mut first = Job::new();
     first.result = None;
     let result = Expr::compile("result").unwrap();
-    assert_eq!(result.eval(&first.scope()).unwrap(), json!({}));
+    assert_eq!(result.eval(&first.scope()).unwrap().as_str(), "{}");
 }
 
 #[test]
@@ -423,7 +424,7 @@ fn an_error_says_where_in_the_expression_and_shows_the_value_cut() {
 #[test]
 fn every_name_has_its_value_where_it_stands() {
     let job = Job::new();
-    let item = json!({ "page": "p3" });
+    let item = Datum::read(r#"{ "page": "p3" }"#).unwrap();
     let results = r#"[{"outcome":"success","data":{"n":1},"error":null}]"#;
     let signal = Json::object(r#"{"amount":7}"#).unwrap();
     let scope = Scope {
@@ -440,11 +441,14 @@ fn every_name_has_its_value_where_it_stands() {
         (Place::Branch, "item.page + ' of ' + string(index + 1)", json!("p3 of 3")),
         (Place::Condition, "signal.amount > initial_data.rate", json!(true)),
     ] {
-        assert_eq!(Expr::compile_at(source, place).unwrap().eval(&scope).unwrap(), expected, "{source}");
+        let value = Expr::compile_at(source, place).unwrap().eval(&scope).unwrap();
+        assert_eq!(value.to_value(), expected, "{source}");
     }
     // Where there is none, there is none, and no panic.
-    assert_eq!(Expr::compile("results").unwrap().eval(&job.scope()).unwrap(), json!([]));
-    assert_eq!(Expr::compile_at("item", Place::Branch).unwrap().eval(&job.scope()).unwrap(), json!(null));
+    for (name, nothing) in [("results", "[]"), ("item", "null"), ("index", "null")] {
+        let value = Expr::compile_at(name, Place::Branch).unwrap().eval(&job.scope()).unwrap();
+        assert_eq!(value.as_str(), nothing, "{name}");
+    }
     for (place, source) in [(Place::Common, "item"), (Place::Condition, "index"), (Place::Branch, "signal.x")]
     {
         let error = Expr::compile_at(source, place).unwrap_err();
@@ -454,7 +458,8 @@ fn every_name_has_its_value_where_it_stands() {
 
 fn render(template: &Value) -> Result<Value, String> {
     let template = Template::compile(template).map_err(|error| format!("{}: {error}", error.offset))?;
-    template.render(&Job::new().scope()).map_err(|error| error.to_string())
+    let rendered = template.render(&Job::new().scope()).map_err(|error| error.to_string())?;
+    Ok(rendered.to_value())
 }
 
 #[test]
@@ -466,7 +471,7 @@ fn templates_keep_types_and_interpolate_text() {
         (json!("${initial_data.none}"), json!(null)),
         (json!("n=${initial_data.amount}, ${initial_data.input}!"), json!("n=120, hello!")),
         (json!("${initial_data.none}${initial_data.whole}${initial_data.yes}"), json!("null100.0true")),
-        (json!("list ${initial_data.nested.a}"), json!("list {\"b\":[1,2,3]}")),
+        (json!("list ${initial_data.nested.a}"), json!("list {\"b\": [1, 2, 3]}")),
         (json!("at ${job.created_at}"), json!("at 2026-01-18T06:05:00.000000Z")),
         (json!(" ${initial_data.amount}"), json!(" 120")),
         (json!("${{'a': {'b': '}'}}}"), json!({"a": {"b": "}"}})),
@@ -486,6 +491,43 @@ fn templates_keep_types_and_interpolate_text() {
 }
 
 #[test]
+fn what_is_only_named_is_passed_on_as_it_is_written() {
+    let mut job = Job::new();
+    job.initial_data = Json::object(
+        r#" { "id": 123456789012345678901234567890, "price": 1.10, "e": 1E2, "text": "\u00e9\/",
+              "order": { "id" : 1.0 , "k\u0065y": [ 0.10, { "deep": 9007199254740993.0 } ] } } "#,
+    )
+    .unwrap();
+    let scope = job.scope();
+    for (template, expected) in [
+        (
+            json!({"id": "${initial_data.id}", "price": "${initial_data.price}"}),
+            r#"{"id":123456789012345678901234567890,"price":1.10}"#,
+        ),
+        (json!(["${initial_data.e}", "${initial_data.text}"]), r#"[1E2,"\u00e9\/"]"#),
+        (
+            json!("${initial_data.order}"),
+            r#"{ "id" : 1.0 , "k\u0065y": [ 0.10, { "deep": 9007199254740993.0 } ] }"#,
+        ),
+        (json!("${initial_data.order.key[0]}"), "0.10"),
+        (json!("${initial_data['order']['key'][1]}"), r#"{ "deep": 9007199254740993.0 }"#),
+        (
+            json!("no. ${initial_data.id}, ${initial_data.price} ${initial_data.text}"),
+            r#""no. 123456789012345678901234567890, 1.10 é/""#,
+        ),
+        // What is computed, is computed.
+        (json!("${initial_data.price + 0}"), "1.1"),
+        (json!("${[initial_data.order.key]}"), r#"[[ 0.10, { "deep": 9007199254740993.0 } ]]"#),
+        (json!("${[initial_data.price]}"), "[1.1]"),
+    ] {
+        let rendered = Template::compile(&template).unwrap().render(&scope).unwrap();
+        assert_eq!(rendered.as_str(), expected, "{template}");
+    }
+    let whole = Template::compile(&json!("${initial_data}")).unwrap().render(&scope).unwrap();
+    assert_eq!(whole.as_str(), job.initial_data.as_str().trim());
+}
+
+#[test]
 fn faults_of_templates_have_their_place() {
     for (template, expected) in [
         (json!("ab ${"), "3: `${` is not closed; close it with `}`, or write `$${` for a plain `${`"),
@@ -502,14 +544,14 @@ fn faults_of_templates_have_their_place() {
 }
 
 #[test]
-fn only_what_an_expression_looks_at_is_parsed_and_that_once() {
+fn only_what_an_expression_looks_at_is_taken_apart_and_that_once() {
     let job = Job::new();
     let scope = job.scope();
     let parsed = |template: Value| {
         let template = Template::compile(&template).unwrap();
         let data = Data::new(&scope);
         template.render_into(&data, &mut Output::default(), 0).unwrap();
-        [Root::InitialData, Root::StateHistory, Root::Result].map(|root| data.has_parsed(root))
+        [Root::InitialData, Root::StateHistory, Root::Result].map(|root| data.has_read(root))
     };
     assert_eq!(parsed(json!({"id": "${job.id}", "by": "${client.name}"})), [false, false, false]);
     assert_eq!(parsed(json!(["${initial_data.input}", "${initial_data.amount}"])), [true, false, false]);
@@ -561,7 +603,7 @@ fn what_is_rendered_is_no_larger_than_a_payload() {
     let exact = large(0, PAYLOAD_BYTES_MAX - 100);
     let render = |template: Value| Template::compile(&template).unwrap().render(&exact.scope());
     let rendered = render(json!({"text": "${initial_data.text}", "pad": "x".repeat(70)})).unwrap();
-    assert!(rendered.to_string().len() <= PAYLOAD_BYTES_MAX);
+    assert!(rendered.as_str().len() <= PAYLOAD_BYTES_MAX);
     let too_large = "the value has more than 1048576 bytes; pass large data by reference";
     for template in [
         json!({"text": "${initial_data.text}", "pad": "x".repeat(200)}),
@@ -580,7 +622,7 @@ fn what_is_rendered_is_no_deeper_than_the_gate_lets_pass() {
     job.initial_data = Json::object(&deep).unwrap();
     let render = |template: Value| Template::compile(&template).unwrap().render(&job.scope());
     let fits = render(json!({"d": "${initial_data.d}"})).unwrap();
-    assert!(Json::object(&fits.to_string()).is_ok());
+    assert!(Json::object(fits.as_str()).is_ok());
     for template in [json!({"e": {"d": "${initial_data.d}"}}), json!({"d": "${[initial_data.d]}"})] {
         let reason = render(template).unwrap_err().reason;
         assert_eq!(reason, "the value is nested deeper than 127 levels");
@@ -745,6 +787,6 @@ proptest! {
     fn what_was_escaped_reads_as_it_was(text in "[$ {}a'\"]{0,20}") {
         let escaped = text.replace("${", "$${");
         let template = Template::text(&escaped).unwrap();
-        prop_assert_eq!(template.render(&Job::new().scope()).unwrap(), Value::String(text));
+        prop_assert_eq!(template.render(&Job::new().scope()).unwrap().to_value(), Value::String(text));
     }
 }

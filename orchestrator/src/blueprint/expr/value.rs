@@ -3,9 +3,10 @@
 
 use std::{cmp::Ordering, rc::Rc};
 
-use serde_json::{Map, Number, Value};
-
-use super::budget::Budget;
+use super::{
+    budget::Budget,
+    datum::{Datum, Items, Members},
+};
 use crate::time::Timestamp;
 
 /// A value, alive as long as the data `'d` that it was taken from.
@@ -30,14 +31,14 @@ pub enum Val<'d> {
 /// A list of the data, or one that was made.
 #[derive(Debug, Clone)]
 pub enum List<'d> {
-    Data(&'d [Value]),
+    Data(&'d Items<'d>),
     Made(Rc<[Val<'d>]>),
 }
 
 /// A map of the data, or one that was made. Keys are strings, as in JSON.
 #[derive(Debug, Clone)]
 pub enum MapVal<'d> {
-    Data(&'d Map<String, Value>),
+    Data(&'d Members<'d>),
     Made(Rc<[(Rc<str>, Val<'d>)]>),
 }
 
@@ -66,24 +67,25 @@ impl<'d> Val<'d> {
         }
     }
 
-    /// A view of JSON.
-    pub fn of(value: &'d Value) -> Self {
-        match value {
-            Value::Null => Val::Null,
-            Value::Bool(value) => Val::Bool(*value),
-            Value::Number(number) => Self::of_number(number),
-            Value::String(text) => Val::Str(text),
-            Value::Array(items) => Val::List(List::Data(items)),
-            Value::Object(members) => Val::Map(MapVal::Data(members)),
+    /// A view of the data.
+    pub fn of(datum: &'d Datum<'d>) -> Self {
+        match datum {
+            Datum::Null => Val::Null,
+            Datum::Bool(value) => Val::Bool(*value),
+            Datum::Number(written) => Self::of_number(written),
+            Datum::Text(text) => Val::Str(text.as_str()),
+            Datum::List(items) => Val::List(List::Data(items)),
+            Datum::Map(members) => Val::Map(MapVal::Data(members)),
         }
     }
 
-    fn of_number(number: &Number) -> Self {
-        match (number.as_i64(), number.as_u64()) {
-            (Some(value), _) => Val::Int(i128::from(value)),
-            (_, Some(value)) => Val::Int(i128::from(value)),
-            // Without arbitrary precision, what is no integer is a float.
-            _ => Val::Float(number.as_f64().unwrap_or(f64::NAN)),
+    /// What is written as an integer is one if it is in range; every other number is the float next to it.
+    fn of_number(written: &str) -> Self {
+        match (written.parse::<i64>(), written.parse::<u64>()) {
+            (Ok(value), _) => Val::Int(i128::from(value)),
+            (_, Ok(value)) => Val::Int(i128::from(value)),
+            // The gate lets no number pass that is out of a float's range.
+            _ => Val::Float(written.parse().unwrap_or(f64::NAN)),
         }
     }
 
@@ -233,7 +235,7 @@ impl<'d> MapVal<'d> {
     /// The keys as values.
     pub fn keys(&self) -> Vec<Val<'d>> {
         match self {
-            MapVal::Data(members) => members.keys().map(|key| Val::Str(key)).collect(),
+            MapVal::Data(members) => members.iter().map(|(key, _)| Val::Str(key)).collect(),
             MapVal::Made(members) => members.iter().map(|(key, _)| Val::Made(key.clone())).collect(),
         }
     }
