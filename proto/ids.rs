@@ -116,6 +116,12 @@ impl JobId {
 }
 
 impl TaskId {
+    /// The id of an attempt at a task of this job. It begins as the job's does, so that in an ordered map the tasks of jobs that
+    /// wait together lie together; `random` uses its low 62 bits, and tells the attempts apart.
+    pub fn of_job(job: JobId, random: u64) -> Self {
+        Self(JobId::of_key(job.key(), random).0)
+    }
+
     /// The id made of 128 random bits, six of which are replaced by the version and variant marks.
     pub fn from_random(random: u128) -> Self {
         Self(uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid())
@@ -149,6 +155,16 @@ mod tests {
         assert_eq!(first.sibling(0), first);
         assert_eq!(first.sibling(1), JobId::compose(1_700_000_000_001, 0, 77));
         assert_eq!(first.sibling(10_000).key(), first.key() + 10_000);
+    }
+
+    #[test]
+    fn ids_of_attempts_are_in_the_order_of_their_jobs_and_each_its_own() {
+        let (earlier, later) =
+            (JobId::compose(1_700_000_000_000, 5, 9), JobId::compose(1_700_000_000_000, 6, 1));
+        let attempts =
+            [TaskId::of_job(earlier, 1), TaskId::of_job(earlier, u64::MAX), TaskId::of_job(later, 0)];
+        assert!(attempts.is_sorted_by(|one, other| one < other), "{attempts:?}");
+        assert!(attempts[0].to_string().starts_with(&earlier.to_string()[..18]));
     }
 
     #[test]

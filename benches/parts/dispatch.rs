@@ -138,11 +138,13 @@ impl Floor {
 
     fn offer(&mut self) -> TaskId {
         self.now = self.now + Duration::from_micros(1);
-        let task_id = TaskId::from_random(self.entropy.next_u128());
+        // As the engine makes them: in the order of time.
+        let job_id = JobId::of_key(self.now.as_micros(), self.entropy.next_u64());
+        let task_id = TaskId::of_job(job_id, self.entropy.next_u64());
         self.next_client = (self.next_client + 1) % self.clients.len();
         let offer = Offer {
             task_id,
-            job_id: JobId::from_bytes(*task_id.as_bytes()),
+            job_id,
             client: self.clients[self.next_client].clone(),
             task_type: self.task_type.clone(),
             needs: None,

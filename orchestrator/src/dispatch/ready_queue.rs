@@ -92,7 +92,9 @@ pub struct ReadyQueue {
     lanes: Vec<Option<Lane>>,
     vacant: Vec<LaneId>,
     by_owner: HashMap<Owner, LaneId>,
-    places: HashMap<TaskId, Place>,
+    /// A tree and not a table: ids begin as their jobs' do, so that tasks that are neighbours in a long queue are neighbours here too, and
+    /// what is next is in the processor's caches.
+    places: BTreeMap<TaskId, Place>,
     /// Clients that weigh other than 1.
     weights: HashMap<Arc<str>, u32>,
     /// The present in the virtual time of classes.

@@ -257,7 +257,7 @@ impl<'b> Draft<'_, 'b> {
             Err(error) => return self.failed(permanent_failure(error), None, None),
         };
         let attempt = Attempt {
-            task_id: TaskId::from_random(self.context.entropy.next_u128()),
+            task_id: TaskId::of_job(self.job.id, self.context.entropy.next_u64()),
             task_type: work.task_type.clone(),
             needs: work.needs.as_ref().map(|needs| needs.text.clone()),
             number,
