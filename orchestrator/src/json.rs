@@ -12,8 +12,9 @@ use std::{
 };
 
 use serde::{
-    Deserialize, Serialize, Serializer as _,
+    Deserialize, Serialize, Serializer,
     de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
+    ser::Error as _,
 };
 use serde_json::{Map, Value, value::RawValue};
 
@@ -24,6 +25,9 @@ pub struct Json(Arc<str>);
 /// The text of one JSON value that this process has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JsonText(String);
+
+/// The text of a JSON value as a part of what is serialised: passed through.
+pub struct Raw<'a>(pub &'a str);
 
 /// Why a text is not an acceptable JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,11 +68,6 @@ impl Json {
     /// The text of an object that this process built: a struct, or a map with string keys.
     pub fn of(members: &impl Serialize) -> Self {
         Self(Arc::from(serde_json::to_string(members).expect("what has string keys always serialises")))
-    }
-
-    /// Itself as a part of what is built.
-    pub fn as_raw(&self) -> &RawValue {
-        serde_json::from_str(&self.0).expect("a Json is always one JSON object")
     }
 
     /// The text.
@@ -184,7 +183,7 @@ impl JsonText {
     /// What a string says; everything else as it is written.
     pub fn to_plain(&self) -> Cow<'_, str> {
         if self.is_string() {
-            return serde_json::from_str(&self.0).map_or_else(|_| self.as_str().into(), Cow::Owned);
+            return Cow::Owned(serde_json::from_str(&self.0).expect("a JsonText is always one JSON value"));
         }
         self.as_str().into()
     }
@@ -195,9 +194,10 @@ impl JsonText {
     }
 }
 
-impl fmt::Display for JsonText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+impl Serialize for Raw<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(self.0).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
     }
 }
 

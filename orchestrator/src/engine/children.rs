@@ -4,10 +4,10 @@
 //! knows how many there are and the id of the first; what each of them is given follows from the parent, which does not change
 //! while it waits. It promises that the parent goes on once, and only for the children of its present state.
 
-use std::{cell::OnceCell, collections::BTreeMap, sync::Arc};
+use std::{cell::OnceCell, sync::Arc};
 
 use avtomatika_proto::{JobId, outcome, trace::span_of_job};
-use serde_json::{Value, value::RawValue};
+use serde::Serialize;
 
 use super::{
     CHILD_DEPTH_MAX, ChildKind, ChildResult, Children, Effect, Harvest, HistoryEvent, Job, JobError,
@@ -19,7 +19,7 @@ use crate::{
     blueprint::{
         Blueprint, Branch, Data, Datum, MapState, Over, RunState, RunWork, StateKind, TaskWork, Template,
     },
-    json::Json,
+    json::{Json, Raw},
     museum::{Mistake, plants},
 };
 
@@ -386,34 +386,43 @@ pub fn child_result(child: &Job) -> ChildResult {
     }
 }
 
-/// The results as the next states see them: a list of `outcome`, `data`, `error`, and `name` if the branches have names.
+/// The result of a branch as the next states see it.
+#[derive(Serialize)]
+struct Shown<'r> {
+    data: Option<Raw<'r>>,
+    error: Option<ShownError<'r>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'r str>,
+    outcome: &'r str,
+}
+
+#[derive(Serialize)]
+struct ShownError<'r> {
+    code: &'r str,
+    message: &'r str,
+}
+
+impl<'r> Shown<'r> {
+    fn of(result: &'r ChildResult, name: Option<&'r str>) -> Self {
+        let error = |error: &'r JobError| ShownError { code: &error.code, message: &error.message };
+        Self {
+            data: result.data.as_ref().map(|data| Raw(data.as_str())),
+            error: result.error.as_ref().map(error),
+            name,
+            outcome: &result.outcome,
+        }
+    }
+}
+
+/// The list of the results.
 fn text_of(map: &MapState, results: &[ChildResult]) -> Result<Arc<str>, JobError> {
     let mut text = String::from("[");
     for (index, result) in results.iter().enumerate() {
-        let name = map.over.branch(index as u32).and_then(|(_, name)| name);
-        let mut members: BTreeMap<&str, Box<RawValue>> = BTreeMap::new();
-        let mut put = |key, value: String| {
-            members.extend(RawValue::from_string(value).ok().map(|value| (key, value)));
-        };
-        put("data", result.data.as_ref().map_or("null", Json::as_str).to_owned());
-        put(
-            "error",
-            match &result.error {
-                Some(error) => {
-                    serde_json::json!({ "code": &*error.code, "message": &*error.message }).to_string()
-                }
-                None => "null".to_owned(),
-            },
-        );
-        if let Some(name) = name {
-            put("name", Value::from(&**name).to_string());
-        }
-        put("outcome", Value::from(&*result.outcome).to_string());
+        let name = map.over.branch(index as u32).and_then(|(_, name)| name).map(|name| &**name);
         if index > 0 {
             text.push(',');
         }
-        // Only a map whose keys are no text cannot be written.
-        text.push_str(&serde_json::to_string(&members).unwrap_or_default());
+        text.push_str(Json::of(&Shown::of(result, name)).as_str());
         if text.len() > RESULTS_BYTES_MAX {
             let message = format!("The results of the branches have more than {RESULTS_BYTES_MAX} bytes");
             return Err(error(code::DATA_TOO_LARGE, message));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use avtomatika_proto::{limits::TIMEOUT_MAX, outcome, span};
 use serde::Serialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     blueprint::{ApprovalState, EventState, ExprError, StateKind, WaitState, WaitUntil},
-    json::Json,
+    json::{Json, Raw},
     time::Timestamp,
 };
 
@@ -235,7 +235,7 @@ struct Record<'r> {
     decision: &'r str,
     by: &'r str,
     comment: Option<&'r str>,
-    data: &'r RawValue,
+    data: Raw<'r>,
 }
 
 fn record_of(ruling: &Ruling) -> Json {
@@ -243,7 +243,7 @@ fn record_of(ruling: &Ruling) -> Json {
         decision: &ruling.decision,
         by: &ruling.by,
         comment: ruling.comment.as_deref(),
-        data: ruling.data.as_raw(),
+        data: Raw(ruling.data.as_str()),
     })
 }
 

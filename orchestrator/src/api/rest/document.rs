@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Serialize, Serializer, ser::Error as _, ser::SerializeMap};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -13,6 +13,7 @@ use crate::{
     blueprint::Blueprint,
     conductor::{JobView, Stats, WorkerView},
     engine::{HistoryEntry, JobStatus},
+    json::Raw,
     store::{Terms, WorkerRecord},
     time::Timestamp,
 };
@@ -74,16 +75,6 @@ job_fields! { view, job, shown:
     "results" => shown::results(job, shown).map(Raw),
     "parent_job_id" => job.submission.parent.as_ref().map(|parent| parent.job_id),
     "start_at" => job.submission.start_at.map(time),
-}
-
-/// Stored JSON, passed through.
-struct Raw<'a>(&'a str);
-
-impl Serialize for Raw<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let raw: &RawValue = serde_json::from_str(self.0).map_err(S::Error::custom)?;
-        raw.serialize(serializer)
-    }
 }
 
 /// The attempt that a job waits for.

@@ -60,7 +60,7 @@ impl<'t> Datum<'t> {
     /// Takes a JSON text apart; `None` when it is none.
     pub fn read(text: &'t str) -> Option<Self> {
         let mut reader = Reader { text, at: 0 };
-        let (datum, _) = reader.value()?;
+        let datum = reader.value()?;
         reader.skip_space();
         (reader.at == text.len()).then_some(datum)
     }
@@ -152,65 +152,62 @@ struct Reader<'t> {
 }
 
 impl<'t> Reader<'t> {
-    /// The value that begins here, and how many levels it has.
-    fn value(&mut self) -> Option<(Datum<'t>, usize)> {
+    /// The value that begins here.
+    fn value(&mut self) -> Option<Datum<'t>> {
         self.skip_space();
-        let datum = match self.peek()? {
-            b'"' => Datum::Text(self.string()?),
-            b'{' => return self.map(),
-            b'[' => return self.list(),
-            b'n' => self.word("null", Datum::Null)?,
-            b't' => self.word("true", Datum::Bool(true))?,
-            b'f' => self.word("false", Datum::Bool(false))?,
-            _ => Datum::Number(self.number()?),
-        };
-        Some((datum, 0))
+        match self.peek()? {
+            b'"' => self.string().map(Datum::Text),
+            b'{' => self.map(),
+            b'[' => self.list(),
+            b'n' => self.word("null", Datum::Null),
+            b't' => self.word("true", Datum::Bool(true)),
+            b'f' => self.word("false", Datum::Bool(false)),
+            _ => self.number().map(Datum::Number),
+        }
     }
 
-    fn map(&mut self) -> Option<(Datum<'t>, usize)> {
-        let (start, mut levels) = (self.at, 0);
-        let mut members = Vec::new();
+    fn map(&mut self) -> Option<Datum<'t>> {
+        let (mut members, mut below) = (Vec::new(), 0);
+        let written = self.between(b'}', |reader| {
+            reader.skip_space();
+            let key = reader.string()?;
+            reader.skip_space();
+            reader.take(b':').then_some(())?;
+            let value = reader.value()?;
+            below = below.max(value.levels());
+            members.push((key, value));
+            Some(())
+        })?;
+        Some(Datum::Map(Box::new(Members::new(written, below + 1, members))))
+    }
+
+    fn list(&mut self) -> Option<Datum<'t>> {
+        let (mut items, mut below) = (Vec::new(), 0);
+        let written = self.between(b']', |reader| {
+            let item = reader.value()?;
+            below = below.max(item.levels());
+            items.push(item);
+            Some(())
+        })?;
+        Some(Datum::List(Box::new(Items { written, levels: below + 1, items })))
+    }
+
+    /// Reads from the bracket that opens here to the one that closes, one element after the other. Returns all of it.
+    fn between(&mut self, close: u8, mut element: impl FnMut(&mut Self) -> Option<()>) -> Option<&'t str> {
+        let start = self.at;
         self.at += 1;
         self.skip_space();
-        if !self.take(b'}') {
+        if !self.take(close) {
             loop {
-                self.skip_space();
-                let key = self.string()?;
-                self.skip_space();
-                self.take(b':').then_some(())?;
-                let (value, below) = self.value()?;
-                levels = levels.max(below);
-                members.push((key, value));
+                element(self)?;
                 self.skip_space();
                 if !self.take(b',') {
                     break;
                 }
             }
-            self.take(b'}').then_some(())?;
+            self.take(close).then_some(())?;
         }
-        let members = Members::new(&self.text[start..self.at], levels + 1, members);
-        Some((Datum::Map(Box::new(members)), levels + 1))
-    }
-
-    fn list(&mut self) -> Option<(Datum<'t>, usize)> {
-        let (start, mut levels) = (self.at, 0);
-        let mut items = Vec::new();
-        self.at += 1;
-        self.skip_space();
-        if !self.take(b']') {
-            loop {
-                let (item, below) = self.value()?;
-                levels = levels.max(below);
-                items.push(item);
-                self.skip_space();
-                if !self.take(b',') {
-                    break;
-                }
-            }
-            self.take(b']').then_some(())?;
-        }
-        let items = Items { written: &self.text[start..self.at], levels: levels + 1, items };
-        Some((Datum::List(Box::new(items)), levels + 1))
+        Some(&self.text[start..self.at])
     }
 
     fn string(&mut self) -> Option<Text<'t>> {
