@@ -147,6 +147,8 @@ pub async fn throughput(tally: &Tally, jobs: u64) -> f64 {
     let warm = tally.done() + jobs / 10;
     tally.until_done(warm).await;
     let (started, before) = (Instant::now(), tally.done());
+    // Those before do not count either.
+    tally.longest_pause();
     tally.until_done(before + jobs).await;
     (tally.done() - before) as f64 / started.elapsed().as_secs_f64()
 }

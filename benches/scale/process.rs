@@ -106,6 +106,13 @@ impl Orchestrator {
         }
     }
 
+    /// A figure that it gives of itself, by its name among the metrics.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let figures = get(self.port, "/_public/metrics").await.expect("it answers");
+        let figure = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        figure.and_then(|figure| figure.trim().parse().ok()).expect("there is such a figure")
+    }
+
     /// Resident memory now, in MiB.
     pub fn resident_mib(&self) -> f64 {
         self.status_mib("VmRSS:")
@@ -159,9 +166,14 @@ fn spawn(home: &Path, port: u16, settings: &[(&str, &str)]) -> Child {
 }
 
 async fn says_ready(port: u16) -> std::io::Result<bool> {
+    Ok(get(port, "/readyz").await?.starts_with("HTTP/1.1 200"))
+}
+
+async fn get(port: u16, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    Ok(answer.starts_with("HTTP/1.1 200"))
+    Ok(answer)
 }

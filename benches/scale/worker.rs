@@ -44,8 +44,15 @@ pub struct Tally {
     /// How many results are durable; or why a worker's stream has ended.
     done: watch::Sender<Result<u64, String>>,
     last_arrival: Mutex<Instant>,
+    pauses: Mutex<Pauses>,
     /// One for each job that has ended.
     pub room: Semaphore,
+}
+
+/// How long there was nothing new that was durable.
+struct Pauses {
+    since: Instant,
+    longest: Duration,
 }
 
 impl Tally {
@@ -54,6 +61,7 @@ impl Tally {
         Arc::new(Self {
             done: watch::Sender::new(Ok(0)),
             last_arrival: Mutex::new(Instant::now()),
+            pauses: Mutex::new(Pauses { since: Instant::now(), longest: Duration::ZERO }),
             room: Semaphore::new(0),
         })
     }
@@ -76,11 +84,19 @@ impl Tally {
         *self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The longest time between results that became durable, since the last call.
+    pub fn longest_pause(&self) -> Duration {
+        let mut pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
+        pauses.end();
+        std::mem::take(&mut pauses.longest)
+    }
+
     fn arrived(&self) {
         *self.last_arrival.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     fn applied(&self, results: usize) {
+        self.pauses.lock().unwrap_or_else(PoisonError::into_inner).end();
         self.room.add_permits(results);
         self.done.send_modify(|done| {
             if let Ok(done) = done {
@@ -91,6 +107,14 @@ impl Tally {
 
     fn lost(&self, reason: String) {
         self.done.send_modify(|done| *done = Err(reason));
+    }
+}
+
+impl Pauses {
+    fn end(&mut self) {
+        let now = Instant::now();
+        self.longest = self.longest.max(now - self.since);
+        self.since = now;
     }
 }
 
