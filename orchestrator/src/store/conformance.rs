@@ -41,6 +41,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("many jobs are loaded in one go", many_jobs_are_loaded_in_one_go),
     ("idempotency keys belong to their client", idempotency_keys_belong_to_their_client),
     ("a removed job leaves nothing", a_removed_job_leaves_nothing),
+    ("what stays between removed jobs stays whole", what_stays_between_removed_jobs_stays_whole),
     ("only jobs that have ended are removed", only_jobs_that_have_ended_are_removed),
     ("jobs may be forgotten by the time of their end", jobs_may_be_forgotten_by_the_time_of_their_end),
     ("a slice to forget is bounded", a_slice_to_forget_is_bounded),
@@ -647,6 +648,31 @@ fn a_removed_job_leaves_nothing(open: Open<'_>) {
     commit(&*store, [insert]);
     assert_eq!(ok(store.find_idempotent("acme", "order-7")), Some((again.id, [7; 32])));
     assert_eq!(ok(store.history(again.id, 0, 10)).len(), 2);
+}
+
+fn what_stays_between_removed_jobs_stays_whole(open: Open<'_>) {
+    let mut samples = Samples::new(22);
+    let store = open();
+    let jobs: Vec<Job> = (0..4).map(|_| samples.job("acme")).collect();
+    let ended: Vec<Job> = jobs.iter().map(|job| samples.moved(job, JobStatus::Finished)).collect();
+    let notices: Vec<NoticeRecord> = ended.iter().map(|job| samples.notice(job)).collect();
+    for ((job, moved), notice) in jobs.iter().zip(&ended).zip(&notices) {
+        let writes = [samples.insert(job), samples.update(moved), put(notice)];
+        commit(&*store, writes);
+    }
+    drop(store);
+    let store = open();
+    let (gone, stays) = ([&ended[0], &ended[1], &ended[3]], &ended[2]);
+    commit(&*store, gone.map(|job| Write::RemoveJob(removal(job, None))));
+    drop(store);
+    let store = open();
+    for job in gone {
+        assert_eq!((ok(store.load(job.id)), ok(store.history(job.id, 0, 10))), (None, Vec::new()));
+        assert_eq!(ok(store.notices(job.id)), []);
+    }
+    assert_eq!(ok(store.load(stays.id)).as_ref(), Some(stays));
+    assert_eq!(ok(store.history(stays.id, 0, 10)).len(), 3);
+    assert_eq!(ok(store.notices(stays.id)), [notices[2].clone()]);
 }
 
 fn notices_stay_with_their_job(open: Open<'_>) {

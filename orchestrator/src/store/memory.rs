@@ -316,7 +316,8 @@ impl Store for MemoryStore {
             }
             if slicing.wants(job.status, job.finished_at, 0) {
                 let idempotency = state.names.get(&key).cloned();
-                slicing.take(Removal { job_id: job.id, idempotency }, payload_bytes(job));
+                let standing = Standing { status: job.status, history_len: job.history_len };
+                slicing.take(Removal { job_id: job.id, idempotency }, standing, payload_bytes(job));
             }
         }
         Ok(slicing.finish())

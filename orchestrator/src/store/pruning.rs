@@ -11,7 +11,7 @@ use std::{
 
 use avtomatika_proto::JobId;
 
-use super::KEY_UNIX_MS_MAX;
+use super::{KEY_UNIX_MS_MAX, Standing};
 use crate::{engine::JobStatus, time::Timestamp};
 
 /// Jobs in one slice at most: removing one lengthens the commit that does it by some ten microseconds.
@@ -44,6 +44,8 @@ impl PruneQuery {
 pub struct PruneSlice {
     /// The jobs, oldest first.
     pub removals: Vec<Removal>,
+    /// How far each of them had come, in the same order.
+    pub standings: Vec<Standing>,
     /// How many jobs were looked at, these included.
     pub looked_at: usize,
     /// Where the next slice begins; `None` when there is nothing further.
@@ -104,9 +106,10 @@ impl Slicing {
     }
 
     /// Puts a wanted job into the slice, with the bytes that go with it.
-    pub(super) fn take(&mut self, removal: Removal, bytes: usize) {
+    pub(super) fn take(&mut self, removal: Removal, standing: Standing, bytes: usize) {
         self.bytes += bytes;
         self.slice.removals.push(removal);
+        self.slice.standings.push(standing);
     }
 
     /// The slice.

@@ -250,6 +250,39 @@ fn a_flush_ends_while_others_go_on_committing() {
 }
 
 #[test]
+fn a_walk_over_what_has_ended_waits_for_the_journal_at_its_beginning_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), NEVER);
+    let mut samples = Samples::new(3);
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        let job = samples.job("acme");
+        let ended = samples.moved(&job, JobStatus::Finished);
+        let writes = vec![samples.insert(&job), samples.update(&ended)];
+        store.commit(&Batch { writes }).unwrap();
+        ids.push(job.id);
+    }
+    let beginning = PruneQuery {
+        above_key: PruneQuery::FROM_THE_OLDEST,
+        ended_by: Timestamp::from_micros(i64::MAX),
+        limit: 2,
+    };
+    let remove_slice = |query: PruneQuery| {
+        let slice = store.prunable(&query).unwrap();
+        let removed: Vec<_> = slice.removals.iter().map(|removal| removal.job_id).collect();
+        store.commit(&Batch { writes: slice.removals.into_iter().map(Write::RemoveJob).collect() }).unwrap();
+        (removed, slice.next_above_key)
+    };
+    let (removed, next) = remove_slice(beginning);
+    assert_eq!(removed, ids[..2]);
+    let applied = store.journal_applied().unwrap();
+    let (removed, next) = remove_slice(PruneQuery { above_key: next.unwrap(), ..beginning });
+    assert_eq!((removed.as_slice(), next), (&ids[2..], None));
+    assert_eq!(store.journal_applied().unwrap(), applied, "the removals are still on their way");
+    assert_eq!(store.prunable(&beginning).unwrap().removals, [], "another walk meets none of them");
+}
+
+#[test]
 fn large_batches_and_sessions_take_the_direct_way_in_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), NEVER);

@@ -244,7 +244,7 @@ impl<S: Store> JournaledStore<S> {
                     (job, entries, before)
                 }
                 Write::RemoveJob(removal) => {
-                    let standing = self.standing(removal.job_id)?;
+                    let standing = self.known_standing(removal.job_id)?;
                     let has_ended = standing.is_some_and(|standing| standing.status.is_terminal());
                     if !has_ended || lens.contains_key(&removal.job_id) {
                         return Ok(false);
@@ -533,9 +533,18 @@ impl<S: Store> Store for JournaledStore<S> {
     }
 
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
-        // Nobody waits for this but a chore.
-        self.shared.flush()?;
-        self.shared.behind.prunable(query)
+        // What the walk removes on its way lies behind it. So it is enough that it begins with everything that was committed, and
+        // what has gathered since may go on gathering.
+        if query.above_key == PruneQuery::FROM_THE_OLDEST {
+            self.shared.flush()?;
+        }
+        self.shared.state().seen.begin_reading();
+        let outcome = self.shared.behind.prunable(query);
+        let slice = outcome.as_ref().ok();
+        let found = slice.into_iter().flat_map(|slice| slice.removals.iter().zip(&slice.standings));
+        let found = found.map(|(removal, standing)| (removal.job_id, *standing));
+        self.shared.state().seen.end_reading(found);
+        outcome
     }
 
     fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {

@@ -41,7 +41,7 @@ pub(super) struct Pending {
     /// What the keys of the new jobs stand for.
     keys: HashMap<KeyName, (JobId, [u8; 32])>,
     /// Jobs that the store behind has, and shall no longer have; with the end that it does not know of.
-    removed: HashMap<JobId, (Option<PendingJob>, Removal)>,
+    removed: BTreeMap<JobId, (Option<PendingJob>, Removal)>,
     /// Their keys.
     freed: HashSet<KeyName>,
     /// How far schedules have come.

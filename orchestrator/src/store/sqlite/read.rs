@@ -236,10 +236,10 @@ impl Reader<'_> {
                 continue;
             }
             let record = blob(row, 2).at(path)?;
-            let (Standing { status: recorded, .. }, finished_at) = record::decode_end(id, record).at(path)?;
-            check_status(path, id, status, recorded)?;
+            let (standing, finished_at) = record::decode_end(id, record).at(path)?;
+            check_status(path, id, status, standing.status)?;
             if slicing.wants(status, finished_at, record.len()) {
-                self.goes_with(id, &mut slicing)?;
+                self.goes_with(id, standing, &mut slicing)?;
             }
         }
         Ok(slicing.finish())
@@ -253,7 +253,7 @@ impl Reader<'_> {
         Ok(u64::try_from(total).unwrap_or(0))
     }
 
-    fn goes_with(&self, job_id: JobId, slicing: &mut Slicing) -> Result<(), StoreError> {
+    fn goes_with(&self, job_id: JobId, standing: Standing, slicing: &mut Slicing) -> Result<(), StoreError> {
         let path = &self.readers.path;
         let mut statement = self.prepare_cached(GOES_WITH).at(path)?;
         let mut rows = statement.query([job_id.key()]).at(path)?;
@@ -263,7 +263,7 @@ impl Reader<'_> {
         let origin = record::decode_submission(job_id, record).at(path)?;
         let idempotency = origin.idempotency_key.map(|key| (origin.client, key));
         let bytes = record.len() + usize::try_from(history_bytes.unwrap_or(0)).unwrap_or(usize::MAX);
-        slicing.take(Removal { job_id, idempotency }, bytes);
+        slicing.take(Removal { job_id, idempotency }, standing, bytes);
         Ok(())
     }
 

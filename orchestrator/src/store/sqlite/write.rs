@@ -115,8 +115,12 @@ impl Writer {
 
     fn transact(&mut self, batch: &Batch) -> Result<(), Fault> {
         execute(&self.connection, "BEGIN IMMEDIATE", ())?;
-        for write in &batch.writes {
-            self.apply(write)?;
+        let removal = |write: &Write| matches!(write, Write::RemoveJob(_));
+        for run in batch.writes.chunk_by(|one, next| removal(one) && removal(next)) {
+            match run {
+                [Write::RemoveJob(_), ..] => self.remove_jobs(run)?,
+                _ => run.iter().try_for_each(|write| self.apply(write))?,
+            }
         }
         execute(&self.connection, "COMMIT", ())?;
         Ok(())
@@ -133,7 +137,7 @@ impl Writer {
                 self.update_job(job)?;
                 self.append_history(job.id, entries)
             }
-            Write::RemoveJob(removal) => self.remove_job(removal),
+            Write::RemoveJob(_) => self.remove_jobs(std::slice::from_ref(write)),
             Write::PutNotice(notice) => self.put_notice(notice),
             Write::PutSession(session) => {
                 record::encode_session(session, &mut self.buffer);
@@ -273,20 +277,45 @@ impl Writer {
         )
     }
 
-    /// The keys of removals ascend, so that whole pages become free one after the other.
-    fn remove_job(&mut self, removal: &Removal) -> Result<(), Fault> {
-        let key = removal.job_id.key();
-        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status BETWEEN 9 AND 12";
-        let rows = self.connection.prepare_cached(sql)?.execute((key, removal.job_id.as_bytes()))?;
-        if rows == 0 {
-            return Ok(());
+    /// Removes jobs in the order of their keys, so that whole pages become free one after the other. When none that stays is between
+    /// the first and the last of them, what belongs to them goes by one statement for all.
+    fn remove_jobs(&self, run: &[Write]) -> Result<(), Fault> {
+        let mut keys = Vec::with_capacity(run.len());
+        for write in run {
+            let Write::RemoveJob(removal) = write else { continue };
+            if self.remove_job(removal)? {
+                keys.push(removal.job_id.key());
+            }
         }
-        execute(&self.connection, "DELETE FROM submissions WHERE key = ?1", [key])?;
-        execute(&self.connection, "DELETE FROM history WHERE key = ?1", [key])?;
-        execute(&self.connection, "DELETE FROM notices WHERE key = ?1", [key])?;
-        let Some((client, name)) = &removal.idempotency else { return Ok(()) };
-        let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
-        execute(&self.connection, sql, (&**client, &**name))
+        let (Some(&first), Some(&last)) = (keys.iter().min(), keys.iter().max()) else { return Ok(()) };
+        let others = "SELECT 1 FROM jobs WHERE key BETWEEN ?1 AND ?2";
+        if self.connection.prepare_cached(others)?.exists((first, last))? {
+            keys.into_iter().try_for_each(|key| self.remove_belongings(key, key))
+        } else {
+            self.remove_belongings(first, last)
+        }
+    }
+
+    /// Whether the job was there and had ended. What belongs to it is for the caller, but for its name.
+    fn remove_job(&self, removal: &Removal) -> Result<bool, Fault> {
+        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status BETWEEN 9 AND 12";
+        let id = removal.job_id;
+        let rows = self.connection.prepare_cached(sql)?.execute((id.key(), id.as_bytes()))?;
+        if let Some((client, name)) = &removal.idempotency
+            && rows > 0
+        {
+            let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
+            execute(&self.connection, sql, (&**client, &**name))?;
+        }
+        Ok(rows > 0)
+    }
+
+    /// Removes what is kept beside the rows of the jobs with these keys.
+    fn remove_belongings(&self, first: i64, last: i64) -> Result<(), Fault> {
+        let keys = (first, last);
+        execute(&self.connection, "DELETE FROM submissions WHERE key BETWEEN ?1 AND ?2", keys)?;
+        execute(&self.connection, "DELETE FROM history WHERE key BETWEEN ?1 AND ?2", keys)?;
+        execute(&self.connection, "DELETE FROM notices WHERE key BETWEEN ?1 AND ?2", keys)
     }
 
     /// Undoes what was begun. A full disk and a fault of ours leave the store as it was; after anything else
