@@ -638,9 +638,12 @@ impl Core {
             self.tend_gate(now);
         }
         if self.broken_check_at <= now {
+            // This process may have stood still. Then those who have left have a reason, which is about to be told.
+            let is_late = now.saturating_since(self.broken_check_at) > BROKEN_CHECK_EVERY;
             self.broken_check_at = now + BROKEN_CHECK_EVERY;
             self.families.look_for_room();
-            for session_id in self.dispatch.broken() {
+            let broken = if is_late { Vec::new() } else { self.dispatch.broken() };
+            for session_id in broken {
                 self.session_ended(session_id, "it does not read its stream");
             }
         }

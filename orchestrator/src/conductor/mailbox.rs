@@ -250,6 +250,8 @@ pub enum FromWorker {
     Silent,
     /// It is heard again.
     Heard,
+    /// The stream is over because this process stood still. It may come back with what it holds, until the stream has ended.
+    Away,
     /// The stream is over.
     Ended,
 }

@@ -183,6 +183,10 @@ impl Core {
                 self.log_silence(session_id, "is heard again");
                 self.dispatch.suspect(session_id, false, now);
             }
+            FromWorker::Away => {
+                self.log_silence(session_id, "has left while this process stood still, and is waited for");
+                self.dispatch.away(session_id);
+            }
             FromWorker::Ended => self.session_ended(session_id, "its stream has ended"),
         }
         self.tell_handed();

@@ -35,6 +35,7 @@ pub struct Fleet(Arc<Streams>);
 #[derive(Debug)]
 struct Streams {
     open: AtomicUsize,
+    adoption_window: Duration,
     reconnect_within_max: Duration,
 }
 
@@ -63,7 +64,12 @@ impl Fleet {
             // Whoever has tried in vain before we were there waits once more. What is left is for the way, and for the others.
             window => RECONNECT_WITHIN_MAX.min(window * 3 / 5),
         };
-        Self(Arc::new(Streams { open: AtomicUsize::new(0), reconnect_within_max }))
+        Self(Arc::new(Streams { open: AtomicUsize::new(0), adoption_window, reconnect_within_max }))
+    }
+
+    /// How long workers are waited for that may have tasks and have left us through no fault of theirs.
+    pub fn adoption_window(&self) -> Duration {
+        self.0.adoption_window
     }
 
     /// One more stream.

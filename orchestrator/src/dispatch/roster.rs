@@ -29,6 +29,8 @@ pub struct Session {
     pub draining: bool,
     /// It has been silent for longer than it should, and gets no tasks until it is heard again.
     pub suspected: bool,
+    /// Its stream is over, and it is waited for: it may come back with what it holds.
+    pub away: bool,
     /// Tasks that it was told to stop and did not stop in time.
     pub unstopped: u32,
     /// It gets no tasks until then: too many jobs have failed on it.
@@ -171,6 +173,7 @@ impl Roster {
             slots: 0,
             draining: false,
             suspected: false,
+            away: false,
             unstopped: 0,
             aside_until: None,
             reputation: 1.0,

@@ -123,7 +123,8 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         let (outbox, messages) = Outbox::new();
         let open = self.sessions.open(session_id, credential, held, outbox).await?;
         let pulse = Pulse::default();
-        tokio::spawn(read(inbound, open, standing, pulse.clone()));
+        let comes_back_within = self.fleet.adoption_window();
+        tokio::spawn(read(inbound, open, standing, pulse.clone(), comes_back_within));
         Ok(Response::new(Box::pin(downstream(messages, self.fleet.join(), pulse))))
     }
 }
@@ -146,10 +147,18 @@ async fn read_hello(inbound: &mut Streaming<v1::WorkerMessage>) -> Result<v1::He
     }
 }
 
-/// Passes on what the worker says until it stops talking.
-async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, standing: Standing, pulse: Pulse) {
+/// Passes on what the worker says until it stops talking. Who leaves because this process stood still is waited for as long as after a
+/// restart.
+async fn read(
+    mut inbound: Streaming<v1::WorkerMessage>,
+    open: OpenStream,
+    standing: Standing,
+    pulse: Pulse,
+    comes_back_within: Duration,
+) {
     let mut withdrawn = std::pin::pin!(standing.withdrawn());
     let mut suspected = false;
+    let mut stood_still_at: Option<Instant> = None;
     let mut patience = pulse.usual();
     loop {
         let Patience { suspected_after, lost_after } = patience;
@@ -166,14 +175,28 @@ async fn read(mut inbound: Streaming<v1::WorkerMessage>, open: OpenStream, stand
             }
             message = timeout(patient_for, inbound.message()) => message,
         };
+        // Otherwise the wait would have ended in time.
+        let stood_still = waiting_since.elapsed() > patient_for + KEEPALIVE_INTERVAL;
+        if stood_still {
+            stood_still_at = Some(Instant::now());
+        }
         let message = match message {
             Ok(Ok(Some(message))) => message,
-            // It was this process that stood still: what the worker said meanwhile is yet to be read.
-            Err(_) if waiting_since.elapsed() > patient_for + KEEPALIVE_INTERVAL => continue,
+            // What the worker said meanwhile is yet to be read.
+            Err(_) if stood_still => continue,
             Err(_) if !suspected => {
                 suspected = true;
                 open.tell(FromWorker::Silent).await;
                 continue;
+            }
+            // It was right to leave, and has its tasks still.
+            Ok(_) if stood_still_at.is_some_and(|at| at.elapsed() < KEEPALIVE_TIMEOUT) => {
+                open.tell(FromWorker::Away).await;
+                tokio::select! {
+                    () = withdrawn.as_mut() => {}
+                    () = tokio::time::sleep(comes_back_within) => {}
+                }
+                break;
             }
             // An error, the end of the stream and silence are one thing: the worker is gone.
             Ok(_) | Err(_) => break,

@@ -107,6 +107,14 @@ impl Dispatch {
         }
     }
 
+    /// The worker's stream is over, and the worker may come back with what it holds. Meanwhile it gets nothing.
+    pub fn away(&mut self, session_id: SessionId) {
+        if let Some(session) = self.roster.get_mut(session_id) {
+            (session.suspected, session.away) = (true, true);
+            self.replace(session_id);
+        }
+    }
+
     /// Somebody wants the worker to stop in order: it gets no more tasks, and is told. Whether it is connected.
     pub fn drain_worker(&mut self, worker_id: &str) -> bool {
         let Some(session) = self.roster.of_worker(worker_id) else { return false };
@@ -124,9 +132,9 @@ impl Dispatch {
         }
     }
 
-    /// Sessions that did not take what they were sent: their readers are gone or hopelessly behind.
+    /// Sessions that did not take what they were sent: their readers are gone or hopelessly behind. Without those that are away.
     pub fn broken(&self) -> Vec<SessionId> {
-        let broken = self.roster.iter().filter(|session| session.outbox.is_broken());
+        let broken = self.roster.iter().filter(|session| !session.away && session.outbox.is_broken());
         let mut broken: Vec<SessionId> = broken.map(|session| session.record.session_id).collect();
         broken.sort_unstable();
         broken

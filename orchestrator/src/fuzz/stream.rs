@@ -55,6 +55,7 @@ fn said(said: FromWorker) {
         | FromWorker::Drain
         | FromWorker::Silent
         | FromWorker::Heard
+        | FromWorker::Away
         | FromWorker::Ended => {}
     }
 }

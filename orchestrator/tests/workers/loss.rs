@@ -6,7 +6,7 @@ use avtomatika_proto::limits::KEEPALIVE_TIMEOUT;
 
 use super::{
     relay::Relay,
-    support::{House, Process, assert_within, hold, timed},
+    support::{House, Process, assert_within, hold, timed, until},
 };
 
 /// What is promised for a closed socket, and how much longer it may take here. Somebody looks each second for workers that do not take
@@ -147,6 +147,35 @@ async fn f52_a_stall_of_two_seconds_costs_nothing() {
     house.until_finished(&job_id).await;
     assert_eq!((house.noted("begun", &job_id), house.noted("ended", &job_id)), (1, 1));
     assert_eq!(house.events_of(&job_id, "worker_lost").await, 0);
+}
+
+#[tokio::test]
+async fn f21_an_orchestrator_that_stands_still_takes_no_worker_for_lost() {
+    let mut house = House::start().await;
+    let patient = house.patient_task();
+    let _patient = house.stock("patient", &patient, &["--max-concurrent-tasks", "1"]);
+    house.until_worker("patient", "idle").await;
+    let long = house.submit().await;
+    house.until_noted("begun", &long, 1).await;
+    let _quick = house.stock_at_the_gate("quick", &["--max-concurrent-tasks", "1"]);
+    house.until_worker("quick", "idle").await;
+    let short = house.submit().await;
+    house.until_noted("begun", &short, 1).await;
+
+    house.process().signal("-STOP");
+    let _open = house.open_gate();
+    for name in ["patient", "quick"] {
+        until(&format!("{name} to leave"), async || house.log_of(name).contains("silent").then_some(()))
+            .await;
+    }
+    house.process().signal("-CONT");
+    house.until_finished(&short).await;
+    house.until_worker("patient", "full").await;
+    house.release();
+    house.until_finished(&long).await;
+    for job_id in [&long, &short] {
+        assert_eq!((house.noted("begun", job_id), house.events_of(job_id, "worker_lost").await), (1, 0));
+    }
 }
 
 #[tokio::test]

@@ -283,7 +283,15 @@ impl House {
         format!("hold=exec:{NOTE_BEGUN} >> {dir}/journal; : < {}; echo '{{}}'", gate.display())
     }
 
-    /// A stock worker that serves that.
+    /// What a stock worker serves whose command notes that it has begun, and answers when it is released.
+    pub fn patient_task(&self) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            "hold=exec:{NOTE_BEGUN} >> {dir}/journal; until [ -e {dir}/release ]; do sleep 0.01; done; echo '{{}}'"
+        )
+    }
+
+    /// A stock worker that serves what waits at the gate.
     pub fn stock_at_the_gate(&self, name: &str, more: &[&str]) -> Process {
         self.stock(name, &self.task_at_the_gate(), more)
     }
