@@ -1,12 +1,17 @@
 //! Damaged files: noticed, named, and never read as something else.
 
-use std::fs;
+use std::{fs, path::Path};
 
-use avtomatika_orchestrator::store::{
-    Batch, Store, StoreError, Stub, Write,
-    conformance::{Samples, everything},
-    sqlite::SqliteStore,
+use avtomatika_orchestrator::{
+    engine::JobStatus,
+    store::{
+        Batch, ListQuery, PruneQuery, PruneSlice, Store, StoreError, Stub, Write,
+        conformance::{Samples, everything},
+        sqlite::SqliteStore,
+    },
+    time::Timestamp,
 };
+use avtomatika_proto::JobId;
 
 use crate::script::{Script, assert_holds_exactly, copy_as_after_a_crash, database, log};
 
@@ -158,4 +163,89 @@ fn columns_that_contradict_the_record_are_damage() {
     }
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(everything(&store, &[job.id], &["acme"]), sound);
+}
+
+/// A store with three jobs that have ended, oldest first.
+fn with_three_that_have_ended(dir: &Path) -> [JobId; 3] {
+    let mut samples = Samples::new(4);
+    let jobs = [(); 3].map(|()| samples.job("acme"));
+    let ended = jobs.each_ref().map(|job| samples.moved(job, JobStatus::Finished));
+    let mut writes: Vec<_> = jobs.iter().map(|job| samples.insert(job)).collect();
+    writes.extend(ended.iter().map(|job| samples.update(job)));
+    SqliteStore::open(dir).unwrap().commit(&Batch { writes }).unwrap();
+    jobs.map(|job| job.id)
+}
+
+/// Everything that may be forgotten, and everything that is listed, a job at a time.
+fn walks(store: &SqliteStore) -> Result<(PruneSlice, Vec<JobId>), StoreError> {
+    let (ended_by, mut all) = (Timestamp::from_micros(i64::MAX), PruneSlice::default());
+    let mut query = PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by, limit: 1 };
+    loop {
+        let slice = store.prunable(&query)?;
+        all.removals.extend(slice.removals);
+        all.looked_at += slice.looked_at;
+        let Some(above_key) = slice.next_above_key else { break };
+        assert!(above_key > query.above_key, "the walk goes on");
+        query.above_key = above_key;
+    }
+    let mut query = ListQuery { client: "acme".into(), limit: 1, ..ListQuery::default() };
+    let mut listed = Vec::new();
+    loop {
+        let page = store.list(&query)?;
+        listed.extend(page.jobs.iter().map(|job| job.id));
+        let Some(below_key) = page.next_below_key else { return Ok((all, listed)) };
+        assert!(query.below_key.is_none_or(|before| below_key < before), "the walk goes on");
+        query.below_key = Some(below_key);
+    }
+}
+
+#[test]
+fn who_walks_over_many_jobs_passes_a_damaged_one() {
+    for damage in [
+        "UPDATE jobs SET record = x'' WHERE key = ?1",
+        "UPDATE jobs SET record = (SELECT record FROM jobs WHERE key > ?1) WHERE key = ?1",
+        "UPDATE jobs SET id = zeroblob(16) WHERE key = ?1",
+        "UPDATE jobs SET id = x'00' WHERE key = ?1",
+        "UPDATE jobs SET status = 10 WHERE key = ?1",
+        "UPDATE jobs SET status = 77 WHERE key = ?1",
+        "UPDATE submissions SET record = x'00' WHERE key = ?1",
+        "DELETE FROM submissions WHERE key = ?1",
+    ] {
+        println!("{damage}");
+        let dir = tempfile::tempdir().unwrap();
+        let [oldest, damaged, newest] = with_three_that_have_ended(dir.path());
+        let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+        assert_eq!(connection.execute(damage, [damaged.key()]).unwrap(), 1);
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let (prunable, listed) = walks(&store).unwrap();
+        let removed: Vec<_> = prunable.removals.iter().map(|removal| removal.job_id).collect();
+        assert_eq!((removed, prunable.looked_at), (vec![oldest, newest], 3));
+        assert_eq!(listed, [newest, oldest]);
+        let asked_for = store.load(damaged);
+        assert!(matches!(asked_for, Err(StoreError::Corrupt { .. })), "{asked_for:?}");
+    }
+}
+
+#[test]
+fn a_damaged_page_of_the_database_is_passed_by_nobody() {
+    const PAGE_BYTES: usize = 8192;
+    let dir = tempfile::tempdir().unwrap();
+    with_three_that_have_ended(dir.path());
+    let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+    let root = "SELECT rootpage FROM sqlite_schema WHERE name = 'submissions'";
+    let page: u32 = connection.query_row(root, (), |row| row.get(0)).unwrap();
+    drop(connection);
+    let mut bytes = fs::read(database(dir.path())).unwrap();
+    bytes[(page as usize - 1) * PAGE_BYTES..][..PAGE_BYTES].fill(0);
+    fs::write(database(dir.path()), bytes).unwrap();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let query = PruneQuery {
+        above_key: PruneQuery::FROM_THE_OLDEST,
+        ended_by: Timestamp::from_micros(i64::MAX),
+        limit: 10,
+    };
+    let prunable = store.prunable(&query);
+    assert!(matches!(prunable, Err(StoreError::Corrupt { .. })), "{prunable:?}");
+    let listed = store.list(&ListQuery { client: "acme".into(), limit: 10, ..ListQuery::default() });
+    assert!(matches!(listed, Err(StoreError::Corrupt { .. })), "{listed:?}");
 }

@@ -119,7 +119,7 @@ impl Deref for Reader<'_> {
 macro_rules! select_job {
     ($rest:literal) => {
         concat!(
-            "SELECT jobs.id, jobs.client, jobs.blueprint, jobs.status, jobs.record, submissions.record ",
+            "SELECT jobs.id, jobs.client, jobs.blueprint, jobs.status, jobs.record, submissions.record, jobs.key ",
             "FROM jobs LEFT JOIN submissions ON submissions.key = jobs.key ",
             $rest
         )
@@ -138,7 +138,7 @@ const LIST: &str =
     select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
 
 /// The record of an open job is not read: it may be large, and there may be many.
-const ENDED: &str = "SELECT id, status, CASE WHEN status BETWEEN 9 AND 12 THEN record END
+const ENDED: &str = "SELECT id, status, CASE WHEN status BETWEEN 9 AND 12 THEN record END, key
      FROM jobs WHERE key >= ?1 AND key < ?2 ORDER BY key";
 
 /// What goes with a job, and how many bytes of history. Reading it here, off the hot path, also brings it into the system's
@@ -214,7 +214,12 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(LIST).at(path)?;
         let mut rows = statement.query((&*query.client, keys.start, keys.end)).at(path)?;
         while let Some(row) = rows.next().at(path)? {
-            if self.list_row(row, &mut listing)?.is_break() {
+            let key = row.get(6).at(path)?;
+            if listing.reach(key).is_break() {
+                break;
+            }
+            let listed = self.list_row(row, &mut listing);
+            if unless_damaged(key, job_id(row, 0).ok(), listed)?.is_some_and(|flow| flow.is_break()) {
                 break;
             }
         }
@@ -228,21 +233,33 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(ENDED).at(path)?;
         let mut rows = statement.query((keys.start, keys.end)).at(path)?;
         while let Some(row) = rows.next().at(path)? {
-            let (id, status) = (job_id(row, 0).at(path)?, status(path, row, 1)?);
-            if slicing.reach(id.key()).is_break() {
+            let key = row.get(3).at(path)?;
+            if slicing.reach(key).is_break() {
                 break;
             }
-            if !status.is_terminal() {
-                continue;
-            }
-            let record = blob(row, 2).at(path)?;
-            let (standing, finished_at) = record::decode_end(id, record).at(path)?;
-            check_status(path, id, status, standing.status)?;
-            if slicing.wants(status, finished_at, record.len()) {
+            let wanted = self.wanted_end(row, &mut slicing);
+            if let Some(Some((id, standing))) = unless_damaged(key, job_id(row, 0).ok(), wanted)? {
                 self.goes_with(id, standing, &mut slicing)?;
             }
         }
         Ok(slicing.finish())
+    }
+
+    /// The job of this row and how far it had come, if it may be forgotten.
+    fn wanted_end(
+        &self,
+        row: &Row<'_>,
+        slicing: &mut Slicing,
+    ) -> Result<Option<(JobId, Standing)>, StoreError> {
+        let path = &self.readers.path;
+        let (id, status) = (job_id(row, 0).at(path)?, status(path, row, 1)?);
+        if !status.is_terminal() {
+            return Ok(None);
+        }
+        let record = blob(row, 2).at(path)?;
+        let (standing, finished_at) = record::decode_end(id, record).at(path)?;
+        check_status(path, id, status, standing.status)?;
+        Ok(slicing.wants(status, finished_at, record.len()).then_some((id, standing)))
     }
 
     /// Counts the narrowest index and the open jobs, and looks at no job.
@@ -257,13 +274,10 @@ impl Reader<'_> {
         let path = &self.readers.path;
         let mut statement = self.prepare_cached(GOES_WITH).at(path)?;
         let mut rows = statement.query([job_id.key()]).at(path)?;
-        let Some(row) = rows.next().at(path)? else { return Err(no_submission(path, job_id)) };
-        let record = blob(row, 0).at(path)?;
-        let history_bytes: Option<i64> = row.get(1).at(path)?;
-        let origin = record::decode_submission(job_id, record).at(path)?;
-        let idempotency = origin.idempotency_key.map(|key| (origin.client, key));
-        let bytes = record.len() + usize::try_from(history_bytes.unwrap_or(0)).unwrap_or(usize::MAX);
-        slicing.take(Removal { job_id, idempotency }, standing, bytes);
+        let removal = removal(path, job_id, rows.next().at(path)?);
+        if let Some((removal, bytes)) = unless_damaged(job_id.key(), Some(job_id), removal)? {
+            slicing.take(removal, standing, bytes);
+        }
         Ok(())
     }
 
@@ -271,9 +285,6 @@ impl Reader<'_> {
     fn list_row(&self, row: &Row<'_>, listing: &mut Listing<'_>) -> Result<ControlFlow<()>, StoreError> {
         let path = &self.readers.path;
         let id = job_id(row, 0).at(path)?;
-        if listing.reach(id.key()).is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
         let blueprint = row.get_ref(2).and_then(|value| Ok(value.as_str()?)).at(path)?;
         if !listing.wants(status(path, row, 3)?, blueprint) {
             return Ok(ControlFlow::Continue(()));
@@ -477,6 +488,34 @@ fn check_status(path: &Path, id: JobId, in_row: JobStatus, in_record: JobStatus)
         return Ok(());
     }
     Err(corrupt(path, format!("the row of job {id} and its record disagree on the status")))
+}
+
+/// What was read of one row, for who walks over many jobs: one that is damaged is told and passed over, so that it is not in the way of
+/// all the others. An error between rows is the database's own, and none of those.
+fn unless_damaged<T>(
+    key: i64,
+    id: Option<JobId>,
+    read: Result<T, StoreError>,
+) -> Result<Option<T>, StoreError> {
+    match read {
+        Err(error @ StoreError::Corrupt { .. }) => {
+            let job = id.map(tracing::field::display);
+            tracing::warn!(job, key, "A job cannot be read and was passed over: {error}");
+            Ok(None)
+        }
+        read => read.map(Some),
+    }
+}
+
+/// The removal of a job with this row of `GOES_WITH`, and how many bytes go with it.
+fn removal(path: &Path, job_id: JobId, row: Option<&Row<'_>>) -> Result<(Removal, usize), StoreError> {
+    let row = row.ok_or_else(|| no_submission(path, job_id))?;
+    let record = blob(row, 0).at(path)?;
+    let history_bytes: Option<i64> = row.get(1).at(path)?;
+    let origin = record::decode_submission(job_id, record).at(path)?;
+    let idempotency = origin.idempotency_key.map(|key| (origin.client, key));
+    let bytes = record.len() + usize::try_from(history_bytes.unwrap_or(0)).unwrap_or(usize::MAX);
+    Ok((Removal { job_id, idempotency }, bytes))
 }
 
 fn no_submission(path: &Path, id: JobId) -> StoreError {
