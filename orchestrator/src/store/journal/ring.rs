@@ -137,8 +137,10 @@ impl Ring {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 StoreError::Full { path: self.path.clone() }
             }
-            _ => StoreError::Failed { reason: format!("disk I/O error at {}: {error}", self.path.display()) },
+            _ => self.failed(&error),
         })?;
+        // From here on the frame may be found after a crash: a disk that is full now has not refused it.
+        self.file.sync_data().map_err(|error| self.failed(&error))?;
         if self.identity.is_none() || files::identity(&self.path) != self.identity {
             let reason = format!("{} was moved, replaced or removed while in use", self.path.display());
             return Err(StoreError::Failed { reason });
@@ -155,6 +157,7 @@ impl Ring {
         if len <= rest { self.head } else { self.head + rest }
     }
 
+    /// Writes the frame and does not sync it. Of one that fails, nothing or a part is there, which is no frame.
     fn write(&mut self, at: u64, len: u64) -> io::Result<()> {
         let end = at + len;
         if end > self.grown {
@@ -164,8 +167,11 @@ impl Ring {
             self.file.sync_data()?;
             self.grown = grown;
         }
-        self.file.write_all_at(&self.buffer, BLOCK + at)?;
-        self.file.sync_data()
+        self.file.write_all_at(&self.buffer, BLOCK + at)
+    }
+
+    fn failed(&self, error: &io::Error) -> StoreError {
+        StoreError::Failed { reason: format!("disk I/O error at {}: {error}", self.path.display()) }
     }
 }
 
