@@ -268,7 +268,8 @@ impl<S: Store> JournaledStore<S> {
         Ok(true)
     }
 
-    /// Calls `each` for these jobs, which have this news or none, and notes how far those had come that have none.
+    /// Calls `each` for these jobs, which have this news or none, and notes how far those had come that have none and are open: one that
+    /// has ended is hardly ever touched again, and would be remembered for as long as it is kept.
     fn load_each(
         &self,
         news: &[(JobId, Option<Option<Arc<Job>>>)],
@@ -283,7 +284,8 @@ impl<S: Store> JournaledStore<S> {
                 _ => {
                     let ids: Vec<JobId> = run.iter().map(|(id, _)| *id).collect();
                     self.shared.behind.load_many(&ids, &mut |id, job| {
-                        found.extend(job.as_ref().map(|job| (id, standing_of(job))));
+                        let open = job.as_ref().filter(|job| !job.status.is_terminal());
+                        found.extend(open.map(|job| (id, standing_of(job))));
                         flow = each(id, job);
                         flow
                     })?;
@@ -661,5 +663,32 @@ fn inserted_key(write: &Write) -> Option<i64> {
     match write {
         Write::InsertJob { job, .. } => Some(job.id.key()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{engine::JobStatus, store::conformance::Samples, time::Timestamp};
+
+    #[test]
+    fn of_jobs_that_have_ended_only_those_are_remembered_that_are_about_to_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).unwrap();
+        let mut samples = Samples::new(1);
+        let (open, other) = (samples.job("acme"), samples.job("acme"));
+        let ended = samples.moved(&other, JobStatus::Finished);
+        let writes = vec![samples.insert(&open), samples.insert(&other), samples.update(&ended)];
+        store.commit(&Batch { writes }).unwrap();
+        store.flush().unwrap();
+        let known = || [&open, &ended].map(|job| store.shared.state().seen.standing(job.id));
+
+        store.load_many(&[open.id, ended.id], &mut |_, _| ControlFlow::Continue(())).unwrap();
+        assert_eq!(known(), [Some(standing_of(&open)), None]);
+        let (above_key, ended_by) = (PruneQuery::FROM_THE_OLDEST, Timestamp::from_micros(i64::MAX));
+        let slice = store.prunable(&PruneQuery { above_key, ended_by, limit: 1 }).unwrap();
+        assert_eq!(known(), [Some(standing_of(&open)), Some(standing_of(&ended))]);
+        store.commit(&Batch { writes: slice.removals.into_iter().map(Write::RemoveJob).collect() }).unwrap();
+        assert_eq!(known(), [Some(standing_of(&open)), None]);
     }
 }
