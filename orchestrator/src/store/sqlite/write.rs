@@ -3,7 +3,10 @@
 //! It promises that a batch is stored as a whole or not at all. After an error of the disk nothing is tried
 //! again: the kernel may have dropped what it could not write and call the next fsync a success.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use avtomatika_proto::JobId;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
@@ -22,6 +25,13 @@ use crate::{
 /// times the size pauses them three times as long without making them faster in between.
 const CHECKPOINT_BYTES: i64 = 16 * 1024 * 1024;
 
+/// At how many times this size commits begin to wait for readers, so that the log can begin anew: readers of whom each is short, and who
+/// relieve each other, would otherwise keep it from that for ever.
+const RESTART_STEPS: i64 = 4;
+
+/// Longest such wait, once for each further [`CHECKPOINT_BYTES`] of the log. Most readers need less.
+const RESTART_WAIT: Duration = Duration::from_millis(100);
+
 /// Memory for pages that the writer touches again and again.
 const CACHE_KIB: i64 = 64 * 1024;
 
@@ -29,7 +39,7 @@ const CACHE_KIB: i64 = 64 * 1024;
 const STATEMENTS_MAX: usize = 32;
 
 /// Longest wait for another program that writes to the database (a person with a shell).
-const BUSY_TIMEOUT_MS: u32 = 5_000;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The connection that commits.
 #[derive(Debug)]
@@ -53,6 +63,8 @@ struct Checkpoint {
     step: i64,
     due: i64,
     seen: i64,
+    /// For readers, when the log has become several times too large.
+    wait: Duration,
 }
 
 impl Writer {
@@ -63,10 +75,10 @@ impl Writer {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         // Closing after an error must not touch the files again; an orderly end checkpoints by itself.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).at(path)?;
+        connection.busy_timeout(BUSY_TIMEOUT).at(path)?;
         connection
             .execute_batch(&format!(
-                "PRAGMA busy_timeout = {BUSY_TIMEOUT_MS};
-                 PRAGMA foreign_keys = OFF;
+                "PRAGMA foreign_keys = OFF;
                  PRAGMA temp_store = MEMORY;
                  PRAGMA cache_size = -{CACHE_KIB};
                  PRAGMA synchronous = FULL;
@@ -92,7 +104,7 @@ impl Writer {
             buffer: Vec::new(),
             database_file: files::identity(path),
             log_file: None,
-            checkpoint: Checkpoint { step, due: step, seen: 0 },
+            checkpoint: Checkpoint { step, due: step, seen: 0, wait: RESTART_WAIT },
             failed: None,
         })
     }
@@ -374,10 +386,24 @@ impl Writer {
         }
         // A reader may keep a part of the log in use: not every commit shall try again.
         checkpoint.due = frames + checkpoint.step;
-        match self.log_frames("PRAGMA wal_checkpoint(PASSIVE)").at(&self.path) {
+        let moved = if frames < RESTART_STEPS * checkpoint.step {
+            self.log_frames("PRAGMA wal_checkpoint(PASSIVE)")
+        } else {
+            self.wait_for_readers()
+        };
+        match moved.at(&self.path) {
             Ok(_) | Err(StoreError::Full { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// A checkpoint after which nobody reads from the log, so that the next commit begins it anew. When a reader takes too long, as much is
+    /// moved as can be, and that is no error.
+    fn wait_for_readers(&self) -> rusqlite::Result<i64> {
+        self.connection.busy_timeout(self.checkpoint.wait)?;
+        let moved = self.log_frames("PRAGMA wal_checkpoint(RESTART)");
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        moved
     }
 
     /// Runs a checkpoint and returns how many frames the log has.
@@ -422,6 +448,11 @@ fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) ->
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::mpsc::{self, RecvTimeoutError},
+        thread,
+    };
+
     use super::*;
     use crate::{
         engine::JobStatus,
@@ -462,7 +493,7 @@ mod tests {
         const STEP: i64 = 50;
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path()).unwrap();
-        store.writer().checkpoint = Checkpoint { step: STEP, due: STEP, seen: 0 };
+        store.writer().checkpoint = Checkpoint { step: STEP, due: STEP, seen: 0, wait: Duration::ZERO };
         let log_bytes = || std::fs::metadata(&store.writer().log).unwrap().len();
         let mut samples = Samples::new(1);
         let mut commit_some = || {
@@ -483,10 +514,69 @@ mod tests {
         reader.execute_batch("BEGIN; SELECT count(*) FROM jobs").unwrap();
         commit_some();
         let held = store.writer().checkpoint.seen;
-        assert!(held > 2 * STEP, "the log has {held} frames while it is read");
+        assert!(held > 2 * RESTART_STEPS * STEP, "the log has {held} frames while it is read");
         reader.execute_batch("COMMIT").unwrap();
         commit_some();
         let after = store.writer().checkpoint.seen;
         assert!(after < 2 * STEP, "the log has {after} frames again");
+    }
+
+    /// Readers that are short, and of whom there is always one that has begun before the last commit.
+    struct Relay {
+        path: PathBuf,
+        _reading: Connection,
+    }
+
+    impl Relay {
+        fn begin(path: &Path) -> Self {
+            let reading = Connection::open(path).unwrap();
+            reading.execute_batch("BEGIN; SELECT count(*) FROM jobs").unwrap();
+            Self { path: path.to_owned(), _reading: reading }
+        }
+
+        /// The next one begins, and only then does this one end.
+        fn pass_on(&mut self) {
+            *self = Self::begin(&self.path);
+        }
+    }
+
+    #[test]
+    fn readers_who_relieve_each_other_do_not_make_the_log_grow_for_ever() {
+        const STEP: i64 = 50;
+        const COMMITS: usize = 400;
+        const PATIENCE: Duration = Duration::from_secs(30);
+        /// A commit that takes longer waits for the reader. One that does not and takes longer all the same does no harm.
+        const A_MOMENT: Duration = Duration::from_millis(10);
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        store.writer().checkpoint = Checkpoint { step: STEP, due: STEP, seen: 0, wait: PATIENCE };
+        let mut samples = Samples::new(1);
+        let mut relay = Relay::begin(&store.path);
+        let (turn, turns) = mpsc::channel();
+        let (done, was_done) = mpsc::channel();
+        let mut longest = 0;
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                loop {
+                    match turns.recv_timeout(A_MOMENT) {
+                        Ok(()) => {
+                            relay.pass_on();
+                            done.send(()).unwrap();
+                        }
+                        Err(RecvTimeoutError::Timeout) => relay.pass_on(),
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    }
+                }
+            });
+            for _ in 0..COMMITS {
+                turn.send(()).unwrap();
+                was_done.recv().unwrap();
+                let job = samples.job("acme");
+                store.commit(&Batch { writes: vec![samples.insert(&job)] }).unwrap();
+                longest = longest.max(store.writer().checkpoint.seen);
+            }
+            drop(turn);
+        });
+        assert!(longest < (RESTART_STEPS + 1) * STEP, "the log had {longest} frames");
     }
 }
