@@ -76,8 +76,8 @@ impl SqliteStore {
         // The log's name, if it is new.
         files::sync_dir(dir)?;
         Ok(Self {
-            lookups: Readers::new(&path),
-            scans: Readers::new(&path),
+            lookups: Readers::open(&path)?,
+            scans: Readers::open(&path)?,
             writer: Mutex::new(writer),
             path,
             _lock: lock,
@@ -116,79 +116,79 @@ impl Store for SqliteStore {
     }
 
     fn load(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        self.lookups.get()?.load(id)
+        self.lookups.get().load(id)
     }
 
     fn load_many(&self, ids: &[JobId], each: EachLoaded<'_>) -> Result<(), StoreError> {
-        self.lookups.get()?.load_many(ids, each)
+        self.lookups.get().load_many(ids, each)
     }
 
     fn open_jobs(&self, each: &mut dyn FnMut(Stub)) -> Result<(), StoreError> {
-        self.scans.get()?.open_jobs(each)
+        self.scans.get().open_jobs(each)
     }
 
     fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
-        self.lookups.get()?.last_job_key()
+        self.lookups.get().last_job_key()
     }
 
     fn last_key_between(&self, keys: Range<i64>) -> Result<Option<i64>, StoreError> {
-        self.lookups.get()?.last_key_between(keys)
+        self.lookups.get().last_key_between(keys)
     }
 
     fn prunable(&self, query: &PruneQuery) -> Result<PruneSlice, StoreError> {
-        self.scans.get()?.prunable(query)
+        self.scans.get().prunable(query)
     }
 
     fn ended_total(&self) -> Result<u64, StoreError> {
-        self.scans.get()?.ended_total()
+        self.scans.get().ended_total()
     }
 
     fn list(&self, query: &ListQuery) -> Result<ListPage, StoreError> {
-        self.scans.get()?.list(query)
+        self.scans.get().list(query)
     }
 
     fn history(&self, id: JobId, from_sequence: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
-        self.scans.get()?.history(id, from_sequence, limit)
+        self.scans.get().history(id, from_sequence, limit)
     }
 
     fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
-        self.lookups.get()?.standing(id)
+        self.lookups.get().standing(id)
     }
 
     fn find_idempotent(&self, client: &str, key: &str) -> Result<Option<(JobId, [u8; 32])>, StoreError> {
-        self.lookups.get()?.find_idempotent(client, key)
+        self.lookups.get().find_idempotent(client, key)
     }
 
     fn notices(&self, id: JobId) -> Result<Vec<NoticeRecord>, StoreError> {
-        self.lookups.get()?.notices(id)
+        self.lookups.get().notices(id)
     }
 
     fn pending_notices(&self, each: &mut dyn FnMut(NoticeRecord)) -> Result<(), StoreError> {
-        self.scans.get()?.pending_notices(each)
+        self.scans.get().pending_notices(each)
     }
 
     fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
-        self.scans.get()?.sessions()
+        self.scans.get().sessions()
     }
 
     fn blueprints(&self) -> Result<Vec<BlueprintRecord>, StoreError> {
-        self.scans.get()?.blueprints()
+        self.scans.get().blueprints()
     }
 
     fn buckets(&self) -> Result<Vec<BucketRecord>, StoreError> {
-        self.scans.get()?.buckets()
+        self.scans.get().buckets()
     }
 
     fn schedules(&self) -> Result<Vec<ScheduleRecord>, StoreError> {
-        self.scans.get()?.schedules()
+        self.scans.get().schedules()
     }
 
     fn usage(&self) -> Result<Vec<UsageRecord>, StoreError> {
-        self.scans.get()?.usage()
+        self.scans.get().usage()
     }
 
     fn journal_applied(&self) -> Result<u64, StoreError> {
-        self.lookups.get()?.journal_applied()
+        self.lookups.get().journal_applied()
     }
 }
 

@@ -44,10 +44,10 @@ pub(super) struct Readers {
     returned: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pool {
     idle: Vec<Connection>,
-    /// Connections that exist, idle or not.
+    /// Connections that exist, idle or not: one at least.
     open: usize,
 }
 
@@ -60,22 +60,25 @@ pub(super) struct Reader<'p> {
 }
 
 impl Readers {
-    /// No connection yet; they are opened when they are needed.
-    pub(super) fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), pool: Mutex::default(), returned: Condvar::new() }
+    /// One connection; the others are opened when they are needed.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let pool = Mutex::new(Pool { idle: vec![connect(path)?], open: 1 });
+        Ok(Self { path: path.to_owned(), pool, returned: Condvar::new() })
     }
 
-    /// A connection. Waits for one when all are in use.
-    pub(super) fn get(&self) -> Result<Reader<'_>, StoreError> {
+    /// A connection. Waits for one when all are in use, also when another one could not be opened: the process may have no file left for
+    /// it, and there is always one that comes back.
+    pub(super) fn get(&self) -> Reader<'_> {
         let mut pool = self.pool();
         loop {
             if let Some(connection) = pool.idle.pop() {
-                return Ok(Reader { readers: self, connection: Some(connection) });
+                return Reader { readers: self, connection: Some(connection) };
             }
-            if pool.open < READERS_MAX {
-                let connection = connect(&self.path)?;
+            if pool.open < READERS_MAX
+                && let Ok(connection) = connect(&self.path)
+            {
                 pool.open += 1;
-                return Ok(Reader { readers: self, connection: Some(connection) });
+                return Reader { readers: self, connection: Some(connection) };
             }
             pool = self.returned.wait(pool).unwrap_or_else(PoisonError::into_inner);
         }
@@ -565,7 +568,7 @@ mod tests {
 
     /// The steps of the query, as SQLite tells them.
     fn plan(store: &SqliteStore, sql: &str) -> String {
-        let reader = store.scans.get().unwrap();
+        let reader = store.scans.get();
         let mut statement = reader.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         for parameter in 1..=statement.parameter_count() {
             statement.raw_bind_parameter(parameter, 1).unwrap();
@@ -604,7 +607,7 @@ mod tests {
         let jobs: Vec<Job> = (0..10).map(|_| samples.job("acme")).collect();
         let writes = jobs.iter().map(|job| samples.insert(job)).collect();
         store.commit(&Batch { writes }).unwrap();
-        let reader = store.lookups.get().unwrap();
+        let reader = store.lookups.get();
         for job in &jobs {
             assert_eq!(reader.load(job.id), Ok(Some(job.clone())));
         }
@@ -614,10 +617,32 @@ mod tests {
     }
 
     #[test]
+    fn who_cannot_open_a_reader_waits_for_one_that_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(dir.path()).unwrap();
+        let on_loan = store.lookups.get();
+        // As when there are no files left: what is open stays so, and nothing else can be opened.
+        std::fs::rename(&store.path, dir.path().join("elsewhere")).unwrap();
+        let (asking, asked) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            for asking in vec![asking; READERS_MAX] {
+                let store = &store;
+                scope.spawn(move || {
+                    asking.send(()).unwrap();
+                    assert_eq!(store.last_job_key(), Ok(None));
+                });
+            }
+            (0..READERS_MAX).for_each(|_| asked.recv().unwrap());
+            drop(on_loan);
+        });
+        assert_eq!(store.lookups.pool().open, 1);
+    }
+
+    #[test]
     fn readers_are_shared_and_never_more_than_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(dir.path()).unwrap();
-        let on_loan: Vec<_> = (0..READERS_MAX).map(|_| store.scans.get().unwrap()).collect();
+        let on_loan: Vec<_> = (0..READERS_MAX).map(|_| store.scans.get()).collect();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| store.last_job_key());
             drop(on_loan);
