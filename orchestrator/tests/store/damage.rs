@@ -99,9 +99,7 @@ fn damage_in_a_record_is_noticed() {
     let store = SqliteStore::open(dir.path()).unwrap();
     store.commit(&Batch { writes: vec![samples.insert(&job)] }).unwrap();
     drop(store);
-    let tables =
-        [("submissions", "load"), ("jobs", "load"), ("history", "history"), ("open_jobs", "open_jobs")];
-    for (table, verb) in tables {
+    for (table, verb) in [("submissions", "load"), ("jobs", "load"), ("history", "history")] {
         let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
         let select = format!("SELECT record FROM {table}");
         let update = format!("UPDATE {table} SET record = ?1");
@@ -113,7 +111,6 @@ fn damage_in_a_record_is_noticed() {
             let store = SqliteStore::open(dir.path()).unwrap();
             let answer = match verb {
                 "load" => store.load(job.id).map(|_| ()),
-                "open_jobs" => store.open_jobs(&mut |_| ()),
                 _ => store.history(job.id, 0, 10).map(|_| ()),
             };
             assert!(matches!(answer, Err(StoreError::Corrupt { .. })), "byte {at} of {table}: {answer:?}");
@@ -122,6 +119,39 @@ fn damage_in_a_record_is_noticed() {
     }
     let store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(store.load(job.id).unwrap(), Some(job));
+}
+
+#[test]
+fn a_damaged_stub_is_made_again_from_its_job_unless_that_is_damaged_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut samples = Samples::new(5);
+    let jobs = [(); 3].map(|()| samples.job("acme"));
+    let stubs: Vec<_> = jobs.iter().filter_map(Stub::of).collect();
+    let store = SqliteStore::open(dir.path()).unwrap();
+    store.commit(&Batch { writes: jobs.iter().map(|job| samples.insert(job)).collect() }).unwrap();
+    let open_jobs = || {
+        let mut open = Vec::new();
+        store.open_jobs(&mut |stub| open.push(stub)).map(|()| open)
+    };
+    let connection = rusqlite::Connection::open(database(dir.path())).unwrap();
+    let key = jobs[1].id.key();
+    let select = "SELECT record FROM open_jobs WHERE key = ?1";
+    let sound: Vec<u8> = connection.query_row(select, [key], |row| row.get(0)).unwrap();
+    for at in (0..sound.len()).step_by(17) {
+        let mut damaged = sound.clone();
+        damaged[at] ^= 1;
+        connection.execute("UPDATE open_jobs SET record = ?2 WHERE key = ?1", (key, &damaged)).unwrap();
+        assert_eq!(open_jobs().as_ref(), Ok(&stubs), "byte {at}");
+    }
+    for damage in [
+        "UPDATE submissions SET record = x'00' WHERE key = ?1",
+        "UPDATE jobs SET record = x'00' WHERE key = ?1",
+        "DELETE FROM jobs WHERE key = ?1",
+    ] {
+        connection.execute(damage, [key]).unwrap();
+        let open = open_jobs();
+        assert!(matches!(open, Err(StoreError::Corrupt { .. })), "{damage}: {open:?}");
+    }
 }
 
 #[test]

@@ -187,7 +187,10 @@ impl Reader<'_> {
         let mut rows = statement.query(()).at(path)?;
         while let Some(row) = rows.next().at(path)? {
             let key = row.get(0).at(path)?;
-            let mut stub = record::decode_stub(key, blob(row, 1).at(path)?, &mut shared).at(path)?;
+            let mut stub = match record::decode_stub(key, blob(row, 1).at(path)?, &mut shared).at(path) {
+                Ok(stub) => stub,
+                Err(damaged) => self.stub_again(key).ok_or(damaged)?,
+            };
             if stub.client.is_empty() {
                 let client: String = clients.query_row((key,), |row| row.get(0)).at(path)?;
                 stub.client = shared(&client);
@@ -198,6 +201,16 @@ impl Reader<'_> {
             each(stub);
         }
         Ok(())
+    }
+
+    /// The stub of the job with this key, whose own is damaged: it follows from the job, and is stored again with its next change.
+    /// `None` when the job cannot be read either, or has ended, which contradicts that it has one.
+    fn stub_again(&self, key: i64) -> Option<Stub> {
+        let mut statement = self.prepare_cached(LOAD).ok()?;
+        let mut rows = statement.query([key]).ok()?;
+        let stub = Stub::of(&job(&self.readers.path, rows.next().ok()??).ok()?)?;
+        tracing::warn!(job = %stub.id, "The stub of job {} is damaged and was made again from the job", stub.id);
+        Some(stub)
     }
 
     pub(super) fn last_job_key(&self) -> Result<Option<i64>, StoreError> {
