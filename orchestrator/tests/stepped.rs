@@ -22,7 +22,7 @@ use avtomatika_orchestrator::{
     engine::{Event, JobStatus, Retry, Signal, Submission},
     json::Json,
     metrics::Metrics,
-    store::{PruneQuery, Store, StoreError, WorkerRecord, memory::MemoryStore},
+    store::{PruneQuery, Store, StoreError, WorkerRecord, Write, memory::MemoryStore},
     time::{Clock, Timestamp},
 };
 use avtomatika_proto::{ApiError, JobId};
@@ -254,6 +254,14 @@ impl Stage {
         }
     }
 
+    /// The new job that comes first in the batch that is with the store.
+    fn first_written(&self) -> JobId {
+        match &self.conductor.batch().unwrap().writes[0] {
+            Write::InsertJob { job, .. } => job.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn status(&self, job_id: JobId) -> Option<JobStatus> {
         self.store.load(job_id).unwrap().map(|job| job.status)
     }
@@ -278,6 +286,11 @@ fn signal() -> Event {
     })
 }
 
+fn retry() -> Retry {
+    let by = Arc::from("ann");
+    Retry { state: None, initial_data: None, state_history: None, by, reason: None, key: None }
+}
+
 #[test]
 fn children_are_looked_after_when_the_cancelling_of_their_parent_comes_to_nothing() {
     let mut stage = Stage::new();
@@ -291,10 +304,7 @@ fn children_are_looked_after_when_the_cancelling_of_their_parent_comes_to_nothin
     };
     let (mut answer, _) = stage.conductor.submit(&acme(), request, false).unwrap();
     stage.conductor.take_in().unwrap();
-    let parent = match &stage.conductor.batch().unwrap().writes[0] {
-        avtomatika_orchestrator::store::Write::InsertJob { job, .. } => job.id,
-        other => panic!("{other:?}"),
-    };
+    let parent = stage.first_written();
     let mut cancelled = stage.act(parent, Event::CancelRequested { reason: None });
     stage.commit();
     assert!(matches!(answer.look(), Answered::Yes(Ok(_))));
@@ -317,20 +327,12 @@ fn a_job_that_is_about_to_be_forgotten_is_not_started_again() {
     let mut pruned = stage.conductor.prune(stage.store.prunable(&query).unwrap().removals);
     stage.conductor.take_in().unwrap();
     // The store still has the job. What would be decided about it could never be stored.
-    let retry = Retry {
-        state: None,
-        initial_data: None,
-        state_history: None,
-        by: Arc::from("ann"),
-        reason: None,
-        key: None,
-    };
-    let mut retried = stage.act(job_id, Event::RetryRequested(retry.clone()));
+    let mut retried = stage.act(job_id, Event::RetryRequested(retry()));
     assert_eq!(told(&mut retried), "JOB_NOT_FOUND");
     // There is no room to forget it either: it is there as before, and can be started again.
     stage.fill();
     assert!(matches!(pruned.look(), Answered::Yes(Err(_))));
-    let mut retried = stage.act(job_id, Event::RetryRequested(retry));
+    let mut retried = stage.act(job_id, Event::RetryRequested(retry()));
     stage.settle();
     assert_eq!(told(&mut retried), "done");
     assert_eq!(stage.status(job_id), Some(JobStatus::Failed));
@@ -348,6 +350,42 @@ fn news_for_a_job_whose_task_is_aside_does_not_hold_up_the_queue() {
     let mut worker = stage.connect();
     assert_eq!(stage.work(&mut worker), [first, second]);
     assert_eq!(stage.status(first), Some(JobStatus::Finished));
+}
+
+#[test]
+fn news_that_finds_no_room_does_not_hold_up_the_queue_either() {
+    let mut stage = Stage::new();
+    let (first, second) = (stage.submit("task"), stage.submit("task"));
+    stage.restart();
+    // A second signal is decided on top of one that is about to become durable, and there is no room for it.
+    let mut kept = stage.act(first, signal());
+    let mut undone = stage.act(first, signal());
+    stage.commit();
+    stage.fill();
+    assert_eq!((told(&mut kept), told(&mut undone)), ("done", "STORAGE_FULL"));
+    let mut worker = stage.connect();
+    assert_eq!(stage.work(&mut worker), [first, second]);
+}
+
+#[test]
+fn a_job_whose_retry_finds_no_room_has_ended_as_before() {
+    let mut stage = Stage::new();
+    let mut submitted = stage.submit_with("fails", "{}");
+    stage.conductor.take_in().unwrap();
+    // Its end is about to become durable when somebody wants it tried again, for which there is no room.
+    let job_id = stage.first_written();
+    let mut retried = stage.act(job_id, Event::RetryRequested(retry()));
+    stage.commit();
+    assert!(matches!(submitted.look(), Answered::Yes(Ok(_))));
+    stage.fill();
+    assert_eq!(told(&mut retried), "STORAGE_FULL");
+    assert_eq!(stage.status(job_id), Some(JobStatus::Failed));
+    // It is old enough to be forgotten after a while, and is.
+    stage.pass(Duration::from_secs(60));
+    let query = PruneQuery { above_key: PruneQuery::FROM_THE_OLDEST, ended_by: stage.clock.now(), limit: 10 };
+    let mut pruned = stage.conductor.prune(stage.store.prunable(&query).unwrap().removals);
+    stage.settle();
+    assert!(matches!(pruned.look(), Answered::Yes(Ok(1))));
 }
 
 #[test]

@@ -93,6 +93,16 @@ pub(super) enum Afterwards {
     KeyStored { client: Arc<str>, key: Arc<str>, job_id: JobId },
 }
 
+impl Afterwards {
+    /// The job that was changed.
+    pub fn changed(&self) -> Option<JobId> {
+        match self {
+            Self::Changed { job, .. } | Self::Amended { job, .. } => Some(job.id),
+            _ => None,
+        }
+    }
+}
+
 impl Batch {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {

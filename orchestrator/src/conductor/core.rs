@@ -494,6 +494,7 @@ impl Core {
         }
         let on_top = std::mem::take(&mut self.batch);
         let steps: Vec<Afterwards> = afterwards.into_iter().chain(on_top.afterwards).collect();
+        let changed: Vec<JobId> = steps.iter().filter_map(Afterwards::changed).collect();
         let mut watches = Vec::new();
         for step in steps.into_iter().rev() {
             match step {
@@ -505,6 +506,9 @@ impl Core {
         for (job_id, sender, reply) in watches {
             let present = self.load(job_id).and_then(|job| job.ok_or_else(job_not_found));
             let _ = reply.send(present.map(|job| self.watchers.watch(self.view(job), sender)));
+        }
+        for job_id in changed {
+            self.rest_again(job_id);
         }
         self.families.look_again();
         self.again_soon();

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::{ApiError, TaskId};
+use avtomatika_proto::{ApiError, JobId, TaskId};
 
 use super::{
     book::Version,
@@ -49,6 +49,13 @@ impl Core {
         {
             self.dispatch.put_aside(attempt.task_id);
         }
+    }
+
+    /// What was decided on top of a job's last durable change is undone. When that became durable, the job was left in memory for the
+    /// sake of what came next; nothing comes next, so it goes where it would have gone then.
+    pub fn rest_again(&mut self, job_id: JobId) {
+        let Some(job) = self.book.resident(job_id).cloned() else { return };
+        if job.status.is_terminal() { self.book.close(&job) } else { self.rest(&job) }
     }
 
     /// About how much memory the resident jobs and the params of ready tasks take.
