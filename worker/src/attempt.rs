@@ -2,7 +2,8 @@
 //!
 //! The handler runs on the runtime of whoever runs the worker, and says there how it ended. What that means is decided on the
 //! session's thread, so that a handler that blocks its own runtime still times out and still is cancelled on the wire. An attempt has
-//! exactly one result, decided by what is known first: the handler's end, the order to stop, or the end of its time.
+//! exactly one result, decided by what is known first: the handler's end, the order to stop, or the end of its time. Only one whose task
+//! was dropped has none.
 
 use std::{
     any::Any,
@@ -24,7 +25,7 @@ use crate::{Handler, STOP_GRACE, TaskContext, TaskError, TaskOutcome, context::t
 pub(crate) enum Stop {
     /// The orchestrator wants it stopped within this grace, and told so.
     Cancel(Duration),
-    /// The orchestrator has given the task to another; nothing is reported.
+    /// The orchestrator does not count on this attempt; nothing is reported. The task may come again under the same id.
     Drop,
     /// The worker stops and the time for draining is over; another worker shall do the task.
     Shutdown,
@@ -102,8 +103,8 @@ impl Attempt {
         }
     }
 
-    /// The result of an attempt whose handler has ended.
-    pub(crate) fn ended(self, outcome: Outcome) -> v1::TaskResult {
+    /// The result of an attempt whose handler has ended; `None` when its task was dropped.
+    pub(crate) fn ended(self, outcome: Outcome) -> Option<v1::TaskResult> {
         let result = match self.stop {
             None => match outcome {
                 Ok((word, data)) => v1::TaskResult { outcome: word, data, ..v1::TaskResult::default() },
@@ -117,8 +118,9 @@ impl Attempt {
         self.report(result)
     }
 
-    /// The result of an attempt that was told to stop and whose handler has not ended in time. It is dropped.
-    pub(crate) fn abandoned(self) -> v1::TaskResult {
+    /// The result of an attempt that was told to stop and whose handler has not ended in time; `None` when its task was dropped. The
+    /// handler is.
+    pub(crate) fn abandoned(self) -> Option<v1::TaskResult> {
         // Whoever waits for an attempt to stop has told it to.
         let stop = self.stop.unwrap_or(Stop::Drop);
         let patience = self.patience(stop);
@@ -131,7 +133,7 @@ impl Attempt {
     fn stopped(&self, stop: Stop, forced: Option<TaskError>) -> v1::TaskResult {
         match stop {
             Stop::Cancel(_) => end(outcome::CANCELLED, forced),
-            // A result for nobody, since the task is no longer held.
+            // For the trace alone.
             Stop::Drop => end(outcome::CANCELLED, None),
             Stop::Shutdown => {
                 let given_back = "the worker stopped before the task was done";
@@ -149,15 +151,16 @@ impl Attempt {
         }
     }
 
-    /// Names the result, and tells the log and the trace of it.
-    fn report(self, result: v1::TaskResult) -> v1::TaskResult {
+    /// Names the result, and tells the log and the trace of it. That of a dropped task stays here: results are filed by the ids of tasks,
+    /// and another attempt may run under the same one.
+    fn report(self, result: v1::TaskResult) -> Option<v1::TaskResult> {
         let (task_id, job_id) = (self.context.task_id().to_owned(), self.context.job_id().to_owned());
         let result = v1::TaskResult { task_id, job_id, ..result };
         self.span.in_scope(|| log(&result));
         if let Some(traced) = self.traced {
             traced.end(&self.context, &result);
         }
-        result
+        (!matches!(self.stop, Some(Stop::Drop))).then_some(result)
     }
 }
 

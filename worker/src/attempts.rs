@@ -101,9 +101,9 @@ impl Attempts {
         None
     }
 
-    /// The result of an attempt whose handler has ended so; `None` when it was abandoned before.
+    /// The result of an attempt whose handler has ended so; `None` when it was abandoned before, or its task was dropped.
     fn decided(&mut self, serial: Serial, outcome: Outcome) -> Option<TaskResult> {
-        self.take(serial).map(|attempt| attempt.ended(outcome))
+        self.take(serial)?.ended(outcome)
     }
 
     /// When the next attempt's time is up.
@@ -115,10 +115,11 @@ impl Attempts {
     pub(crate) fn overdue(&mut self, now: Instant) -> Option<TaskResult> {
         while let Some(&(due, serial)) = self.due.first().filter(|(due, _)| *due <= now) {
             self.due.remove(&(due, serial));
-            if self.undecided.get(&serial).is_some_and(|known| known.attempt.is_stopping()) {
-                return self.take(serial).map(Attempt::abandoned);
+            if !self.undecided.get(&serial).is_some_and(|known| known.attempt.is_stopping()) {
+                self.stop(serial, Stop::Timeout);
+            } else if let Some(result) = self.take(serial).and_then(Attempt::abandoned) {
+                return Some(result);
             }
-            self.stop(serial, Stop::Timeout);
         }
         None
     }

@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{TaskError, error::cut};
+use crate::{TaskError, attempt::Serial, error::cut};
 
 /// One attempt at one task, as its handler sees it. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -23,6 +23,7 @@ pub struct TaskContext {
 
 #[derive(Debug)]
 struct Attempt {
+    serial: Serial,
     task_id: String,
     job_id: String,
     task_type: String,
@@ -40,11 +41,13 @@ struct Attempt {
 impl TaskContext {
     pub(crate) fn new(
         task: &v1::Task,
+        serial: Serial,
         worker_id: Arc<str>,
         progress: Arc<ProgressBoard>,
         trace: Option<TraceContext>,
     ) -> Self {
         let attempt = Attempt {
+            serial,
             task_id: task.task_id.clone(),
             job_id: task.job_id.clone(),
             task_type: task.r#type.clone(),
@@ -122,7 +125,7 @@ impl TaskContext {
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
         let mut message = message.into();
         cut(&mut message, limits::PROGRESS_MESSAGE_BYTES_MAX);
-        self.progress.progress(&self.attempt.task_id, fraction, message);
+        self.progress.progress(&self.attempt, fraction, message);
     }
 
     /// How far the attempts before this one came, as the last of them that [saved](Self::save) something left it; `None` for the
@@ -166,7 +169,7 @@ impl TaskContext {
                 "the checkpoint has {bytes} bytes and the limit is {limit}; save where the work stands and not the work"
             )));
         }
-        self.progress.save(&self.attempt.task_id, text);
+        self.progress.save(&self.attempt, text);
         Ok(())
     }
 
@@ -190,8 +193,8 @@ pub(crate) struct ProgressBoard {
 
 #[derive(Debug, Default)]
 struct Reports {
-    /// What each running attempt said last; `None` when it has said nothing.
-    latest: HashMap<String, Option<v1::TaskProgress>>,
+    /// The running attempt of each task, and what it said last; `None` when it has said nothing.
+    latest: HashMap<String, (Serial, Option<v1::TaskProgress>)>,
     /// Those of which the orchestrator has not been told.
     untold: HashSet<String>,
     /// Those of whose checkpoint it has not been told.
@@ -200,29 +203,33 @@ struct Reports {
 
 impl ProgressBoard {
     /// An attempt begins; until its end it may say something.
-    pub(crate) fn begin(&self, task_id: &str) {
-        self.lock().latest.insert(task_id.to_owned(), None);
+    pub(crate) fn begin(&self, task_id: &str, serial: Serial) {
+        self.lock().latest.insert(task_id.to_owned(), (serial, None));
     }
 
-    fn progress(&self, task_id: &str, fraction: f64, message: String) {
-        self.note(task_id, |said, _| (said.fraction, said.message) = (fraction, message));
+    fn progress(&self, attempt: &Attempt, fraction: f64, message: String) {
+        self.note(attempt, |said, _| (said.fraction, said.message) = (fraction, message));
     }
 
-    fn save(&self, task_id: &str, checkpoint: String) {
-        self.note(task_id, |said, unsaved| {
+    fn save(&self, attempt: &Attempt, checkpoint: String) {
+        self.note(attempt, |said, unsaved| {
             said.checkpoint = checkpoint;
-            unsaved.insert(task_id.to_owned());
+            unsaved.insert(attempt.task_id.clone());
         });
     }
 
-    fn note(&self, task_id: &str, change: impl FnOnce(&mut v1::TaskProgress, &mut HashSet<String>)) {
+    fn note(&self, attempt: &Attempt, change: impl FnOnce(&mut v1::TaskProgress, &mut HashSet<String>)) {
+        let task_id = &attempt.task_id;
         let mut reports = self.lock();
         let Reports { latest, untold, unsaved } = &mut *reports;
-        // Whatever is said after the end is said to nobody.
-        let Some(latest) = latest.get_mut(task_id) else { return };
-        let nothing = || v1::TaskProgress { task_id: task_id.to_owned(), ..v1::TaskProgress::default() };
+        // Whatever is said after the end is said to nobody, also when the task was dropped and has come again.
+        let Some((_, latest)) = latest.get_mut(task_id).filter(|(serial, _)| *serial == attempt.serial)
+        else {
+            return;
+        };
+        let nothing = || v1::TaskProgress { task_id: task_id.clone(), ..v1::TaskProgress::default() };
         change(latest.get_or_insert_with(nothing), unsaved);
-        untold.insert(task_id.to_owned());
+        untold.insert(task_id.clone());
         drop(reports);
         self.news.notify_one();
     }
@@ -244,7 +251,8 @@ impl ProgressBoard {
     /// What to tell of an attempt, if it still runs: a checkpoint only when it is a new one.
     pub(crate) fn report(&self, task_id: &str) -> Option<v1::TaskProgress> {
         let mut reports = self.lock();
-        let mut report = reports.latest.get(task_id).cloned().flatten()?;
+        let (_, report) = reports.latest.get(task_id)?;
+        let mut report = report.clone()?;
         if !reports.unsaved.remove(task_id) {
             report.checkpoint.clear();
         }
@@ -255,7 +263,7 @@ impl ProgressBoard {
     pub(crate) fn tell_again(&self) {
         let mut reports = self.lock();
         let Reports { latest, untold, unsaved } = &mut *reports;
-        for (task_id, _) in latest.iter().filter(|(_, said)| said.is_some()) {
+        for (task_id, _) in latest.iter().filter(|(_, (_, said))| said.is_some()) {
             untold.insert(task_id.clone());
             unsaved.insert(task_id.clone());
         }
@@ -268,7 +276,7 @@ impl ProgressBoard {
         let mut reports = self.lock();
         reports.untold.remove(task_id);
         reports.unsaved.remove(task_id);
-        reports.latest.remove(task_id).flatten()
+        reports.latest.remove(task_id)?.1
     }
 
     fn lock(&self) -> MutexGuard<'_, Reports> {
@@ -279,7 +287,7 @@ impl ProgressBoard {
 
 #[cfg(test)]
 pub(crate) fn context_for_test(task: &v1::Task) -> TaskContext {
-    TaskContext::new(task, Arc::from("test-worker"), Arc::default(), None)
+    TaskContext::new(task, 1, Arc::from("test-worker"), Arc::default(), None)
 }
 
 #[cfg(test)]
@@ -301,16 +309,16 @@ mod tests {
     /// An attempt named `t` that has begun.
     fn running() -> (Arc<ProgressBoard>, TaskContext) {
         let board = Arc::new(ProgressBoard::default());
-        board.begin("t");
+        board.begin("t", 1);
         let task = v1::Task { task_id: "t".into(), ..v1::Task::default() };
-        let context = TaskContext::new(&task, Arc::from("w"), Arc::clone(&board), None);
+        let context = TaskContext::new(&task, 1, Arc::from("w"), Arc::clone(&board), None);
         (board, context)
     }
 
     #[test]
     fn what_was_saved_is_told_again_and_nothing_after_the_end() {
         let (board, context) = running();
-        board.begin("silent");
+        board.begin("silent", 2);
         context.save(serde_json::json!({ "page": 7 })).unwrap();
         context.progress(0.5, "half");
         assert_eq!(board.take_news(), ["t"]);
@@ -322,6 +330,16 @@ mod tests {
         assert_eq!(board.end("t").unwrap().checkpoint, r#"{"page":7}"#);
         context.save(serde_json::json!({ "page": 8 })).unwrap();
         assert!(!board.has_news() && board.report("t").is_none());
+    }
+
+    #[test]
+    fn an_attempt_does_not_speak_for_the_next_one_at_the_same_task() {
+        let (board, context) = running();
+        board.end("t");
+        board.begin("t", 2);
+        context.progress(0.5, "half");
+        context.save(serde_json::json!({ "page": 8 })).unwrap();
+        assert!(!board.has_news() && board.report("t").is_none() && board.end("t").is_none());
     }
 
     #[test]

@@ -87,10 +87,11 @@ impl Runner {
             self.held.finish(attempt::refused(&task, error));
             return true;
         };
-        self.progress.begin(&task.task_id);
+        self.progress.begin(&task.task_id, serial);
         let traced = Traced::of(&task, self.spans.as_ref());
         let trace = traced.as_ref().map(|traced| traced.context.clone());
-        let context = TaskContext::new(&task, Arc::clone(&self.worker_id), Arc::clone(&self.progress), trace);
+        let (worker_id, progress) = (Arc::clone(&self.worker_id), Arc::clone(&self.progress));
+        let context = TaskContext::new(&task, serial, worker_id, progress, trace);
         self.attempts.start(serial, task, handler, context, traced);
         true
     }

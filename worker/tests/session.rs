@@ -17,7 +17,10 @@ use avtomatika_proto::{
 use avtomatika_worker::{TaskContext, TaskError, TaskOutcome, WorkerBuilder, WorkerError};
 use serde_json::{Value, json};
 use support::{Orchestrator, Running, gate, soon, task, until};
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
 use tonic::Status;
 
 /// Serves `work` with a handler that answers what it was given.
@@ -226,6 +229,35 @@ async fn a_task_that_is_not_adopted_is_stopped_and_nothing_is_reported() {
     // Its result would come before this one's.
     stream.send(Task { timeout: Some(prost_types::Duration { seconds: 0, nanos: 1 }), ..task("t2") }).await;
     assert_eq!(stream.result().await.task_id, "t2");
+}
+
+#[tokio::test]
+async fn of_a_task_that_was_dropped_and_comes_again_only_the_new_attempt_is_told() {
+    let mut orchestrator = Orchestrator::start().await;
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let builder = orchestrator.worker().handle("work", move |_: Value, context: TaskContext| {
+        let (end, told_to_end) = oneshot::channel();
+        started.send((context, end)).unwrap();
+        async move { Err::<(), _>(TaskError::transient(told_to_end.await?)) }
+    });
+    let _worker = Running::start(builder);
+    let stream = orchestrator.welcome_worker("s1").await;
+    stream.send(task("t1")).await;
+    let (first, end_first) = soon("the start", starts.recv()).await.unwrap();
+    drop(stream);
+    let (mut stream, _) = orchestrator.call().await.open().await;
+    stream.welcome(&[]).await;
+    soon("the cancellation", first.cancellation().cancelled()).await;
+
+    // The orchestrator has nobody else for it, and the first attempt takes its time to stop.
+    stream.send(task("t1")).await;
+    let (_second, end_second) = soon("another start", starts.recv()).await.unwrap();
+    first.save(json!({ "page": 9 })).unwrap();
+    end_first.send("the first has ended").unwrap();
+    end_second.send("the second has ended").unwrap();
+    let result = stream.result().await;
+    assert_eq!((result.outcome.as_str(), error_message(&result)), ("failure", "the second has ended"));
+    assert_eq!(result.checkpoint, "", "the second has saved nothing");
 }
 
 #[tokio::test]
