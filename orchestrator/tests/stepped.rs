@@ -19,13 +19,13 @@ use avtomatika_orchestrator::{
         stepped::{Acceptance, Answer, Answered, Stepped},
     },
     dispatch::{Outbox, ToWorker},
-    engine::{Event, JobStatus, Retry, Signal, Submission},
+    engine::{Event, JobStatus, Offer, Retry, Signal, Submission},
     json::Json,
     metrics::Metrics,
     store::{PruneQuery, Store, StoreError, WorkerRecord, Write, memory::MemoryStore},
     time::{Clock, Timestamp},
 };
-use avtomatika_proto::{ApiError, JobId};
+use avtomatika_proto::{ApiError, JobId, SessionId, TaskId};
 use tokio::sync::mpsc;
 
 #[path = "stepped/wide.rs"]
@@ -58,6 +58,9 @@ states:
   bad: { start: true, end: failed }
 ";
 
+/// How long workers of before are waited for.
+const ADOPTION_WINDOW: Duration = Duration::from_secs(5);
+
 /// A clock that stands still until the test moves it.
 #[derive(Clone)]
 struct ManualClock(Arc<AtomicI64>);
@@ -78,7 +81,7 @@ struct Stage {
 
 /// A connected worker.
 struct Worker {
-    session_id: avtomatika_proto::SessionId,
+    session_id: SessionId,
     stream: u64,
     hears: mpsc::Receiver<ToWorker>,
 }
@@ -95,7 +98,7 @@ fn recover(store: &Arc<MemoryStore>, clock: &ManualClock) -> Stepped {
     }
     let settings = Settings {
         limits: Limits { max_open_jobs: 20_000, max_workers: 10, resident_bytes_max: 1 << 20 },
-        adoption_window: Duration::from_secs(5),
+        adoption_window: ADOPTION_WINDOW,
         webhooks: None,
         entropy_seed: [store.last_job_key().unwrap().unwrap_or(0) as u8; 32],
     };
@@ -110,10 +113,15 @@ impl Stage {
         Self { conductor: recover(&store, &clock), store, clock, written: Default::default() }
     }
 
+    /// The process dies and comes back, and whoever was connected is expected back.
+    fn crash(&mut self) {
+        self.conductor = recover(&self.store, &self.clock);
+    }
+
     /// The process dies and comes back, and whoever was expected back is not waited for any more.
     fn restart(&mut self) {
-        self.conductor = recover(&self.store, &self.clock);
-        self.pass(Duration::from_secs(6));
+        self.crash();
+        self.pass(ADOPTION_WINDOW);
     }
 
     fn pass(&mut self, span: Duration) {
@@ -196,8 +204,12 @@ impl Stage {
     }
 
     fn connect_with(&mut self, slots: u32) -> Worker {
+        self.connect_named("w1", slots)
+    }
+
+    fn connect_named(&mut self, name: &str, slots: u32) -> Worker {
         let record = WorkerRecord {
-            worker_id: Arc::from("w1"),
+            worker_id: Arc::from(name),
             worker_type: Arc::from("test"),
             task_types: vec![Arc::from("resize")],
             slots,
@@ -210,13 +222,18 @@ impl Stage {
         let mut registered = self.conductor.register(record, [1; 32]);
         self.settle();
         let Answered::Yes(Ok(registered)) = registered.look() else { panic!("not registered") };
-        let session_id = registered.session_id;
+        let worker = self.open(registered.session_id, Vec::new());
+        self.conductor.tell(worker.session_id, worker.stream, FromWorker::Credits(slots));
+        self.settle();
+        worker
+    }
+
+    /// A worker opens its stream, and says that it has these. What follows is decided, and not durable.
+    fn open(&mut self, session_id: SessionId, held: Vec<TaskId>) -> Worker {
         let (outbox, hears) = Outbox::new();
-        let mut opened = self.conductor.open(session_id, [1; 32], Vec::new(), outbox);
-        self.settle();
+        let mut opened = self.conductor.open(session_id, [1; 32], held, outbox);
+        self.conductor.take_in().unwrap();
         let Answered::Yes(Ok(stream)) = opened.look() else { panic!("not opened") };
-        self.conductor.tell(session_id, stream, FromWorker::Credits(slots));
-        self.settle();
         Worker { session_id, stream, hears }
     }
 
@@ -239,19 +256,22 @@ impl Stage {
 
     /// The worker tells of the next task that it was given. Nobody has heard it yet.
     fn report_next(&mut self, worker: &mut Worker) -> Option<JobId> {
-        loop {
-            let ToWorker::Task(assignment) = worker.hears.try_recv().ok()? else { continue };
-            let result = WorkerResult {
-                task_id: assignment.offer.task_id,
-                job_id: Some(assignment.offer.job_id),
-                outcome: Arc::from("success"),
-                data: Json::empty(),
-                error: None,
-                checkpoint: None,
-            };
-            self.conductor.tell(worker.session_id, worker.stream, FromWorker::Results(vec![result]));
-            return Some(assignment.offer.job_id);
-        }
+        let offer = worker.given()?;
+        self.report(worker, &offer);
+        Some(offer.job_id)
+    }
+
+    /// The worker tells that it has done this. Nobody has heard it yet.
+    fn report(&mut self, worker: &Worker, offer: &Offer) {
+        let result = WorkerResult {
+            task_id: offer.task_id,
+            job_id: Some(offer.job_id),
+            outcome: Arc::from("success"),
+            data: Json::empty(),
+            error: None,
+            checkpoint: None,
+        };
+        self.conductor.tell(worker.session_id, worker.stream, FromWorker::Results(vec![result]));
     }
 
     /// The new job that comes first in the batch that is with the store.
@@ -264,6 +284,17 @@ impl Stage {
 
     fn status(&self, job_id: JobId) -> Option<JobStatus> {
         self.store.load(job_id).unwrap().map(|job| job.status)
+    }
+}
+
+impl Worker {
+    /// The next task that it was given.
+    fn given(&mut self) -> Option<Offer> {
+        loop {
+            if let ToWorker::Task(assignment) = self.hears.try_recv().ok()? {
+                return Some(assignment.offer);
+            }
+        }
     }
 }
 
@@ -365,6 +396,30 @@ fn news_that_finds_no_room_does_not_hold_up_the_queue_either() {
     assert_eq!((told(&mut kept), told(&mut undone)), ("done", "STORAGE_FULL"));
     let mut worker = stage.connect();
     assert_eq!(stage.work(&mut worker), [first, second]);
+}
+
+#[test]
+fn a_worker_keeps_its_task_although_its_job_is_being_changed() {
+    for there_is_room in [true, false] {
+        let mut stage = Stage::new();
+        let job_id = stage.submit("task");
+        let mut worker = stage.connect();
+        let task = worker.given().unwrap();
+        stage.crash();
+        // The worker comes back while a change is on its way to the disk that lets it go on.
+        let mut signalled = stage.act(job_id, signal());
+        let mut worker = stage.open(worker.session_id, vec![task.task_id]);
+        let ToWorker::Welcome { adopted, dropped } = worker.hears.try_recv().unwrap() else { panic!() };
+        assert_eq!((adopted, dropped), (vec![task.task_id], vec![]));
+        match there_is_room {
+            true => stage.commit(),
+            false => stage.fill(),
+        }
+        assert_eq!(told(&mut signalled), if there_is_room { "done" } else { "STORAGE_FULL" });
+        stage.report(&worker, &task);
+        stage.settle();
+        assert_eq!(stage.status(job_id), Some(JobStatus::Finished));
+    }
 }
 
 #[test]

@@ -125,6 +125,14 @@ impl Book {
         self.entry(id).is_some()
     }
 
+    /// The job with this key as last decided, if it is resident.
+    pub fn resident_with(&self, key: i64) -> Option<&Arc<Job>> {
+        match &self.jobs.get(&key)?.kept {
+            Kept::Resident(job) => Some(job),
+            Kept::Resting { .. } => None,
+        }
+    }
+
     /// The resting job with this key, and the version that rests.
     pub fn resting(&self, key: i64) -> Option<(JobId, Version)> {
         match self.jobs.get(&key)?.kept {

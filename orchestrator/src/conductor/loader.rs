@@ -102,7 +102,8 @@ pub(super) fn load(store: &dyn Store, blueprints: &Registry, wanted: &[Wanted]) 
     loaded
 }
 
-fn offer_of(job: &Job, blueprints: &Registry) -> Option<Offer> {
+/// The offer of the job's task; `None` when none can be made.
+pub(super) fn offer_of(job: &Job, blueprints: &Registry) -> Option<Offer> {
     let blueprint = blueprints.version(&job.blueprint, job.blueprint_version)?;
     offer_again(job, blueprint)
 }

@@ -15,7 +15,7 @@ use super::{
     book::Version,
     core::{AGAIN_AFTER, Core},
     handle::storage_error,
-    loader::{LOAD_MAX, Loaded, Wanted, load},
+    loader::{LOAD_MAX, Loaded, Wanted, load, offer_of},
 };
 use crate::{
     dispatch::Place,
@@ -98,7 +98,16 @@ impl Core {
 
     /// Makes jobs resident and their tasks ready that are aside and that a worker says it holds.
     pub fn bring_back_held(&mut self, held: &[TaskId]) -> Result<(), ApiError> {
-        let mut wanted = self.wanted(self.dispatch.aside_among(held));
+        let places = self.dispatch.aside_among(held);
+        // A job that is being changed is here as it will be. Unless the change gives the attempt up, its worker goes on.
+        for place in &places {
+            if let Some(job) = self.book.resident_with(place.job_key())
+                && let Some(offer) = offer_of(job, &self.blueprints)
+            {
+                self.dispatch.supply(offer);
+            }
+        }
+        let mut wanted = self.wanted(places);
         while !wanted.is_empty() {
             let loaded = load(&*self.store, &self.blueprints, &wanted);
             wanted.drain(..loaded.len());
