@@ -15,7 +15,7 @@ use std::{
 use avtomatika_orchestrator::{
     blueprint::{Registry, load},
     conductor::{
-        Acted, BATCH_MAX, FromWorker, Limits, Settings, SubmitRequest, WorkerResult,
+        Acted, BATCH_MAX, FromWorker, Limits, Move, Settings, SubmitRequest, WorkerResult,
         stepped::{Acceptance, Answer, Answered, Stepped},
     },
     dispatch::{Outbox, ToWorker},
@@ -58,6 +58,26 @@ states:
   bad: { start: true, end: failed }
 ";
 
+const MOVES: &str = "
+blueprint: moves
+states:
+  work:
+    start: true
+    task: { type: resize, params: { by: one } }
+    on: { success: done }
+  done: { end: finished }
+";
+
+const HAS_MOVED: &str = "
+blueprint: moves
+states:
+  work:
+    start: true
+    task: { type: resize, params: { by: two } }
+    on: { success: done }
+  done: { end: finished }
+";
+
 /// How long workers of before are waited for.
 const ADOPTION_WINDOW: Duration = Duration::from_secs(5);
 
@@ -92,9 +112,11 @@ fn acme() -> Arc<str> {
 
 fn recover(store: &Arc<MemoryStore>, clock: &ManualClock) -> Stepped {
     let mut registry = Registry::default();
-    for source in [TASK, PARENT, FAILS, wide::WIDE] {
-        let blueprint = load("test.yaml", source).unwrap().definition.into_blueprint(1);
-        registry.add(Arc::new(blueprint), true);
+    let versions = [(TASK, 1), (PARENT, 1), (FAILS, 1), (wide::WIDE, 1), (MOVES, 1), (HAS_MOVED, 2)];
+    for (source, version) in versions {
+        let blueprint = load("test.yaml", source).unwrap().definition.into_blueprint(version);
+        // New jobs take the first version.
+        registry.add(Arc::new(blueprint), version == 1);
     }
     let settings = Settings {
         limits: Limits { max_open_jobs: 20_000, max_workers: 10, resident_bytes_max: 1 << 20 },
@@ -419,6 +441,40 @@ fn a_worker_keeps_its_task_although_its_job_is_being_changed() {
         stage.report(&worker, &task);
         stage.settle();
         assert_eq!(stage.status(job_id), Some(JobStatus::Finished));
+    }
+}
+
+#[test]
+fn a_task_that_its_worker_did_not_bring_back_is_made_by_the_version_to_which_its_job_has_moved() {
+    for there_is_room in [true, false] {
+        let mut stage = Stage::new();
+        let mut lost = stage.connect_named("w1", 4);
+        let job_id = stage.submit("moves");
+        assert_eq!(&*lost.given().unwrap().params, r#"{"by":"one"}"#);
+        let other = stage.connect_named("w2", 4);
+        stage.crash();
+        // Another worker is back, so the task is read; its own one may have it still, so nobody gets it.
+        let mut worker = stage.open(other.session_id, Vec::new());
+        stage.conductor.tell(worker.session_id, worker.stream, FromWorker::Credits(4));
+        stage.settle();
+        assert!(worker.given().is_none());
+        let state: Arc<str> = Arc::from("work");
+        let planned = Move { job_id, version: 1, state: state.clone(), to_state: state, refused: None };
+        let mut moved = stage.conductor.migrate(&acme(), vec![planned], 2);
+        stage.conductor.take_in().unwrap();
+        match there_is_room {
+            true => stage.commit(),
+            false => stage.fill(),
+        }
+        match moved.look() {
+            Answered::Yes(Ok(moves)) => assert!(there_is_room && moves[0].refused.is_none()),
+            Answered::Yes(Err(error)) => assert!(!there_is_room, "{error}"),
+            other => panic!("{other:?}"),
+        }
+        stage.settle();
+        stage.pass(ADOPTION_WINDOW);
+        let params = if there_is_room { r#"{"by":"two"}"# } else { r#"{"by":"one"}"# };
+        assert_eq!(&*worker.given().unwrap().params, params);
     }
 }
 

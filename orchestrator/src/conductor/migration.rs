@@ -178,7 +178,13 @@ impl Core {
             return Err(Refusal::HasGoneOn);
         }
         let event = event_of(planned, version, self.is_held(job), &job.client);
-        self.decide(job, event, false).map(drop)
+        let moved = self.decide(job, event, false)?;
+        // An attempt may stay that no worker has, for the sake of one that is expected back. Should that one not have it, it goes to
+        // another by the version that the job has now: the offer that was made by the one before is left.
+        if let Some(attempt) = &moved.attempt {
+            self.dispatch.put_aside(attempt.task_id);
+        }
+        Ok(())
     }
 
     /// Whether a worker has the job's task, or is expected back and may have it.
