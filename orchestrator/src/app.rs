@@ -16,7 +16,7 @@ use crate::{
     audit::Audit,
     blueprint::{Blueprint, Definition, Finding, Loaded, Registry},
     chores::{
-        self,
+        AtWork,
         pruning::{Pruning, Retention},
         schedules::Scheduling,
         traces,
@@ -40,7 +40,7 @@ use crate::{
 /// syncs take a second, one may be under way before it.
 const COMMIT_WITHIN: Duration = Duration::from_secs(3);
 
-/// How long a chore may take to end that is in the middle of a read, even when the time for a stop is over.
+/// How long chores may take to end of which one is in the middle of a read, even when the time for a stop is over.
 const CHORES_WITHIN: Duration = Duration::from_millis(200);
 
 /// What an orchestrator is made of.
@@ -267,7 +267,8 @@ impl App {
     /// what is in flight is made durable, the workers are told to come back, and connections get the drain time to end.
     ///
     /// # Errors
-    /// When the store fails: nothing was acknowledged that is not durable, and the process should end and start again.
+    /// When the store fails, or something has panicked that the orchestrator cannot do without: nothing was acknowledged that is not
+    /// durable, and the process should end and start again.
     pub async fn serve(
         mut self,
         listener: TcpListener,
@@ -318,13 +319,16 @@ impl App {
         let hosting = functions::start(functions, inside.conductor.sessions(), drain_timeout / 2);
         inside.readiness.set(Phase::Ready);
         tokio::spawn(show_full_disk(storage_full, inside.readiness.clone()));
-        let mut at_work =
-            vec![chores::start(scheduling, closing.clone()), chores::start(pruning, closing.clone())];
+        let mut at_work = AtWork::until(closing.clone());
+        at_work.start("schedules", scheduling);
+        at_work.start("pruning", pruning);
         if let Some((spans, ended)) = inside.tracing.0.clone().zip(inside.conductor.traced_ends()) {
             inside.metrics.count_spans(spans.clone());
-            at_work.push(tokio::spawn(traces::tell(ended, inside.conductor.clone(), spans, closing.clone())));
+            at_work.spawn("traces", traces::tell(ended, inside.conductor.clone(), spans, closing.clone()));
         }
-        at_work.extend(webhooks.map(|webhooks| chores::start(webhooks, closing.clone())));
+        if let Some(webhooks) = webhooks {
+            at_work.start("webhooks", webhooks);
+        }
         // One deadline for all that follows: whoever wants us to stop waits for the whole of it.
         let (outcome, until) = tokio::select! {
             () = shutdown.cancelled() => {
@@ -344,6 +348,11 @@ impl App {
                 (outcome, until)
             }
             outcome = &mut stopped => (outcome, Instant::now() + drain_timeout),
+            // Nobody would miss it for days: whoever looks after the process is to start it again, and the chore with it.
+            name = at_work.panicked() => {
+                let reason = format!("the chore {name:?} has panicked");
+                (Ok(Err(StoreError::Failed { reason })), Instant::now() + drain_timeout)
+            }
         };
         inside.readiness.set(Phase::Draining);
         closing.cancel();
@@ -360,9 +369,8 @@ impl App {
                     let _ = serving.await;
                 }
                 // They hold the store, which others may open once we have stopped.
-                for chore in at_work {
-                    let _ = tokio::time::timeout_at(until.max(Instant::now() + CHORES_WITHIN), chore).await;
-                }
+                let chores_by = until.max(Instant::now() + CHORES_WITHIN);
+                let _ = tokio::time::timeout_at(chores_by, at_work.ended()).await;
             }
         }
         outcome

@@ -13,6 +13,7 @@ use std::{
 };
 
 use avtomatika_orchestrator::{
+    Parts, assemble,
     blueprint::{Registry, load},
     chores::{
         Chore,
@@ -28,6 +29,7 @@ use avtomatika_orchestrator::{
     trust::{Tenants, Terms},
 };
 use avtomatika_proto::{ErrorCode, JobId};
+use tokio_util::sync::CancellationToken;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -599,4 +601,26 @@ async fn the_chore_ends_with_the_orchestrator() {
     let job_id = JobId::compose(0, 0, 0);
     let refused = world.conductor.cancel(&Arc::from("acme"), job_id, None).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::ShuttingDown);
+}
+
+/// A clock that fails whoever asks for the time of day.
+struct NoTimeOfDay;
+
+impl Clock for NoTimeOfDay {
+    fn now(&self) -> Timestamp {
+        Timestamp::default()
+    }
+
+    fn wall(&self) -> Timestamp {
+        panic!("a clock with a fault of its own")
+    }
+}
+
+#[tokio::test]
+async fn an_orchestrator_whose_schedules_have_panicked_ends_and_says_so() {
+    let parts =
+        Parts { clock: Arc::new(NoTimeOfDay), ..Parts::new(Arc::new(MemoryStore::default())).unwrap() };
+    let running = assemble(parts).unwrap().run(CancellationToken::new());
+    let ended = tokio::time::timeout(MINUTE, running).await.expect("it goes on without them");
+    assert_eq!(ended.unwrap_err().to_string(), "the store failed: the chore \"schedules\" has panicked");
 }
