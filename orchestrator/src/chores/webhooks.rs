@@ -7,10 +7,11 @@
 //!
 //! It refuses to know what a message says: that is told to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use avtomatika_proto::{ApiError, ErrorCode};
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 
 use super::Chore;
@@ -115,17 +116,29 @@ impl Courier {
         if notice.status != NoticeStatus::Pending {
             return Ok(None);
         }
-        let blueprints = self.conductor.blueprints();
-        let blueprint = blueprints.version(&job.blueprint, job.blueprint_version);
-        let Some(body) = (self.compose)(&notice, &job, blueprint.map(|blueprint| &**blueprint)) else {
+        // With a panic nothing would be said of the message any more, and it would count as under way until the next start. Nothing that
+        // others see is half changed by one.
+        let told = AssertUnwindSafe(self.tell(&notice, &job)).catch_unwind().await;
+        let panicked = |_| {
+            let problem = Arc::from("the delivery panicked");
+            Some(Answer::Not { status: None, problem, is_final: false, retry_after: None })
+        };
+        let Some(answer) = told.unwrap_or_else(panicked) else {
             self.metrics.webhook_attempt("obsolete");
             return Ok(Some(webhook::obsolete(&notice)));
         };
+        Ok(Some(self.judge(&notice, answer, chance)))
+    }
+
+    /// Sends the message; `None` when there is nothing to say any more.
+    async fn tell(&self, notice: &NoticeRecord, job: &Job) -> Option<Answer> {
+        let blueprints = self.conductor.blueprints();
+        let blueprint = blueprints.version(&job.blueprint, job.blueprint_version);
+        let body = (self.compose)(notice, job, blueprint.map(|blueprint| &**blueprint))?;
         // Receivers compare it with their own clocks: the machine's clock as it is at this moment, not as it was at the start.
         let at = SystemClock::new().now();
-        let message = Message { url: notice.url.clone(), id: id.to_string(), at, body };
-        let answer = self.poster.current().post(message).await;
-        Ok(Some(self.judge(&notice, answer, chance)))
+        let message = Message { url: notice.url.clone(), id: notice.id.to_string(), at, body };
+        Some(self.poster.current().post(message).await)
     }
 
     fn judge(&self, notice: &NoticeRecord, answer: Answer, chance: f64) -> NoticeRecord {

@@ -16,7 +16,10 @@ use std::{
 use avtomatika_orchestrator::{
     api,
     blueprint::{Registry, load},
-    chores::{Chore, webhooks::Webhooks},
+    chores::{
+        Chore,
+        webhooks::{Compose, Webhooks},
+    },
     conductor::{self, Admission, Conductor, Limits, Running, Settings, SubmitRequest},
     engine::{Edit, Retry, Submission},
     json::Json,
@@ -90,6 +93,7 @@ struct Options {
     more_keys: Vec<Key>,
     post_within: Option<Duration>,
     roots: Option<RootCertStore>,
+    compose: Option<Compose>,
 }
 
 fn world_with(options: Options) -> World {
@@ -111,9 +115,10 @@ fn world_with(options: Options) -> World {
     let poster =
         Poster::over(&setup, Arc::new(options.names), options.roots.unwrap_or_else(RootCertStore::empty))
             .unwrap();
+    let compose = options.compose.unwrap_or(api::compose);
     let patience = options.post_within.unwrap_or(Duration::from_secs(60));
     let poster = poster.within(patience, patience);
-    let webhooks = Webhooks::new(conductor.clone(), shared, poster, api::compose, metrics, [3; 32]);
+    let webhooks = Webhooks::new(conductor.clone(), shared, poster, compose, metrics, [3; 32]);
     World { clock, store, conductor, webhooks }
 }
 
@@ -539,4 +544,18 @@ async fn what_a_forgotten_job_owed_is_forgotten() {
     receiver.assert_nothing_came();
     assert_eq!(world.store.notices(job_id).unwrap(), []);
     assert_eq!(world.conductor.stats().await.unwrap().undelivered_notices, 0);
+}
+
+#[tokio::test]
+async fn a_delivery_that_panics_has_failed_and_is_made_again() {
+    let compose: Compose = |_, _, _| panic!("a fault of its own");
+    let mut world = world_with(Options { compose: Some(compose), ..Options::default() });
+    let job_id = world.submit("instant", "{}", "http://127.0.0.1:9/").await;
+    for attempts in 1..=2 {
+        world.deliver().await;
+        let notice = world.notice(job_id).await;
+        assert_eq!((notice.status, notice.attempts), (NoticeStatus::Pending, attempts));
+        assert_eq!(notice.problem.as_deref(), Some("the delivery panicked"));
+        world.advance_to(notice.due_at);
+    }
 }
