@@ -77,7 +77,8 @@ pub struct Args {
     #[arg(long, env = "AVTOMATIKA_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub token: String,
 
-    /// The worker's name, unique among workers. By default the worker type and eight random hex digits.
+    /// The worker's name, unique among workers. By default the orchestrator gives it one: that of the token's entry in its workers
+    /// file, or else the worker type and sixteen random hex digits.
     #[arg(long, env = "AVTOMATIKA_WORKER_ID", value_name = "NAME")]
     pub worker_id: Option<String>,
 

@@ -233,8 +233,9 @@ impl WorkerBuilder {
         self
     }
 
-    /// The worker's name, unique among workers: 1 to 128 characters of `[a-zA-Z0-9._:-]`. By default the worker's type with
-    /// eight random hex digits, such as `test-processor-b0c70b75`.
+    /// The worker's name, unique among workers: 1 to 128 characters of `[a-zA-Z0-9._:-]`. By default the orchestrator gives it one,
+    /// which it keeps for as long as it runs: that of the token's entry in the workers file, or else the worker's type with sixteen
+    /// random hex digits, such as `test-processor-b0c70b758e21d94f`.
     pub fn worker_id(mut self, worker_id: impl Into<String>) -> Self {
         self.worker_id = Some(worker_id.into());
         self
@@ -335,11 +336,9 @@ impl WorkerBuilder {
     pub fn build(self) -> Result<Worker, BuildError> {
         let addresses = addresses(self.urls, &self.tls)?;
         let authorization = bearer(&self.token)?;
-        let worker_id = match self.worker_id {
-            Some(worker_id) => worker_id,
-            None => format!("{}-{:08x}", self.worker_type, crate::backoff::random() as u32),
-        };
-        check_name("worker id", &worker_id)?;
+        if let Some(worker_id) = &self.worker_id {
+            check_name("worker id", worker_id)?;
+        }
         if self.slots == 0 || self.slots > limits::WORKER_SLOTS_MAX {
             let max = limits::WORKER_SLOTS_MAX;
             return Err(BuildError(format!("a worker has 1 to {max} slots, not {}", self.slots)));
@@ -351,7 +350,7 @@ impl WorkerBuilder {
         check_resources(&self.resources)?;
         let supported_tasks = terms(&handlers, &self.limits, &self.costs)?;
         let request = RegisterWorkerRequest {
-            worker_id,
+            worker_id: self.worker_id.unwrap_or_default(),
             worker_type: self.worker_type,
             supported_tasks,
             max_concurrent_tasks: self.slots,
@@ -508,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_worker_builds_and_gets_a_name_from_its_type() {
+    fn a_complete_worker_builds_without_a_name() {
         let built = worker("http://127.0.0.1:8000").worker_type("test-processor").build();
         assert!(built.is_ok());
     }

@@ -164,6 +164,8 @@ impl Dialer {
         }
         let registration = self.register(&mut client).await.map_err(|status| self.judge(&status))?;
         self.was_accepted = true;
+        // Who had no name has one from now on.
+        self.request.worker_id.clone_from(&registration.worker_id);
         info!(worker = %registration.worker_id, "Worker registered: {} at {}", registration.worker_id, self.url());
         let opened = self.open(&mut client, &registration, held).await;
         // Kept even when the stream failed: an orchestrator that crashed in between still knows the session.

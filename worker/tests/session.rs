@@ -14,7 +14,7 @@ use avtomatika_proto::{
         worker_message::Message as Up,
     },
 };
-use avtomatika_worker::{TaskContext, TaskError, TaskOutcome, WorkerBuilder, WorkerError};
+use avtomatika_worker::{TaskContext, TaskError, TaskOutcome, Worker, WorkerBuilder, WorkerError};
 use serde_json::{Value, json};
 use support::{Orchestrator, Running, gate, soon, task, until};
 use tokio::{
@@ -209,6 +209,23 @@ async fn a_forgotten_session_is_replaced_by_a_new_registration_which_keeps_the_h
     stream.welcome(&["t1"]).await;
     gate.add_permits(1);
     assert_eq!(stream.result().await.outcome, "success");
+}
+
+#[tokio::test]
+async fn a_worker_without_a_name_keeps_the_one_that_it_was_given() {
+    let mut orchestrator = Orchestrator::start().await;
+    let builder = Worker::builder(&orchestrator.url).token("test-token");
+    let mut worker = Running::start(builder.handle("work", |params: Value, _| async move { Ok(params) }));
+    let registration = orchestrator.registration().await;
+    assert_eq!(registration.request.worker_id, "");
+    registration.accept("s1");
+    let (stream, _) = orchestrator.call().await.open().await;
+    stream.welcome(&[]).await;
+    assert_eq!(worker.handle.registered().await.as_deref(), Some("worker-1a2b3c4d"));
+    drop(stream);
+
+    orchestrator.call().await.refuse(Status::failed_precondition("session unknown"));
+    assert_eq!(orchestrator.registration().await.request.worker_id, "worker-1a2b3c4d");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use avtomatika_proto::{ApiError, ErrorCode, headers};
+use avtomatika_proto::{ApiError, ErrorCode, headers, names::is_name};
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use crate::{
@@ -105,21 +105,22 @@ impl WorkerPass {
         self.terms.names.as_str()
     }
 
-    /// Whether a worker with this pass may register so. One without a name gets that of its entry, if that is one.
+    /// Whether a worker with this pass may register so. One without a name gets that of its entry, if that is one, or else one that
+    /// nobody has chosen.
     ///
     /// # Errors
-    /// `PERMISSION_DENIED` for a name or a task type that is not in the token's entry.
+    /// `PERMISSION_DENIED` for a name or a task type that is not in the token's entry; `INTERNAL` when the system has no random
+    /// numbers.
     pub fn check(&self, mut worker: WorkerRecord) -> Result<WorkerRecord, ApiError> {
         let names = &self.terms.names;
         if worker.worker_id.is_empty() {
-            match names.literal() {
-                Some(name) => worker.worker_id = name.clone(),
-                // It will be given a name that nobody has chosen.
-                None if names.as_str() == "*" => {}
-                None => {
-                    return Err(denied(format!("This token is for workers called {names}"))
-                        .with_hint("Give the worker a name that matches."));
-                }
+            worker.worker_id = match names.literal() {
+                Some(name) => name.clone(),
+                None => made_up_name(&worker.worker_type)?,
+            };
+            if !self.terms.may_be_called(&worker.worker_id) {
+                return Err(denied(format!("This token is for workers called {names}"))
+                    .with_hint("Give the worker a name that matches."));
             }
         } else if !self.terms.may_be_called(&worker.worker_id) {
             let text = format!("This token is not for a worker called {}", quote(&worker.worker_id));
@@ -134,6 +135,15 @@ impl WorkerPass {
             }
         }
     }
+}
+
+/// The name that a worker without one is given: its type, if that can be part of a name, and 64 random bits, so that no two meet.
+fn made_up_name(worker_type: &str) -> Result<Arc<str>, ApiError> {
+    let random = getrandom::u64()
+        .map_err(|error| ApiError::new(ErrorCode::Internal, format!("No random numbers: {error}")))?;
+    let name = format!("{worker_type}-{random:016x}");
+    let is_good = !worker_type.is_empty() && is_name(&name);
+    Ok(if is_good { name.into() } else { format!("worker-{random:016x}").into() })
 }
 
 fn denied(text: String) -> ApiError {
@@ -521,11 +531,12 @@ mod tests {
 
     #[test]
     fn a_worker_registers_under_a_name_and_for_types_of_its_entry() {
-        let auth = Auth::of(access(&[], &[("gpu-*", "g"), ("one", "o")]));
-        let check = |token, name: &str, task_type: &str| {
+        let auth = Auth::of(access(&[], &[("gpu-*", "g"), ("one", "o"), ("*", "a")]));
+        let check_of = |worker_type: &str, token, name: &str, task_type: &str| {
             let pass = auth.worker(&headers(&[("x-worker-token", token)])).unwrap();
             let worker = WorkerRecord {
                 worker_id: name.into(),
+                worker_type: worker_type.into(),
                 task_types: vec![task_type.into()],
                 slots: 1,
                 ..WorkerRecord::default()
@@ -534,6 +545,7 @@ mod tests {
                 .map(|worker| worker.worker_id.to_string())
                 .map_err(|error| error.message.into_owned())
         };
+        let check = |token, name: &str, task_type: &str| check_of("", token, name, task_type);
         assert_eq!(check("g", "gpu-7", "render_frame"), Ok("gpu-7".to_owned()));
         assert_eq!(check("o", "", "render_frame"), Ok("one".to_owned()));
         assert_eq!(check("g", "", "render_frame"), Err("This token is for workers called gpu-*".to_owned()));
@@ -541,6 +553,13 @@ mod tests {
             check("o", "gpu-7", "render_frame"),
             Err("This token is not for a worker called \"gpu-7\"".to_owned())
         );
+        for (worker_type, token, expected) in
+            [("gpu", "g", "gpu-"), ("", "a", "worker-"), ("gpu", "a", "gpu-"), ("two words", "a", "worker-")]
+        {
+            let name = check_of(worker_type, token, "", "render_frame").unwrap();
+            let random = name.strip_prefix(expected).unwrap_or_else(|| panic!("{name} of {worker_type:?}"));
+            assert!(random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+        }
         assert_eq!(
             check("g", "gpu-7", "mail"),
             Err("Workers with this token may not serve \"mail\"".to_owned())

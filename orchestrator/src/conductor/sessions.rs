@@ -1,8 +1,6 @@
 //! What a worker's stream may ask of the conductor: the narrow door for workers. They can register, open their stream and
 //! speak on it; they cannot submit, list or cancel.
 
-use std::sync::Arc;
-
 use avtomatika_proto::{ApiError, SessionId, TaskId};
 
 use super::{
@@ -79,10 +77,4 @@ impl OpenStream {
         let request = Request::FromWorker { session_id, stream, message, admission };
         self.mailbox.tell(request).await
     }
-}
-
-/// The name that a worker without one is given. 64 bits: no two meet.
-pub(super) fn made_up_name(worker_type: &str, random: u64) -> Arc<str> {
-    let kind = if worker_type.is_empty() { "worker" } else { worker_type };
-    Arc::from(format!("{kind}-{random:016x}"))
 }

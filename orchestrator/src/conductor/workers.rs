@@ -9,7 +9,6 @@ use super::{
     batch::Afterwards,
     core::Core,
     mailbox::{FromWorker, Registered, Reply, WorkerResult},
-    sessions::made_up_name,
 };
 use crate::{
     dispatch::{Farewell, Mark, Obedience, Orphan, Outbox, ToWorker, Unsaved, Verdict},
@@ -22,16 +21,13 @@ use crate::{
 impl Core {
     pub(super) fn register(
         &mut self,
-        mut worker: WorkerRecord,
+        worker: WorkerRecord,
         credential: [u8; 32],
         reply: Reply<Result<Registered, ApiError>>,
     ) {
         if let Err(error) = self.check_serving().and_then(|()| self.check_credential(&worker, credential)) {
             let _ = reply.send(Err(error));
             return;
-        }
-        if worker.worker_id.is_empty() {
-            worker.worker_id = made_up_name(&worker.worker_type, self.entropy.next_u64());
         }
         let session_id = SessionId::from_random(self.entropy.next_u128());
         let record = SessionRecord {

@@ -21,6 +21,7 @@ use avtomatika_proto::{
         worker_message, worker_service_client::WorkerServiceClient,
     },
 };
+use avtomatika_worker::Worker;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -454,6 +455,17 @@ async fn s27_a_worker_registers_under_a_name_and_for_types_of_its_token() {
     assert_eq!(error(ACME, "gpu-1", "process_data").await.0, Code::Unauthenticated);
     assert!(register(&house.server, GPU, "gpu-1", "process_data").await.is_ok());
     assert!(house.noted().contains(&["role_refused", "gpu-*", "PERMISSION_DENIED"].map(str::to_owned)));
+}
+
+#[tokio::test]
+async fn a_worker_that_nobody_has_named_gets_the_name_of_its_entry() {
+    let house = House::of(Access { workers: vec![worker("render-1", GPU)], ..everybody() }).await;
+    let worker = Worker::builder(house.server.url("")).token(GPU);
+    let worker = worker.handle("process_data", |params: Value, _| async move { Ok(params) }).build().unwrap();
+    let mut handle = worker.handle();
+    let running = tokio::spawn(worker.run_until(std::future::pending::<()>()));
+    assert_eq!(handle.registered().await.as_deref(), Some("render-1"));
+    running.abort();
 }
 
 #[tokio::test]

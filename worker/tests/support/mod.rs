@@ -59,11 +59,14 @@ impl Registration {
         self.accept_with_keepalive(session_id, 1.0, 60.0);
     }
 
+    /// A worker without a name is given one.
     pub fn accept_with_keepalive(self, session_id: &str, interval_s: f64, timeout_s: f64) {
+        let RegisterWorkerRequest { worker_id, worker_type, .. } = self.request;
+        let worker_id = if worker_id.is_empty() { format!("{worker_type}-1a2b3c4d") } else { worker_id };
         let span = |seconds| Duration::from_secs_f64(seconds).try_into().ok();
         let response = RegisterWorkerResponse {
             session_id: session_id.into(),
-            worker_id: self.request.worker_id,
+            worker_id,
             keepalive_interval: span(interval_s),
             keepalive_timeout: span(timeout_s),
             ..RegisterWorkerResponse::default()
