@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use avtomatika_proto::outcome;
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -15,9 +14,9 @@ use super::{
     shown::Shown,
 };
 use crate::{
-    blueprint::{Blueprint, StateKind},
+    blueprint::Blueprint,
     conductor::JobView,
-    engine::{Job, JobStatus, Notice, Wait},
+    engine::{Job, JobStatus, Notice, Wait, outlook},
     store::NoticeRecord,
 };
 
@@ -123,7 +122,7 @@ struct Approval<'a> {
     /// Where to send the decision with it: a path of this orchestrator.
     path: String,
     /// What may be decided.
-    decisions: Vec<&'a str>,
+    decisions: Vec<Arc<str>>,
     deadline: Option<String>,
 }
 
@@ -134,18 +133,11 @@ impl<'a> Approval<'a> {
             Some(Wait::Approval { token, message, since }) if *since == notice.at => (token, message),
             _ => return None,
         };
-        let state = blueprint.and_then(|blueprint| blueprint.state(&job.state));
-        let decisions = match state.map(|state| &state.kind) {
-            Some(StateKind::Approval(approval)) => Some(approval.on.keys().map(|name| &**name)),
-            _ => None,
-        };
-        // Time alone decides that it is too late.
-        let decisions = decisions.into_iter().flatten().filter(|name| *name != outcome::TIMEOUT);
         Some(Self {
             message: message.as_deref(),
             token,
             path: approval_path(job.id),
-            decisions: decisions.collect(),
+            decisions: blueprint.map(|blueprint| outlook::decisions(job, blueprint)).unwrap_or_default(),
             deadline: job.resumes_at.map(|deadline| deadline.to_string()),
         })
     }

@@ -18,12 +18,13 @@ use super::{
     ended::Ended,
     mailbox::{Accepted, Act, Follow, Mailbox, Request, Submit},
     measures::Measures,
-    refused::outcomes_of,
     view::{Acted, JobView, LeaseView, Stats, SubmitRequest, Submitted, WorkerView},
 };
 use crate::{
     blueprint::{Blueprint, Catalog, Registry},
-    engine::{Children, Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission, Wait},
+    engine::{
+        Children, Event, HistoryEntry, Job, JobStatus, Retry, Ruling, Signal, Skip, Submission, outlook,
+    },
     functions,
     json::Json,
     live::Live,
@@ -347,10 +348,8 @@ impl Conductor {
     /// What may be decided where the job asks a human.
     pub fn decisions(&self, job: &Job) -> Vec<Arc<str>> {
         match self.blueprints().version(&job.blueprint, job.blueprint_version) {
-            Some(blueprint) if matches!(job.wait, Some(Wait::Approval { .. })) => {
-                outcomes_of(blueprint, &job.state, job).into_iter().map(Arc::from).collect()
-            }
-            _ => Vec::new(),
+            Some(blueprint) => outlook::decisions(job, blueprint),
+            None => Vec::new(),
         }
     }
 

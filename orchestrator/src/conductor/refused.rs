@@ -10,7 +10,8 @@ use crate::{
     blueprint::{Blueprint, Registry},
     engine::{
         Context, Edit, Entropy, Event, Job, JobStatus, Refusal, SIGNAL_BYTES_MAX, SIGNALS_MAX,
-        STATE_HISTORY_BYTES_MAX, Unlimited, Wait, decide, is_decision,
+        STATE_HISTORY_BYTES_MAX, Unlimited, Wait, decide,
+        outlook::{decisions, skips},
     },
     time::Timestamp,
 };
@@ -160,7 +161,8 @@ fn no_transition(blueprints: &Registry, job: &Job, asked: &AskedFor) -> ApiError
     };
     let error = refused(format!("State {state:?} has no transition {:?}", asked.word()));
     let outcomes = match blueprints.version(&job.blueprint, job.blueprint_version) {
-        Some(blueprint) => outcomes_of(blueprint, state, job),
+        Some(blueprint) if matches!(job.wait, Some(Wait::Approval { .. })) => decisions(job, blueprint),
+        Some(blueprint) => skips(job, blueprint),
         None => Vec::new(),
     };
     match outcomes.is_empty() {
@@ -175,12 +177,4 @@ fn states_of(blueprint: &Blueprint) -> String {
         names.push("…");
     }
     names.join(", ")
-}
-
-/// What may be chosen for the end of the state.
-pub(super) fn outcomes_of<'a>(blueprint: &'a Blueprint, state: &str, job: &Job) -> Vec<&'a str> {
-    let waits_for_a_human = matches!(job.wait, Some(Wait::Approval { .. }));
-    let transitions = blueprint.state(state).and_then(|state| state.kind.transitions());
-    let outcomes = transitions.into_iter().flatten().map(|(outcome, _)| &**outcome);
-    outcomes.filter(|outcome| !waits_for_a_human || is_decision(outcome)).collect()
 }

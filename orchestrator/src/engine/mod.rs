@@ -31,7 +31,6 @@ pub use event::{ChildResult, Edit, Event, Harvest, Migration, RepairKey, Report,
 pub use history::{HistoryEntry, HistoryEvent};
 pub use job::{Attempt, ChildKind, Children, Job, JobError, JobStatus, Parent, Signal, Submission, Wait};
 pub use keys::{Asked, Claim, Displaced, Hold, KeyScope, Keys, Passage, Unlimited};
-pub use pause::is_decision;
 pub use refusal::Refusal;
 pub use task::offer_again;
 pub use transition::decide;

@@ -13,12 +13,13 @@ pub fn attempts_max(job: &Job, blueprint: &Blueprint) -> Option<u32> {
     work_of(job, blueprint).map(|work| work.retry.max_retries.saturating_add(1))
 }
 
-/// What a human may decide where the job stands: nothing, unless it waits for a decision.
+/// What a human may decide where the job stands: nothing, unless it waits for a decision. That it is too late, or that something went
+/// wrong, is for time and for the engine to say.
 pub fn decisions(job: &Job, blueprint: &Blueprint) -> Vec<Arc<str>> {
     match blueprint.state(&job.state).map(|state| &state.kind) {
         Some(StateKind::Approval(approval)) if matches!(job.wait, Some(Wait::Approval { .. })) => {
-            // Time alone decides that it is too late.
-            approval.on.keys().filter(|decision| &***decision != outcome::TIMEOUT).cloned().collect()
+            let own = [outcome::TIMEOUT, outcome::FAILURE];
+            approval.on.keys().filter(|decision| !own.contains(&&***decision)).cloned().collect()
         }
         _ => Vec::new(),
     }

@@ -11,6 +11,7 @@ use super::{
     Effect, HistoryEvent, JobError, JobStatus, Notice, Refusal, Ruling, SIGNAL_BYTES_MAX, SIGNAL_IDS_MAX,
     SIGNALS_MAX, Signal, Wait, code,
     draft::{Draft, Step, error},
+    outlook::decisions,
 };
 use crate::{
     blueprint::{ApprovalState, EventState, ExprError, StateKind, WaitState, WaitUntil},
@@ -199,7 +200,7 @@ impl Draft<'_, '_> {
         if !self.job.wait.as_ref().is_some_and(|wait| wait.opens_to(ruling)) {
             return Err(Refusal::NoSuchApproval);
         }
-        if !is_decision(&ruling.decision) || self.transition(&ruling.decision).is_none() {
+        if !decisions(&self.job, self.context.blueprint).contains(&ruling.decision) {
             return Err(Refusal::NoSuchTransition);
         }
         let entry = self.note(HistoryEvent::ApprovalDecided);
@@ -222,11 +223,6 @@ impl Wait {
         let Self::Approval { token, .. } = self else { return false };
         ruling.token.as_ref().is_none_or(|given| bool::from(given.as_bytes().ct_eq(token.as_bytes())))
     }
-}
-
-/// Whether a human may decide so: that it is too late, or that something went wrong, is for time and for the engine to say.
-pub fn is_decision(outcome: &str) -> bool {
-    outcome != outcome::TIMEOUT && outcome != outcome::FAILURE
 }
 
 /// The decision, for the expressions of the states that follow.

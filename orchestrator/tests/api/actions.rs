@@ -348,6 +348,8 @@ async fn the_owner_sees_what_is_asked_and_decides() {
         (&approval["decisions"], &approval["deadline"]),
         (&json!(["approved", "rejected"]), &job["resumes_at"])
     );
+    let explained = server.get(&format!("/api/jobs/{id}/explain")).await;
+    assert_eq!(explained.json()["approval"]["decisions"], approval["decisions"]);
     let token = token_of(&job);
     assert_eq!(token.len(), 32);
 

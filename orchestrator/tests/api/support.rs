@@ -103,7 +103,7 @@ states:
   ask:
     start: true
     approval: { message: \"pay ${initial_data.amount} EUR?\", deadline: 1h }
-    on: { approved: again, rejected: refused, timeout: refused }
+    on: { approved: again, rejected: refused, timeout: refused, failure: refused }
   again: { approval: {}, on: { approved: completed, rejected: refused } }
   completed: { end: finished, result: { by: \"${result.by}\", note: \"${state_history.note}\" } }
   refused: { end: failed }

@@ -38,7 +38,7 @@ states:
   ask:
     start: true
     approval: { message: 'Pay ${initial_data.n}?', deadline: 1h }
-    on: { approved: paid, rejected: refused, timeout: refused }
+    on: { approved: paid, rejected: refused, timeout: refused, failure: refused }
   paid: { end: finished, result: { by: '${result.by}' } }
   refused: { end: failed }
 ";
