@@ -51,14 +51,17 @@ impl Draft<'_, '_> {
     }
 
     fn wait_until(&self, until: &WaitUntil) -> Result<Timestamp, JobError> {
-        let template = match until {
-            WaitUntil::Span(span) => return Ok(self.context.now + *span),
-            WaitUntil::Time(time) => return Ok(*time),
-            WaitUntil::Computed(template) => template,
+        let now = self.context.now;
+        let (until, shown) = match until {
+            WaitUntil::Span(span) => return Ok(now + *span),
+            // How far away it is depends on when the job gets there.
+            WaitUntil::Time(time) => (later(*time, now), time.to_string()),
+            WaitUntil::Computed(template) => {
+                let value = template.render(&self.scope(now)).map_err(|cause| self.no_value(&cause))?;
+                (point_in_time(&value.to_value(), now), value.as_str().chars().take(80).collect())
+            }
         };
-        let value = template.render(&self.scope(self.context.now)).map_err(|cause| self.no_value(&cause))?;
-        point_in_time(&value.to_value(), self.context.now).ok_or_else(|| {
-            let shown: String = value.as_str().chars().take(80).collect();
+        until.ok_or_else(|| {
             let message = format!(
                 "State {:?} cannot wait for {shown}: give a span such as \"10m\", a number of seconds, or a time such as \
                  \"2026-12-24T18:00:00Z\", at most {} days away",

@@ -564,6 +564,7 @@ stories! {
     a_signal_that_makes_no_sense_is_kept_and_told
     deadlines_of_what_is_waited_for
     waits_end_when_they_should
+    waits_end_within_a_year
     results_are_checked_mapped_and_caught
     errors_are_caught_by_their_code
     params_of_a_task_can_be_caught
