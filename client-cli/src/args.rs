@@ -169,7 +169,7 @@ pub enum Command {
     /// Look at one blueprint
     #[command(subcommand)]
     Blueprint(commands::blueprint::Command),
-    /// Have the orchestrator read its blueprints again
+    /// Have the orchestrator read its settings, blueprints and other files again
     Reload(commands::reload::Args),
     /// Make tokens, and the hashes that the orchestrator's files hold
     #[command(subcommand)]

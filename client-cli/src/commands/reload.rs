@@ -1,4 +1,4 @@
-//! `avtomatika reload`: the orchestrator reads its blueprints again.
+//! `avtomatika reload`: the orchestrator reads its settings and its files again.
 
 use avtomatika_proto::v1::{
     BlueprintChange, Finding, FindingSeverity, ReloadConfigRequest, ReloadConfigResponse,
@@ -19,9 +19,10 @@ use crate::{
 };
 
 const HELP: &str = "\
-The orchestrator reads the directory of blueprints that it was started with, as it does on SIGHUP. All or nothing: when one
-file cannot be used, nothing changes, every finding is shown, and the exit code is 1. New jobs take the new versions; jobs
-that exist keep theirs. A blueprint that has left the directory takes no new jobs.
+The orchestrator reads its settings file again, as it does on SIGHUP, and then the blueprints, schedules, clients, workers and
+certificates, from where that file says now. All or nothing: when one file cannot be used, nothing changes, every finding is
+shown, and the exit code is 1. A setting that has changed and needs a restart is shown as a warning. New jobs take the new
+versions of blueprints; jobs that exist keep theirs. A blueprint that has left the directory takes no new jobs.
 
 Examples:
   avtomatika reload
