@@ -120,7 +120,9 @@ impl<'a, 'b> Draft<'a, 'b> {
         self.job.error = error;
         self.job.attempt = None;
         self.job.checkpoint = None;
-        self.job.signals = Vec::new();
+        if !status.is_repairable() {
+            self.job.signals = Vec::new();
+        }
         self.job.finished_at = Some(self.context.now);
         if self.job.submission.webhook_url.is_some() {
             self.effects.push(Effect::Notify(Notice::JobEnded));

@@ -561,6 +561,7 @@ stories! {
     a_human_decides
     a_token_is_good_for_one_approval
     signals_come_early_late_and_twice
+    what_came_early_is_there_when_a_failed_job_goes_on
     a_signal_that_makes_no_sense_is_kept_and_told
     deadlines_of_what_is_waited_for
     waits_end_when_they_should
