@@ -85,6 +85,15 @@ states:
   completed: { end: finished }
 ";
 
+/// Of this one, too; and there may be one job only.
+const ALONE: &str = "
+blueprint: alone
+concurrency: { key: \"'report'\", limit: 1, policy: refuse_newest }
+states:
+  init: { start: true, task: { type: work }, on: { success: completed } }
+  completed: { end: finished }
+";
+
 const JOBS_MAX: usize = 2000;
 
 /// An orchestrator without its wire, with its chore in the test's hands.
@@ -98,7 +107,7 @@ struct World {
 }
 
 fn schedules(text: &str) -> Vec<Schedule> {
-    let known = Known { blueprints: &["instant", "waiting", "gone"], clients: &["acme"] };
+    let known = Known { blueprints: &["instant", "waiting", "alone", "gone"], clients: &["acme"] };
     parse("test.toml", text, known).unwrap_or_else(|errors| panic!("{errors:?}"))
 }
 
@@ -109,7 +118,7 @@ impl World {
 
     fn over(store: Arc<MemoryStore>, clock: ManualClock, text: &str) -> Self {
         let mut registry = Registry::default();
-        for text in [INSTANT, WAITING] {
+        for text in [INSTANT, WAITING, ALONE] {
             registry.add(Arc::new(load("test.yaml", text).unwrap().definition.into_blueprint(1)), true);
         }
         let settings = Settings {
@@ -426,15 +435,17 @@ async fn what_becomes_of_due_times_is_counted() {
 
 #[tokio::test]
 async fn the_last_job_makes_room_for_the_next_if_it_is_to_be_cancelled() {
-    let mut world = World::new(&every_ten_minutes("waiting", "overlap = 'cancel'"));
-    world.settle().await;
-    world.pass(10 * MINUTE).await;
-    world.pass(10 * MINUTE).await;
-    let jobs = world.jobs().await;
-    let statuses: Vec<JobStatus> = jobs.iter().map(JobView::status).collect();
-    assert_eq!(statuses, [JobStatus::Cancelled, JobStatus::WaitingForWorker]);
-    let error = jobs[0].job.error.as_ref().unwrap();
-    assert!(error.message.contains(&format!("its next job, {}", jobs[1].job.id)), "{error:?}");
+    for blueprint in ["waiting", "alone"] {
+        let mut world = World::new(&every_ten_minutes(blueprint, "overlap = 'cancel'"));
+        world.settle().await;
+        world.pass(10 * MINUTE).await;
+        world.pass(10 * MINUTE).await;
+        let jobs = world.jobs().await;
+        let statuses: Vec<JobStatus> = jobs.iter().map(JobView::status).collect();
+        assert_eq!(statuses, [JobStatus::Cancelled, JobStatus::WaitingForWorker], "{blueprint}");
+        let error = jobs[0].job.error.as_ref().unwrap();
+        assert!(error.message.contains(&format!("its next job, {}", jobs[1].job.id)), "{error:?}");
+    }
 }
 
 #[tokio::test]

@@ -133,17 +133,17 @@ impl Core {
         self.check_room(&client)?;
         let now = self.clock.now();
         let id = self.new_job_id(now);
-        let job = Job::accepted(id, client, &blueprint, Arc::new(submission), now);
-        let job = self.decide_first(&job, Event::Submitted, None).map_err(|refusal| {
-            ApiError::new(ErrorCode::Internal, format!("A new job could not take its first step: {refusal}"))
-        })?;
         if overlap == Overlap::Cancel
             && let Some(open) = open
         {
             let reason = format!("schedule {} has begun its next job, {id}", record.name);
-            // An open job can always be cancelled.
+            // Before the next one takes its first step, for which it may need the keys of this one. An open job can always be cancelled.
             let _ = self.decide(&open, Event::CancelRequested { reason: Some(reason.into()) }, false);
         }
+        let job = Job::accepted(id, client, &blueprint, Arc::new(submission), now);
+        let job = self.decide_first(&job, Event::Submitted, None).map_err(|refusal| {
+            ApiError::new(ErrorCode::Internal, format!("A new job could not take its first step: {refusal}"))
+        })?;
         record.last_run = Some(ScheduledRun { due_at, job_id: id });
         Ok((record, Some(job)))
     }
