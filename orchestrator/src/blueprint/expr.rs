@@ -19,12 +19,13 @@ mod value;
 pub(super) use parse::Root;
 pub use parse::{Place, SOURCE_BYTES_MAX};
 
-pub use self::{datum::Datum, eval::Data};
 use self::{
+    budget::Budget,
     eval::Evaluation,
     output::Output,
     parse::{Node, Parsed},
 };
+pub use self::{datum::Datum, eval::Data};
 use crate::{
     json::{Json, JsonText},
     time::Timestamp,
@@ -122,6 +123,16 @@ pub struct Scope<'a> {
     pub now: Timestamp,
     /// Steps that the same decision has taken elsewhere, if they count together.
     pub turn: Option<&'a Cell<u64>>,
+}
+
+impl Scope<'_> {
+    /// Pays for text of this length that is looked through beside the expressions of the same decision.
+    ///
+    /// # Errors
+    /// Why the decision may not take any more.
+    pub fn pay_for_text(&self, bytes: usize) -> Result<(), String> {
+        Budget::of(self.turn).scan(bytes)
+    }
 }
 
 impl Expr {

@@ -172,6 +172,10 @@ impl<'a, 'b> Draft<'a, 'b> {
     pub fn merged(&self, newer: &Json) -> Result<Json, JobError> {
         let merged = self.job.state_history.merged(newer);
         let bytes = merged.as_str().len();
+        self.scope(self.context.now).pay_for_text(bytes).map_err(|reason| {
+            let message = format!("State {:?}: to merge into the state_history: {reason}", self.job.state);
+            error(code::EXPRESSION, message)
+        })?;
         if bytes <= STATE_HISTORY_BYTES_MAX {
             return Ok(merged);
         }

@@ -77,7 +77,11 @@ impl<'s> Data<'s> {
             Root::Index | Root::Now | Root::Client | Root::Job => return None,
         };
         // What comes from outside has passed the gate, and the results are written by the engine.
-        Some(cell.get_or_init(|| Datum::read(text).expect("a job's data are JSON")))
+        Some(cell.get_or_init(|| {
+            // If that is too much, the next step is told so.
+            let _ = self.budget.scan(text.len());
+            Datum::read(text).expect("a job's data are JSON")
+        }))
     }
 
     fn root(&self, root: Root) -> Val<'_> {

@@ -599,6 +599,21 @@ fn work_is_bounded_however_little_is_written() {
 }
 
 #[test]
+fn data_that_one_decision_takes_apart_again_and_again_is_paid_for() {
+    let job = large(0, PAYLOAD_BYTES_MAX - 100);
+    let turn = Cell::new(0);
+    let scope = Scope { turn: Some(&turn), ..job.scope() };
+    let looks = Expr::compile("initial_data.list == []").unwrap();
+    let times = (0..1000).take_while(|_| looks.eval(&scope).is_ok()).count();
+    // A step is worth some tens of bytes, and there are two million.
+    assert!((100..200).contains(&times), "{times} times a mebibyte");
+
+    let taken = turn.replace(0);
+    let times = (0..1000).take_while(|_| scope.pay_for_text(PAYLOAD_BYTES_MAX).is_ok()).count();
+    assert!((100..200).contains(&times) && turn.get() <= taken + taken / 50, "{times} times {taken}");
+}
+
+#[test]
 fn what_is_rendered_is_no_larger_than_a_payload() {
     let exact = large(0, PAYLOAD_BYTES_MAX - 100);
     let render = |template: Value| Template::compile(&template).unwrap().render(&exact.scope());
