@@ -70,6 +70,17 @@ pub struct Line {
     capacities: BTreeMap<u64, u32>,
 }
 
+/// What somebody who comes finds of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Its share, at once.
+    Now,
+    /// A share beside those who are near and wait for other keys: it would be near, too.
+    Beside,
+    /// Too little.
+    None,
+}
+
 impl Line {
     // ---- What is taken ----
 
@@ -177,10 +188,18 @@ impl Line {
         moves
     }
 
-    /// Whether one more may take its share at once, passing nobody. `own` is what is taken and will not be by then.
-    pub fn admits(&self, load: Load, rank: Rank, now: Timestamp, own: u64) -> bool {
-        let is_first = self.first().is_none_or(|first| rank < first);
-        is_first && self.taken(now) - own + load.weight <= load.capacity
+    /// Whether one more finds its share here, passing nobody. `own` is what is taken and will not be by then.
+    pub fn room(&self, load: Load, rank: Rank, now: Timestamp, own: u64) -> Room {
+        let taken = self.taken(now) - own + load.weight;
+        let comes_before = |first: Option<&Rank>| first.is_none_or(|first| rank < *first);
+        if comes_before(self.first().as_ref()) && taken <= load.capacity {
+            Room::Now
+        } else if comes_before(self.far.keys().next()) && taken + self.near_weight <= self.capacity_with(load)
+        {
+            Room::Beside
+        } else {
+            Room::None
+        }
     }
 
     /// When the first who is not near will be, by time alone; `None` when time alone does not bring that.

@@ -19,7 +19,7 @@ use std::{
 
 use avtomatika_proto::{JobId, TaskId};
 
-use self::line::{Line, Load, Rank};
+use self::line::{Line, Load, Rank, Room};
 use crate::{
     blueprint::{KeyLimit, KeyPolicy, Share},
     engine::{Asked, Claim, Displaced, Hold, Job, KeyScope, Keys, Passage},
@@ -165,34 +165,35 @@ impl Keys for Gate {
         let rank = (Reverse(asked.priority), asked.now, asked.job_id.key());
         let mut passage = Passage::Open;
         for share in &asked.claim.shares {
-            if self.has_room(asked, share, rank) {
-                continue;
+            match self.room(asked, share, rank) {
+                Room::Now => continue,
+                Room::None if share.policy == KeyPolicy::RefuseNewest => {
+                    return Passage::Refused(share.clone());
+                }
+                // Beside others, it is a moment until its turn here.
+                Room::Beside | Room::None => passage = Passage::Wait,
             }
-            if share.policy == KeyPolicy::RefuseNewest {
-                return Passage::Refused(share.clone());
-            }
-            passage = Passage::Wait;
         }
         passage
     }
 }
 
 impl Gate {
-    fn has_room(&self, asked: &Asked<'_>, share: &Share, rank: Rank) -> bool {
+    fn room(&self, asked: &Asked<'_>, share: &Share, rank: Rank) -> Room {
         let name = name_of(share);
         let load = Load::of(share);
         let beside =
             asked.beside.is_some_and(|claim| claim.shares.iter().any(|own| own.is_of_same_key(share)));
         let beside = if beside { load.weight() } else { 0 };
         let Some(line) = self.lines.get(&name) else {
-            return Line::default().admits(load.beside(beside), rank, asked.now, 0);
+            return Line::default().room(load.beside(beside), rank, asked.now, 0);
         };
         let own = self.seats.get(&rank.2).and_then(|seat| seat.held(asked.scope));
         let holds = own.is_some_and(|hold| line.is_held_by(hold.since, rank.2));
         if asked.keeps && holds {
-            return true;
+            return Room::Now;
         }
-        line.admits(load.beside(beside), rank, asked.now, u64::from(holds))
+        line.room(load.beside(beside), rank, asked.now, u64::from(holds))
     }
 
     // ---- What jobs have ----
