@@ -17,7 +17,7 @@ use avtomatika_orchestrator::{
     blueprint::{Definition, Registry, load},
     conductor::{
         self, Conductor, FromWorker, Limits, MigrationRequest, OpenStream, Running, Settings, SubmitRequest,
-        WorkerResult,
+        WorkerResult, WorkerStatus,
     },
     dispatch::{Assignment, Outbox, STOPPED_WITHIN, ToWorker, Verdict},
     engine::{HistoryEntry, Job, JobError, JobStatus, Submission},

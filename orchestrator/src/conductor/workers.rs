@@ -259,6 +259,7 @@ impl Core {
             let worker_id = &session.record.worker.worker_id;
             tracing::info!(worker = %worker_id, "Worker '{worker_id}' left: {why}");
         }
+        self.dispatch.judge_lost(session_id, self.clock.now());
         let orphans = self.dispatch.disconnect(session_id);
         if !orphans.is_empty() {
             self.metrics.worker_lost();

@@ -57,7 +57,7 @@ use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
     json::Json,
-    store::{Reproach, SessionRecord},
+    store::{Reproach, SessionRecord, WorkerRecord},
     time::Timestamp,
 };
 
@@ -144,6 +144,8 @@ pub struct Dispatch {
     roster: Roster,
     placement: Placement,
     reputations: Reputations,
+    /// Those that have left while they were set aside, until their time is over: they come back as they were.
+    left_aside: HashMap<Arc<str>, Arc<WorkerRecord>>,
     leases: HashMap<TaskId, Lease>,
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     saving: Saving,
@@ -260,7 +262,7 @@ impl Dispatch {
         if self.reputations.mark(&worker_id, job_id, mark, now) && self.may_spare(session_id) {
             let until = self.reputations.set_aside(&worker_id, now);
             tracing::warn!(
-                "Worker '{worker_id}' is set aside: many different jobs in a row failed on it; `avtomatika workers restore` ends it"
+                "Worker '{worker_id}' is set aside: many different jobs in a row failed on it or were lost with it; `avtomatika workers restore` ends it"
             );
             if let Some(session) = self.roster.get_mut(session_id) {
                 session.aside_until = until;
@@ -273,13 +275,37 @@ impl Dispatch {
         }
     }
 
+    /// A session is lost with what it holds, which says of its worker what one failed attempt says, however many tasks go with it:
+    /// whoever has eight slots and loses its connection once would else be as good as set aside for that alone. What is told is one of
+    /// its jobs that is not in the row yet, so that one job that takes its worker down again and again sets nobody aside. Before
+    /// [`Dispatch::disconnect`], which takes them out of its hands.
+    ///
+    /// Nothing is held against a worker whose end was wanted, nor against one that left because this process stood still.
+    pub fn judge_lost(&mut self, session_id: SessionId, now: Timestamp) {
+        let Some(session) = self.roster.get(session_id) else { return };
+        if session.draining || session.away {
+            return;
+        }
+        let worker_id = &session.record.worker.worker_id;
+        let lost = session.occupied().into_iter().filter_map(|task_id| {
+            // Without those that were withdrawn: the job does not lose these.
+            let lease = self.leases.get(&task_id).filter(|lease| lease.session_id == session_id)?;
+            Some((self.reputations.is_in_row(worker_id, lease.job_id), task_id))
+        });
+        if let Some((_, task_id)) = lost.min() {
+            self.judge(task_id, Mark::Bad, now);
+        }
+    }
+
     /// Whether no more than half of those that serve any of its types would be set aside with this one: when everybody fails,
     /// it is the jobs. Costs a look at all of those.
     fn may_spare(&self, session_id: SessionId) -> bool {
         let Some(session) = self.roster.get(session_id) else { return false };
         session.record.worker.task_types.iter().all(|task_type| {
+            let away =
+                self.left_aside.values().filter(|worker| worker.task_types.contains(task_type)).count();
             let aside = self.roster.serving(task_type).filter(|other| other.aside_until.is_some()).count();
-            2 * (aside + 1) <= self.roster.serving_count(task_type)
+            2 * (aside + away + 1) <= self.roster.serving_count(task_type) + away
         })
     }
 
@@ -336,6 +362,7 @@ impl Dispatch {
     }
 
     fn take_back(&mut self, worker_id: &str, now: Timestamp) -> bool {
+        self.left_aside.remove(worker_id);
         let Some(session_id) = self.roster.of_worker(worker_id).map(|session| session.record.session_id)
         else {
             return false;

@@ -1,4 +1,4 @@
-//! How well the tasks of each worker end, and who is set aside because many different jobs in a row failed on it.
+//! How well the tasks of each worker end, and who is set aside because many different jobs in a row failed on it or were lost with it.
 //!
 //! A worker is known by its name, so it keeps its reputation when it comes back; a good name costs no memory. What it is
 //! reproached with fades with time, and with every task that ends well. It is stored with the worker's session, a little later, so that a
@@ -61,7 +61,7 @@ struct Reputation {
     score: f64,
     /// As of when.
     at: Timestamp,
-    /// Different jobs that failed on it since one did not.
+    /// Different jobs that failed on it, or were lost with it, since one did not.
     failed: Vec<JobId>,
     /// Until when it is set aside.
     aside_until: Option<Timestamp>,
@@ -148,6 +148,11 @@ impl Reputations {
     /// Until when the worker is set aside, if it is.
     pub fn aside_until(&self, worker_id: &str) -> Option<Timestamp> {
         self.by_worker.get(worker_id)?.aside_until
+    }
+
+    /// Whether the job is one of those that failed on the worker in a row.
+    pub fn is_in_row(&self, worker_id: &str, job_id: JobId) -> bool {
+        self.by_worker.get(worker_id).is_some_and(|reputation| reputation.failed.contains(&job_id))
     }
 
     /// An attempt at this job has ended on the worker. Whether so many in a row have failed that it should be set aside.

@@ -47,7 +47,7 @@ impl Floor {
     }
 
     fn join(&mut self, worker: WorkerRecord) {
-        let session_id = SessionId::from_random(self.sessions.len() as u128 + 1);
+        let session_id = SessionId::from_random(self.messages.len() as u128 + 1);
         self.sessions.insert(worker.worker_id.to_string(), session_id);
         let slots = worker.slots;
         let record = SessionRecord {
@@ -70,11 +70,15 @@ impl Floor {
     }
 
     fn queue(&mut self, task_type: &str, needs: Option<&str>) -> TaskId {
+        self.queue_of(self.tasks + 1, task_type, needs)
+    }
+
+    fn queue_of(&mut self, job: u32, task_type: &str, needs: Option<&str>) -> TaskId {
         self.tasks += 1;
         let task_id = TaskId::from_random(u128::from(self.tasks));
         let offer = Offer {
             task_id,
-            job_id: JobId::compose(u64::from(self.tasks), 0, 0),
+            job_id: JobId::compose(u64::from(job), 0, 0),
             client: Arc::from("acme"),
             task_type: Arc::from(task_type),
             needs: needs.map(Arc::from),
@@ -247,9 +251,13 @@ fn fail(floor: &mut Floor, name: &str, count: usize) {
     }
 }
 
+/// What only the worker with this name meets.
+fn only(name: &str) -> String {
+    format!(r#"{{"requires":{{"labels":{{"name":"{name}"}}}}}}"#)
+}
+
 fn end(floor: &mut Floor, name: &str, mark: Mark) {
-    let needs = format!(r#"{{"requires":{{"labels":{{"name":"{name}"}}}}}}"#);
-    let task_id = floor.queue("render", Some(&needs));
+    let task_id = floor.queue("render", Some(&only(name)));
     assert_eq!(floor.dispatch.lease(task_id).map(|lease| &*lease.worker_id), Some(name));
     floor.dispatch.judge(task_id, mark, NOW);
     floor.dispatch.answer(floor.sessions[name], task_id, Verdict::Applied, NOW);
@@ -370,6 +378,112 @@ fn when_everybody_fails_it_is_the_jobs_and_half_of_the_workers_stay() {
     let mut floor = Floor::with(vec![named("alone")]);
     fail(&mut floor, "alone", 3 * reputation::FAILURES_MAX);
     assert_eq!(aside_until(&floor, "alone"), None);
+}
+
+/// The worker with this name is lost with whatever it holds.
+fn lose(floor: &mut Floor, name: &str) {
+    floor.dispatch.judge_lost(floor.sessions[name], NOW);
+    floor.dispatch.disconnect(floor.sessions[name]);
+}
+
+/// The worker with this name is lost with so many jobs that nobody knows yet, and comes back.
+fn crash(floor: &mut Floor, name: &str, jobs: usize) {
+    for _ in 0..jobs {
+        let task_id = floor.queue("render", Some(&only(name)));
+        assert_eq!(floor.dispatch.lease(task_id).map(|lease| &*lease.worker_id), Some(name));
+    }
+    lose(floor, name);
+    floor.join(WorkerRecord { slots: 8, ..named(name) });
+}
+
+fn reputation_of(floor: &Floor, name: &str) -> f64 {
+    floor.dispatch.roster().of_worker(name).unwrap().reputation
+}
+
+#[test]
+fn a_lost_session_counts_once_whatever_goes_with_it_and_many_in_a_row_set_a_worker_aside() {
+    let mut floor =
+        Floor::with(vec![WorkerRecord { slots: 8, ..named("crashing") }, worker("other", &["render"], 1)]);
+    crash(&mut floor, "crashing", 8);
+    assert_eq!(reputation_of(&floor, "crashing"), 0.95);
+    for _ in 2..reputation::FAILURES_MAX {
+        crash(&mut floor, "crashing", 8);
+    }
+    assert_eq!(aside_until(&floor, "crashing"), None);
+    crash(&mut floor, "crashing", 8);
+    let until = aside_until(&floor, "crashing").expect("it is set aside");
+    assert_eq!(floor.takers(None), "other");
+    floor.dispatch.back_from_aside(until);
+    assert_eq!(aside_until(&floor, "crashing"), None);
+    // Whoever has done something well meanwhile begins anew.
+    end(&mut floor, "crashing", Mark::Good);
+    crash(&mut floor, "crashing", 1);
+    assert_eq!(aside_until(&floor, "crashing"), None);
+}
+
+#[test]
+fn a_job_that_takes_its_worker_down_again_and_again_sets_nobody_aside_and_hides_no_other() {
+    const DEADLY: u32 = 1_000_000;
+    let mut floor =
+        Floor::with(vec![WorkerRecord { slots: 8, ..named("victim") }, worker("other", &["render"], 1)]);
+    for _ in 0..3 * reputation::FAILURES_MAX {
+        floor.queue_of(DEADLY, "render", Some(&only("victim")));
+        crash(&mut floor, "victim", 0);
+    }
+    assert_eq!(aside_until(&floor, "victim"), None);
+    for others in 1..reputation::FAILURES_MAX {
+        assert_eq!(aside_until(&floor, "victim"), None, "with {} others", others - 1);
+        floor.queue_of(DEADLY, "render", Some(&only("victim")));
+        crash(&mut floor, "victim", 1);
+    }
+    assert!(aside_until(&floor, "victim").is_some());
+}
+
+#[test]
+fn who_leaves_in_order_or_with_nothing_or_because_of_us_is_not_reproached() {
+    let told_to_go: fn(&mut Dispatch, SessionId) = |dispatch, session_id| dispatch.drain(session_id);
+    let left_when_we_stood_still: fn(&mut Dispatch, SessionId) =
+        |dispatch, session_id| dispatch.away(session_id);
+    for leaves in [told_to_go, left_when_we_stood_still] {
+        let mut floor = Floor::with(vec![named("w")]);
+        floor.queue("render", None);
+        leaves(&mut floor.dispatch, floor.sessions["w"]);
+        crash(&mut floor, "w", 0);
+        assert_eq!(reputation_of(&floor, "w"), 1.0);
+    }
+    let mut floor = Floor::with(vec![named("w")]);
+    let unwanted = floor.queue("render", None);
+    floor.dispatch.withdraw(unwanted, &Arc::from("cancelled"), NOW);
+    crash(&mut floor, "w", 0);
+    assert_eq!(reputation_of(&floor, "w"), 1.0);
+}
+
+#[test]
+fn of_workers_that_are_lost_together_half_stay() {
+    let names = ["a", "b", "c", "d"];
+    let mut floor = Floor::with(names.map(named).into());
+    for name in names {
+        (1..reputation::FAILURES_MAX).for_each(|_| crash(&mut floor, name, 1));
+    }
+    for name in names {
+        floor.queue("render", Some(&only(name)));
+    }
+    // None is back when the next one is lost.
+    names.iter().for_each(|name| lose(&mut floor, name));
+    names.iter().for_each(|name| floor.join(named(name)));
+    assert_eq!(names.map(|name| aside_until(&floor, name).is_some()), [true, true, false, false]);
+}
+
+#[test]
+fn what_a_worker_was_marked_with_after_it_had_registered_is_stored() {
+    let mut floor = Floor::with(vec![named("w")]);
+    floor.queue("render", None);
+    let later = NOW + reputation::STORED_WITHIN;
+    lose(&mut floor, "w");
+    assert_eq!(floor.dispatch.take_unstored(later).len(), 0, "there is no session to store it with");
+    // The new one was stored without it.
+    floor.join(named("w"));
+    assert_eq!(floor.dispatch.take_unstored(later).len(), 1);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use avtomatika_proto::{SessionId, TaskId};
 
-use super::{Dispatch, Handed, Orphan, Outbox, Reconciled, Session, ToWorker};
+use super::{Dispatch, Handed, Orphan, Outbox, Reconciled, Session, ToWorker, reputation::REPUTATIONS_MAX};
 use crate::{store::SessionRecord, time::Timestamp};
 
 impl Dispatch {
@@ -26,6 +26,12 @@ impl Dispatch {
         self.adoption.settle(session_id);
         let before = self.roster.get(session_id).map(Session::occupied).unwrap_or_default();
         self.forget_orders(session_id, &before);
+        let worker_id = &record.worker.worker_id;
+        self.left_aside.remove(worker_id);
+        // It may have been marked between its registration and now.
+        if record.reproach != self.reputations.reproach(worker_id) {
+            self.reputations.changed(worker_id, now);
+        }
         let stream = self.roster.connect(record, outbox, now);
         let mut reconciled = Reconciled::default();
         for &task_id in held {
@@ -39,8 +45,8 @@ impl Dispatch {
         reconciled.orphans = missing.filter_map(|task_id| self.orphan(session_id, task_id)).collect();
         if let Some(session) = self.roster.get_mut(session_id) {
             session.vacate();
-            session.reputation = self.reputations.score(&record.worker.worker_id, now);
-            session.aside_until = self.reputations.aside_until(&record.worker.worker_id);
+            session.reputation = self.reputations.score(worker_id, now);
+            session.aside_until = self.reputations.aside_until(worker_id);
             for task_id in &reconciled.adopted {
                 let task_type = self.leases.get(task_id).map(|lease| &*lease.task_type);
                 session.occupy(*task_id, task_type.unwrap_or_default());
@@ -76,7 +82,11 @@ impl Dispatch {
     /// The session's stream has ended, or was replaced by another session of the same worker. What it held is returned.
     pub fn disconnect(&mut self, session_id: SessionId) -> Vec<Orphan> {
         self.placement.remove(session_id);
-        let held = self.roster.remove(session_id).map(|session| session.occupied()).unwrap_or_default();
+        let Some(session) = self.roster.remove(session_id) else { return Vec::new() };
+        let (held, worker) = (session.occupied(), session.record.worker);
+        if session.aside_until.is_some() && self.left_aside.len() < REPUTATIONS_MAX {
+            self.left_aside.insert(worker.worker_id.clone(), worker);
+        }
         self.forget_orders(session_id, &held);
         held.into_iter().filter_map(|task_id| self.orphan(session_id, task_id)).collect()
     }

@@ -107,3 +107,23 @@ async fn what_is_held_against_a_worker_outlives_a_restart_and_what_is_taken_back
     let _worker = Worker::open(&last, worker.session_id, vec![], 1).await;
     assert_eq!(reputation(&last).await, 1.0);
 }
+
+#[tokio::test]
+async fn a_worker_that_is_lost_again_and_again_is_set_aside_in_its_next_session() {
+    let conductor = start_at(Faulty::new(), Arc::new(ManualClock::new())).conductor;
+    let mut steady = Worker::join(&conductor, "steady", 0).await;
+    for _ in 0..10 {
+        let mut crashing = Worker::join(&conductor, "crashing", 1).await;
+        let job_id = submit(&conductor).await;
+        assert_eq!(crashing.task().await.offer.job_id, job_id);
+        crashing.stream.tell(FromWorker::Ended).await;
+        conductor.cancel(&acme(), job_id, None).await.unwrap();
+    }
+    let _back = Worker::join(&conductor, "crashing", 1).await;
+    let job_id = submit(&conductor).await;
+    let workers = conductor.workers().await.unwrap();
+    let crashing = workers.iter().find(|worker| &*worker.worker.worker_id == "crashing").unwrap();
+    assert_eq!((crashing.status, crashing.running_tasks), (WorkerStatus::SetAside, 0));
+    steady.stream.tell(FromWorker::Credits(1)).await;
+    assert_eq!(steady.task().await.offer.job_id, job_id);
+}
