@@ -65,6 +65,9 @@ error_codes! {
     /// The request came in clear text to a port that speaks TLS.
     TlsRequired = "TLS_REQUIRED", FailedPrecondition, 400, false,
         "Write https:// instead of http://, and replace the token: it has crossed the network in clear text.";
+    /// The request is for another machine than the one that alone is served here.
+    HostForbidden = "HOST_FORBIDDEN", PermissionDenied, 403, false,
+        "Call the port by 127.0.0.1 or localhost, or have the orchestrator listen on another address.";
     /// The caller is known, and may not do this.
     PermissionDenied = "PERMISSION_DENIED", PermissionDenied, 403, false,
         "Ask an operator: rights are given in the clients file and the workers file.";

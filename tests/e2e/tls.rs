@@ -129,11 +129,11 @@ async fn connect(stack: &Stack, ca: &Path, protocol: &str) -> io::Result<TlsStre
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
 }
 
-/// One request and its answer: status and JSON.
+/// One request and its answer: status and JSON. By which name a port with TLS is called is a matter of its certificate.
 async fn ask(stream: &mut TlsStream<TcpStream>, method: &str, path: &str, body: &str) -> (u16, Value) {
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {CLIENT_TOKEN}\r\ncontent-length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: jobs.example\r\nx-avtomatika-token: {CLIENT_TOKEN}\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();

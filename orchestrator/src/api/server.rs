@@ -45,6 +45,7 @@ use crate::{
     trust::Standing,
 };
 
+mod addressee;
 mod complaints;
 mod doorway;
 mod owed;
@@ -52,6 +53,7 @@ mod patience;
 mod porch;
 mod until;
 
+use addressee::{elsewhere, is_this_machine};
 use complaints::Complaints;
 use doorway::{Arrival, Doorway, misled};
 use owed::{Answer, Owed};
@@ -70,13 +72,16 @@ pub struct Api {
     connections_max: usize,
     porch: Porch,
     doorway: Option<Arc<Doorway>>,
+    /// Whether requests are answered only that are addressed to this machine.
+    is_private: bool,
 }
 
 impl Api {
     /// Serves REST itself, and these gRPC services: `grpc::routes(&inside)` and what was added to them.
     pub fn new(inside: Arc<Inside>, grpc: Routes) -> Self {
         let grpc = grpc.prepare().into_axum_router();
-        Self { inside, grpc, connections_max: CONNECTIONS_MAX, porch: Porch::new(), doorway: None }
+        let connections_max = CONNECTIONS_MAX;
+        Self { inside, grpc, connections_max, porch: Porch::new(), doorway: None, is_private: false }
     }
 
     /// Speaks TLS, and nothing else.
@@ -88,6 +93,9 @@ impl Api {
 /// Serves the port until `shutdown`, then takes no more connections and requests, lets those under way end, and cuts off what is
 /// left when `cut` is given.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken, cut: CancellationToken) {
+    // Where nobody else can come, only this machine can be meant. With TLS, a browser has our certificate for the name that it means.
+    let is_local = listener.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+    let api = Api { is_private: is_local && api.doorway.is_none(), ..api };
     let connections = TaskTracker::new();
     let builder = Arc::new(builder());
     let room = Arc::new(Semaphore::new(api.connections_max));
@@ -279,6 +287,7 @@ impl Service<Request<Incoming>> for Requests {
         let (inside, owed, from) = (self.api.inside.clone(), self.owed.clone(), self.from);
         let newcomer = self.newcomer.clone();
         let is_read = is_read(&request);
+        let is_astray = self.api.is_private && !is_this_machine(&request);
         // It lives as long as its requests do, so its address tells it from others.
         let connection = (request.version() == Version::HTTP_2).then(|| Arc::as_ptr(&owed).addr());
         request.extensions_mut().insert(Line { intake: inside.intake.clone(), connection });
@@ -288,7 +297,7 @@ impl Service<Request<Incoming>> for Requests {
                 let routes = self.api.grpc.clone();
                 Box::pin(async move {
                     let _turn = owed.room(is_read).await;
-                    let response = grpc(inside, routes, from, request).await?;
+                    let response = grpc(inside, routes, from, is_astray, request).await?;
                     newcomer.is_through();
                     Ok(response.map(|body| Answer::new(body, owed.clone())))
                 })
@@ -296,6 +305,7 @@ impl Service<Request<Incoming>> for Requests {
             false => Box::pin(async move {
                 let _turn = owed.room(is_read).await;
                 let response = match is_framed_oddly(&request) {
+                    _ if is_astray => reply::error(&elsewhere()),
                     true => framed_oddly(),
                     false => rest::answer(&inside, from, request).await,
                 };
@@ -363,11 +373,16 @@ async fn grpc(
     inside: Arc<Inside>,
     mut routes: axum::Router,
     from: IpAddr,
+    is_astray: bool,
     mut request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
     let uri = request.uri().clone();
     let call = Call { from, method: "", path: uri.path() };
-    let response = match Gate::admit(&inside.auth, &mut request) {
+    let admitted = match is_astray {
+        true => Err(elsewhere().into()),
+        false => Gate::admit(&inside.auth, &mut request),
+    };
+    let response = match admitted {
         Ok(visitor) => {
             let deadline = until::deadline(request.headers());
             let line = Line::of(&request);
@@ -473,7 +488,7 @@ mod tests {
         time::SystemClock,
     };
 
-    const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+    const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
     async fn start(connections_max: usize) -> (SocketAddr, Arc<Metrics>, CancellationToken, JoinHandle<()>) {
         let metrics = Arc::new(Metrics::new());

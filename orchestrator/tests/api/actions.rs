@@ -393,8 +393,10 @@ async fn the_token_of_an_approval_is_shown_to_its_owner_who_asks_and_nowhere_els
     let signalled = jobs.signal_job(caller.request(signal)).await.unwrap().into_inner();
     let mut events = server
         .connect(
-            format!("GET /api/jobs/{id}/events HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {ALICE}\r\n\r\n")
-                .as_bytes(),
+            format!(
+                "GET /api/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {ALICE}\r\n\r\n"
+            )
+            .as_bytes(),
         )
         .await;
     let mut heard = String::new();

@@ -45,7 +45,8 @@ impl Sent {
 
     /// Sends it byte for byte on a connection of its own: no library on the way corrects what is wrong on purpose.
     async fn to(&self, server: &Server) -> Answer {
-        let head = format!("{} {} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n", self.method, self.path);
+        let head =
+            format!("{} {} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n", self.method, self.path);
         let mut request = head.into_bytes();
         for (name, value) in &self.headers {
             request.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());

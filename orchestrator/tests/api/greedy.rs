@@ -89,7 +89,7 @@ async fn register(server: &Server) -> String {
 #[tokio::test]
 async fn b10_a_body_of_100_mb_is_refused_announced_or_not() {
     let server = Server::start().await;
-    let head = format!("POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {ALICE}\r\n");
+    let head = format!("POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {ALICE}\r\n");
     let mut announced =
         server.connect(format!("{head}content-length: {BOMB_BYTES}\r\n\r\n").as_bytes()).await;
     let mut first = [0; 12];

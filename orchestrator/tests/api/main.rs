@@ -15,6 +15,7 @@ mod frames;
 mod graph;
 mod greedy;
 mod grpc;
+mod hosts;
 mod isolation;
 mod migrate;
 mod put;

@@ -127,7 +127,7 @@ async fn a_body_that_is_no_json_object_is_refused_with_its_place() {
             assert_eq!((answer.status, answer.error().as_str()), (400, "Invalid JSON body"), "{body}");
         }
     }
-    let stream = b"POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: alice-token\r\nconnection: close\r\ncontent-length: 9\r\n\r\n{\"a\":\"\xff\"}";
+    let stream = b"POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: alice-token\r\nconnection: close\r\ncontent-length: 9\r\n\r\n{\"a\":\"\xff\"}";
     let answer = read_to_end(&mut server.connect(stream).await).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("not UTF-8 at byte 6"), "{answer}");
     assert!(server.jobs_of(ALICE).await.is_empty());
@@ -181,7 +181,7 @@ async fn a_body_is_accepted_up_to_its_limit_and_read_no_further() {
     assert_eq!(server.post("/api/v1/jobs/test", &wrapped).await.status, 202);
 
     // One byte more, announced: refused before any byte of it has come.
-    let head = "POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: alice-token\r\n";
+    let head = "POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: alice-token\r\n";
     for length in [PAYLOAD_BYTES_MAX + 1, 10 << 30] {
         let request = format!("{head}content-length: {length}\r\n\r\n");
         let answer = read_to_end(&mut server.connect(request.as_bytes()).await).await;
@@ -514,8 +514,9 @@ async fn more_open_jobs_than_allowed_are_refused_for_now() {
 async fn a_stop_ends_events_and_answers_what_is_under_way() {
     let server = Server::start_with(Duration::from_secs(60)).await;
     let id = server.post("/api/jobs/test", "{}").await.text("job_id");
-    let request =
-        format!("GET /api/jobs/{id}/events HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {ALICE}\r\n\r\n");
+    let request = format!(
+        "GET /api/jobs/{id}/events HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {ALICE}\r\n\r\n"
+    );
     let mut events = server.connect(request.as_bytes()).await;
     let mut begun = [0; 15];
     events.read_exact(&mut begun).await.unwrap();

@@ -220,8 +220,19 @@ impl Server {
         Self::serve(app, store).await
     }
 
+    /// Listens there.
+    pub async fn start_at(address: &str) -> Self {
+        let store = Arc::new(MemoryStore::new());
+        let app = assemble(parts(store.clone(), Duration::from_secs(5))).unwrap();
+        Self::serve_at(address, app, store).await
+    }
+
     pub async fn serve(app: App, store: Arc<MemoryStore>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve_at("127.0.0.1:0", app, store).await
+    }
+
+    async fn serve_at(address: &str, app: App, store: Arc<MemoryStore>) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn(app.serve(listener, shutdown.clone()));

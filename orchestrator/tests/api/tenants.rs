@@ -493,7 +493,7 @@ async fn s28_a_token_that_was_struck_is_dead_at_once_and_its_streams_end() {
     let mut answers = caller.jobs().submit_jobs(caller.request(bulk)).await.unwrap().into_inner();
     assert!(answers.message().await.unwrap().is_some());
     let events = format!(
-        "GET /api/jobs/{job}/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-avtomatika-token: {ACME}\r\n\r\n"
+        "GET /api/jobs/{job}/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-avtomatika-token: {ACME}\r\n\r\n"
     );
     let mut events = server.connect(events.as_bytes()).await;
 

@@ -51,7 +51,7 @@ async fn nonsense_instead_of_a_handshake_ends_the_connection_and_clear_text_is_t
     let mut stream = server.connect(&[0x16, 3, 3, 0, 4, 0xff, 0, 0, 0]).await;
     let alert = read_to_end(&mut stream).await;
     assert!(alert.starts_with('\u{15}'), "an alert of TLS: {alert:?}");
-    let mut stream = server.connect(b"GET /api/jobs HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut stream = server.connect(b"GET /api/jobs HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");

@@ -17,9 +17,12 @@ use crate::{
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_does_not_finish_its_first_words_is_given_up() {
     let server = Server::start().await;
-    for words in
-        [&b""[..], b"G", b"PRI * HTTP/2.0\r\n", b"POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-to"]
-    {
+    for words in [
+        &b""[..],
+        b"G",
+        b"PRI * HTTP/2.0\r\n",
+        b"POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-to",
+    ] {
         let mut stream = server.connect(words).await;
         let began = Instant::now();
         let answer = read_to_end(&mut stream).await;
@@ -32,7 +35,7 @@ async fn a_peer_that_does_not_finish_its_first_words_is_given_up() {
 #[tokio::test(start_paused = true)]
 async fn a_connection_without_another_request_is_closed() {
     let server = Server::start().await;
-    let mut stream = server.connect(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut stream = server.connect(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
@@ -41,7 +44,7 @@ async fn a_connection_without_another_request_is_closed() {
 async fn a_body_that_stops_coming_is_answered_408() {
     let server = Server::start().await;
     let request = format!(
-        "POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {ALICE}\r\ncontent-length: 10\r\n\r\n{{\"a\""
+        "POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {ALICE}\r\ncontent-length: 10\r\n\r\n{{\"a\""
     );
     let answer = read_to_end(&mut server.connect(request.as_bytes()).await).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -51,7 +54,7 @@ async fn a_body_that_stops_coming_is_answered_408() {
 #[tokio::test]
 async fn a_head_beyond_its_limits_is_refused_and_nonsense_is_too() {
     let server = Server::start().await;
-    let get = "GET /healthz HTTP/1.1\r\nhost: x\r\n";
+    let get = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n";
     let headers = |count: usize| (0..count).map(|n| format!("h{n}: x\r\n")).collect::<String>();
     let large = format!("{get}h: {}\r\n\r\n", "x".repeat(HTTP1_BUFFER_BYTES));
     for (request, status) in [
@@ -177,7 +180,7 @@ async fn a_silent_http_2_peer_that_does_not_answer_pings_is_given_up() {
 async fn what_is_under_way_at_a_stop_gets_the_drain_time_and_no_more() {
     let server = Server::start_with(Duration::from_millis(50)).await;
     let request = format!(
-        "POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {ALICE}\r\ncontent-length: 10\r\n\r\n"
+        "POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {ALICE}\r\ncontent-length: 10\r\n\r\n"
     );
     // A body that will not come keeps its request under way.
     let mut stuck = server.connect(request.as_bytes()).await;

@@ -114,7 +114,7 @@ impl Victim {
         let body = format!("{{\"input\":\"{text}\"}}");
         let mut stream = self.connect();
         let head = format!(
-            "POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {CLIENT_TOKEN}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            "POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {CLIENT_TOKEN}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -198,7 +198,7 @@ pub fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
 
 fn is_served(address: SocketAddr) -> bool {
     let Ok(mut stream) = connect(address) else { return false };
-    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n");
+    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n");
     let mut first = [0; 15];
     asked.is_ok() && stream.read_exact(&mut first).is_ok() && first == *b"HTTP/1.1 200 OK"
 }
@@ -230,8 +230,9 @@ impl GoodClient {
     /// Reads the list of workers, which is empty.
     fn ask(&mut self) -> Duration {
         let began = Instant::now();
-        let request =
-            format!("GET /api/workers HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {CLIENT_TOKEN}\r\n\r\n");
+        let request = format!(
+            "GET /api/workers HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {CLIENT_TOKEN}\r\n\r\n"
+        );
         self.stream.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         let mut part = [0; 1024];

@@ -127,7 +127,7 @@ pub fn send(port: u16, method: &str, path: &str) -> Option<(u16, serde_json::Val
 pub fn send_text(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, serde_json::Value)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         TOKENS[1],
         body.len()
     );

@@ -90,9 +90,9 @@ async fn f50_an_orchestrator_stops_within_its_deadline_whatever_its_clients_do()
     let _watches = house.events(&job_id).await;
     // One has sent half a head, one half a body.
     let mut half_head = connect(&house);
-    half_head.write_all(b"GET /api/jobs HTTP/1.1\r\nhost: x\r\n").unwrap();
+    half_head.write_all(b"GET /api/jobs HTTP/1.1\r\nhost: localhost\r\n").unwrap();
     let mut half_body = connect(&house);
-    let head = "POST /api/v1/jobs HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: client-token-of-the-test\r\ncontent-length: 5000\r\n\r\n{";
+    let head = "POST /api/v1/jobs HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: client-token-of-the-test\r\ncontent-length: 5000\r\n\r\n{";
     half_body.write_all(head.as_bytes()).unwrap();
     // One asks for more than the system holds for it, and takes the first byte.
     let large = json!({ "blueprint": "hold", "initial_data": { "text": "x".repeat(900_000) } });
@@ -101,7 +101,7 @@ async fn f50_an_orchestrator_stops_within_its_deadline_whatever_its_clients_do()
     }
     let mut stalled = connect(&house);
     stalled
-        .write_all(b"GET /api/jobs?limit=100 HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: client-token-of-the-test\r\n\r\n")
+        .write_all(b"GET /api/jobs?limit=100 HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: client-token-of-the-test\r\n\r\n")
         .unwrap();
     stalled.read_exact(&mut [0]).unwrap();
     // One waits for the end of a job that does not come.

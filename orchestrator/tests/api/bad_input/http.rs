@@ -17,7 +17,7 @@ use crate::{
 
 /// The head of a submission that is in order so far.
 fn head() -> String {
-    format!("POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-token: {ALICE}\r\n")
+    format!("POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: {ALICE}\r\n")
 }
 
 #[tokio::test]
@@ -31,10 +31,10 @@ async fn b10_b20_b31_b32_b34_heads_that_cannot_be_meant_end_their_connection() {
         ("B10", format!("{head}content-length: 10737418240\r\n\r\n"), "413"),
         ("B10", format!("{head}content-length: -1\r\n\r\n"), "400"),
         ("B10", format!("{head}content-length: 99999999999999999999\r\n\r\n"), "400"),
-        ("B20", "ge\u{1}t / HTTP/1.1\r\nhost: x\r\n\r\n".to_owned(), "400"),
+        ("B20", "ge\u{1}t / HTTP/1.1\r\nhost: localhost\r\n\r\n".to_owned(), "400"),
         ("B31", format!("{head}{many}\r\n"), "431"),
         ("B31", format!("{head}h: {large}\r\n\r\n"), "431"),
-        ("B31", format!("GET /{large} HTTP/1.1\r\nhost: x\r\n\r\n"), "431"),
+        ("B31", format!("GET /{large} HTTP/1.1\r\nhost: localhost\r\n\r\n"), "431"),
         ("B32", format!("{head}content-length: 1\r\ncontent-length: 2\r\n\r\n{{}}"), "400"),
         ("B32", format!("{head}transfer-encoding: chunked, chunked\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"), "400"),
         ("B32", format!("{head}transfer-encoding: gzip\r\n\r\n{{}}"), "400"),
@@ -44,9 +44,9 @@ async fn b10_b20_b31_b32_b34_heads_that_cannot_be_meant_end_their_connection() {
             "400",
         ),
         ("B32", format!("{head}transfer-encoding: chunked\r\n\r\nzz\r\n"), "400"),
-        ("B32", "GET /healthz HTTP/1.1\r\nhost: x\r\na: b\r\n c\r\n\r\n".to_owned(), "400"),
+        ("B32", "GET /healthz HTTP/1.1\r\nhost: localhost\r\na: b\r\n c\r\n\r\n".to_owned(), "400"),
         ("B32", "GET /healthz HTTP/1.1\r\nhost : x\r\n\r\n".to_owned(), "400"),
-        ("B32", "GET /healthz HTTP/1.1\r\nhost: x\r\na\u{0}: b\r\n\r\n".to_owned(), "400"),
+        ("B32", "GET /healthz HTTP/1.1\r\nhost: localhost\r\na\u{0}: b\r\n\r\n".to_owned(), "400"),
         ("B34", "GET /healthz\r\n\r\n".to_owned(), "400"),
         ("B34", "GET /healthz HTTP/3.0\r\n\r\n".to_owned(), "400"),
         ("B34", "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0".to_owned(), "400"),
@@ -95,7 +95,12 @@ async fn b11_b33_b63_whoever_is_too_slow_is_cut_off() {
     for (number, said, longest, answered) in [
         ("B11", chunked.as_bytes(), Duration::from_secs(30), "HTTP/1.1 408 "),
         ("B33", &b""[..], FIRST_WORDS_TIMEOUT, ""),
-        ("B33", b"POST /api/jobs/test HTTP/1.1\r\nhost: x\r\nx-avtomatika-to", FIRST_WORDS_TIMEOUT, ""),
+        (
+            "B33",
+            b"POST /api/jobs/test HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-to",
+            FIRST_WORDS_TIMEOUT,
+            "",
+        ),
         ("B63", b"PRI * HTTP/2.0\r\n", FIRST_WORDS_TIMEOUT, ""),
     ] {
         let began = Instant::now();
@@ -111,7 +116,7 @@ async fn b11_b33_b63_whoever_is_too_slow_is_cut_off() {
 async fn b63_a_call_of_grpc_over_http_1_is_told_to_use_http_2() {
     let server = Server::start().await;
     let request = format!(
-        "POST /avtomatika.v1.JobService/ListJobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-avtomatika-token: {ALICE}\r\n\
+        "POST /avtomatika.v1.JobService/ListJobs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-avtomatika-token: {ALICE}\r\n\
          content-type: application/grpc\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0"
     );
     let answer = read_to_end(&mut server.connect(request.as_bytes()).await).await;
