@@ -83,6 +83,7 @@ pub mod memory;
 pub mod metrics;
 #[doc(hidden)]
 pub mod museum;
+pub mod open_files;
 pub mod reload;
 pub mod schedule;
 pub mod spelling;

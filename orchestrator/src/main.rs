@@ -21,7 +21,7 @@ use avtomatika_orchestrator::{
     blueprint::{Definition, load_filled_dir},
     conductor::Settings,
     config::{Args, Config, ConfigError, RunningConfig},
-    memory,
+    memory, open_files,
     reload::Reload,
     schedule::{self, Known, Schedule, ScheduleError, Schedules},
     store::{StoreError, journal},
@@ -102,6 +102,7 @@ fn run(args: Args) -> Result<(), Failure> {
         )
     })?;
     memory::do_without_huge_pages();
+    open_files::as_many_as_allowed();
     let definitions = blueprints(&config)?;
     let access = config.access().map_err(|findings| {
         let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();

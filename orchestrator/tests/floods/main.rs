@@ -237,3 +237,9 @@ fn s_08_f35_more_connections_than_there_are_files_and_commits_go_on() {
     drop(crowd);
     victim.recovers();
 }
+
+#[test]
+fn s_08_as_many_files_are_open_as_the_system_allows() {
+    let victim = Victim::with_files_up_to(160, 320);
+    assert_eq!(victim.files_max(), 320);
+}

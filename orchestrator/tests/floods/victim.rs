@@ -55,8 +55,17 @@ impl Victim {
 
     /// With at most so many open files.
     pub fn with_files(most: usize) -> Self {
+        Self::limited(&format!("ulimit -n {most}"))
+    }
+
+    /// With so many open files, and leave to have up to so many.
+    pub fn with_files_up_to(now: usize, most: usize) -> Self {
+        Self::limited(&format!("ulimit -n {most}; ulimit -S -n {now}"))
+    }
+
+    fn limited(limits: &str) -> Self {
         let mut shell = Command::new("sh");
-        let line = format!("ulimit -n {most}; exec \"$0\" \"$@\"");
+        let line = format!("{limits}; exec \"$0\" \"$@\"");
         shell.args(["-c", &line, env!("CARGO_BIN_EXE_avtomatika-orchestrator")]);
         Self::start_by(shell)
     }
@@ -94,6 +103,13 @@ impl Victim {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// How many files it may have open, as things stand.
+    pub fn files_max(&self) -> usize {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Processor time that it has used.
