@@ -8,6 +8,7 @@ use avtomatika_proto::{ApiError, ErrorCode};
 use super::{
     Auth,
     auth::{Caller, WorkerPass},
+    strangers::Acquaintance,
 };
 use crate::{
     audit::{Audit, Note},
@@ -63,13 +64,15 @@ impl From<ApiError> for Unwelcome {
     }
 }
 
-/// The client that a call with these headers belongs to, once it is found to have the role.
-pub(super) fn admit(
+/// The client that this call belongs to, once it is found to have the role.
+pub(super) fn admit<B>(
     auth: &Auth,
-    headers: &http::HeaderMap,
+    request: &http::Request<B>,
     role: impl FnOnce() -> Role,
 ) -> Result<Caller, Unwelcome> {
+    let headers = request.headers();
     let owner = auth.owner(headers)?;
+    Acquaintance::made(request.extensions());
     let who = owner.actor.clone();
     // From here on it is known who calls, whatever becomes of the call.
     let unwelcome = |error| Unwelcome { who: Some(who.clone()), error };

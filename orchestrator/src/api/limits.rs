@@ -9,6 +9,19 @@ use avtomatika_proto::limits::CONNECTION_WINDOW_BYTES;
 /// that are there keep working.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
+/// Connections from one address (of IPv6, one /64) over which nobody has shown a good token yet; beyond this a new one is closed at
+/// once. Workers and clients show theirs with their first call, in milliseconds, so that thousands behind one address get in; and it takes
+/// 64 addresses to fill the port.
+pub const STRANGERS_OF_ADDRESS_MAX: usize = 256;
+
+/// Longest that a connection over HTTP/2 may be there before somebody shows a good token over it. (Over HTTP/1 one that is not used
+/// ends as soon, whoever it is.) Probes come again.
+pub const STRANGER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long what is under way on such a connection may take from then on: it is an answer that is asked for without a token, and those are
+/// quick.
+pub const STRANGER_FAREWELL: Duration = Duration::from_secs(1);
+
 /// Longest that the head of an HTTP/1 request may take to arrive, counted from the end of the request before: also what an
 /// idle connection is kept for.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,6 +21,7 @@ mod readiness;
 mod reply;
 mod server;
 mod shown;
+mod strangers;
 pub mod submission;
 mod trace;
 

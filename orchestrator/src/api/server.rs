@@ -35,10 +35,11 @@ use super::{
     limits::{
         BODY_WINDOW_BYTES, CONNECTION_AGE, CONNECTIONS_MAX, FIRST_WORDS_TIMEOUT, FRAME_BYTES_MAX,
         HEADER_LIST_BYTES_MAX, HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX,
-        PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STREAMS_MAX,
-        TLS_HANDSHAKE_TIMEOUT,
+        PENDING_RESETS_MAX, PING_INTERVAL, PING_TIMEOUT, SEND_BUFFER_BYTES, STRANGER_FAREWELL,
+        STRANGER_TIMEOUT, STREAMS_MAX, TLS_HANDSHAKE_TIMEOUT,
     },
     reply, rest,
+    strangers::{Acquaintance, Strangers},
 };
 use crate::{
     tls::{Peer, Tls},
@@ -71,6 +72,7 @@ pub struct Api {
     grpc: axum::Router,
     connections_max: usize,
     porch: Porch,
+    strangers: Strangers,
     doorway: Option<Arc<Doorway>>,
     /// Whether requests are answered only that are addressed to this machine.
     is_private: bool,
@@ -81,7 +83,8 @@ impl Api {
     pub fn new(inside: Arc<Inside>, grpc: Routes) -> Self {
         let grpc = grpc.prepare().into_axum_router();
         let connections_max = CONNECTIONS_MAX;
-        Self { inside, grpc, connections_max, porch: Porch::new(), doorway: None, is_private: false }
+        let (porch, strangers) = (Porch::new(), Strangers::new());
+        Self { inside, grpc, connections_max, porch, strangers, doorway: None, is_private: false }
     }
 
     /// Speaks TLS, and nothing else.
@@ -124,8 +127,15 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
             });
             continue;
         };
-        let connection =
-            connection(builder.clone(), (stream, from), api.clone(), shutdown.clone(), cut.clone());
+        let Some(acquaintance) = api.strangers.take_in(from) else {
+            api.inside.metrics.connection_refused();
+            complaints.say(|| {
+                tracing::warn!(%from, "too many connections of one address without a good token; closing new ones")
+            });
+            continue;
+        };
+        let peer = (stream, from, acquaintance);
+        let connection = connection(builder.clone(), peer, api.clone(), shutdown.clone(), cut.clone());
         connections.spawn(connection.map(|()| drop(place)));
     }
     drop(listener);
@@ -140,7 +150,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken,
 /// Serves one connection to its end.
 async fn connection(
     builder: Arc<Builder<TokioExecutor>>,
-    (stream, from): (TcpStream, IpAddr),
+    (stream, from, acquaintance): (TcpStream, IpAddr, Acquaintance),
     api: Api,
     shutdown: CancellationToken,
     cut: CancellationToken,
@@ -159,6 +169,7 @@ async fn connection(
         from,
         owed: Arc::new(Owed::new()),
         newcomer: newcomer.clone(),
+        acquaintance,
     };
     let mut served = std::pin::pin!(attend(&builder, stream, requests, &shutdown, &cut));
     tokio::select! {
@@ -175,9 +186,10 @@ async fn attend(
     shutdown: &CancellationToken,
     cut: &CancellationToken,
 ) {
-    let owed = requests.owed.clone();
+    let (owed, acquaintance) = (requests.owed.clone(), requests.acquaintance.clone());
+    let with = (&*owed, &acquaintance);
     let Some(doorway) = requests.api.doorway.clone() else {
-        return converse(builder, stream, requests, &owed, shutdown, cut).await;
+        return converse(builder, stream, requests, with, shutdown, cut).await;
     };
     let arrival = tokio::select! {
         arrival = doorway.receive(stream) => arrival,
@@ -187,12 +199,12 @@ async fn attend(
         None => {}
         Some(Arrival::Encrypted(stream, peer)) => {
             let requests = Requests { peer, ..requests };
-            converse(builder, *stream, requests, &owed, shutdown, cut).await;
+            converse(builder, *stream, requests, with, shutdown, cut).await;
         }
         Some(Arrival::Plain(stream)) => {
             let misled = Misled { owed: owed.clone() };
             // Long enough for the one answer that there is.
-            let told = converse(builder, stream, misled, &owed, shutdown, cut);
+            let told = converse(builder, stream, misled, with, shutdown, cut);
             let _ = tokio::time::timeout(FIRST_WORDS_TIMEOUT, told).await;
         }
     }
@@ -203,7 +215,7 @@ async fn converse<I, S>(
     builder: &Builder<TokioExecutor>,
     stream: I,
     service: S,
-    owed: &Owed,
+    (owed, acquaintance): (&Owed, &Acquaintance),
     shutdown: &CancellationToken,
     cut: &CancellationToken,
 ) where
@@ -214,10 +226,15 @@ async fn converse<I, S>(
     let io = TokioIo::new(Patient::new(stream));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service));
     let mut stalled = std::pin::pin!(owed.stalled());
+    let mut is_stranger = false;
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
         () = shutdown.cancelled() => None,
         () = tokio::time::sleep(CONNECTION_AGE) => None,
+        () = acquaintance.is_not_made_within(STRANGER_TIMEOUT) => {
+            is_stranger = true;
+            None
+        }
         () = stalled.as_mut() => return tracing::debug!("a peer does not take what it asked for"),
     };
     let ended = match ended {
@@ -228,6 +245,7 @@ async fn converse<I, S>(
                 ended = connection => ended,
                 () = stalled => Ok(()),
                 () = cut.cancelled() => Ok(()),
+                () = acquaintance.is_not_made_within(STRANGER_FAREWELL), if is_stranger => Ok(()),
             }
         }
     };
@@ -276,6 +294,7 @@ struct Requests {
     owed: Arc<Owed>,
     from: IpAddr,
     newcomer: Newcomer,
+    acquaintance: Acquaintance,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -290,6 +309,10 @@ impl Service<Request<Incoming>> for Requests {
         let is_astray = self.api.is_private && !is_this_machine(&request);
         // It lives as long as its requests do, so its address tells it from others.
         let connection = (request.version() == Version::HTTP_2).then(|| Arc::as_ptr(&owed).addr());
+        if request.version() < Version::HTTP_2 {
+            self.acquaintance.speaks_http_1();
+        }
+        request.extensions_mut().insert(self.acquaintance.clone());
         request.extensions_mut().insert(Line { intake: inside.intake.clone(), connection });
         match is_grpc(&request) {
             true => {
@@ -491,6 +514,13 @@ mod tests {
     const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
     async fn start(connections_max: usize) -> (SocketAddr, Arc<Metrics>, CancellationToken, JoinHandle<()>) {
+        start_with(connections_max, Strangers::new()).await
+    }
+
+    async fn start_with(
+        connections_max: usize,
+        strangers: Strangers,
+    ) -> (SocketAddr, Arc<Metrics>, CancellationToken, JoinHandle<()>) {
         let metrics = Arc::new(Metrics::new());
         let settings = Settings {
             limits: Limits { max_open_jobs: 1, max_workers: 1, resident_bytes_max: 0 },
@@ -515,7 +545,7 @@ mod tests {
             intake: Intake::default(),
         });
         let grpc = routes(&inside);
-        let api = Api { connections_max, ..Api::new(inside, grpc) };
+        let api = Api { connections_max, strangers, ..Api::new(inside, grpc) };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
@@ -545,6 +575,26 @@ mod tests {
         while !is_answered(&mut connect(address).await).await {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test]
+    async fn beyond_so_many_strangers_of_one_address_a_connection_is_closed_and_whoever_is_known_makes_room()
+    {
+        let (address, metrics, ..) = start_with(CONNECTIONS_MAX, Strangers::with_ours(2)).await;
+        let (mut first, mut second) = (connect(address).await, connect(address).await);
+        assert!(is_answered(&mut first).await && is_answered(&mut second).await);
+        assert!(!is_answered(&mut connect(address).await).await, "the third one");
+        assert!(metrics.render().contains("avtomatika_connections_refused_total 1\n"));
+        let asked = b"GET /api/jobs HTTP/1.1\r\nhost: localhost\r\nx-avtomatika-token: t\r\n\r\n";
+        second.write_all(asked).await.unwrap();
+        let mut answer = Vec::new();
+        while !String::from_utf8_lossy(&answer).contains("\"jobs\"") {
+            assert_ne!(second.read_buf(&mut answer).await.unwrap(), 0);
+        }
+        let mut third = connect(address).await;
+        assert!(is_answered(&mut third).await, "the second one is no stranger any more");
+        assert!(!is_answered(&mut connect(address).await).await, "the fourth one");
+        assert!(is_answered(&mut first).await);
     }
 
     #[tokio::test]

@@ -240,8 +240,10 @@ impl Metrics {
                 "Changes in one durable commit",
                 Histogram::new(exponential_buckets(1.0, 4.0, 8)),
             ),
-            connections_refused: shelf
-                .counter("connections_refused", "Connections closed at once because too many were open"),
+            connections_refused: shelf.counter(
+                "connections_refused",
+                "Connections closed at once because too many were open, in all or of one address",
+            ),
             requests: RequestCounters::of(&shelf.put(
                 "requests",
                 "Requests answered, by protocol and class of the answer",

@@ -23,6 +23,7 @@ pub use glob::{Glob, InvalidGlob};
 pub use standing::Standing;
 pub use tenants::{Tenancy, Tenants};
 pub use terms::{Role, Terms, WorkerTerms};
+pub(crate) use throttle::network;
 pub use throttle::{Advice, Throttle};
 pub use token::{Secret, TokenHash, TokenKind, new_token};
 pub use workers::{WORKERS_MAX, workers};

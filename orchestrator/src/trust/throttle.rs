@@ -69,7 +69,7 @@ impl Throttle {
 }
 
 /// Whom an address stands for: of IPv6, everybody has a network of their own.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() & !u128::from(u64::MAX)).into()),
         v4 => v4,

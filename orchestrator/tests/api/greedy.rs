@@ -147,8 +147,8 @@ async fn s_10_a_compressed_message_is_refused_and_not_unpacked() {
 async fn s_07_a_peer_that_asks_and_takes_nothing_is_given_up() {
     let server = Server::start().await;
     let (mut requests, mut connection) = connect(&server, 0).await;
-    let request = http::Request::get(server.url("/healthz")).body(()).unwrap();
-    let (answer, _) = requests.send_request(request, true).unwrap();
+    let request = http::Request::get(server.url("/api/jobs")).header("x-avtomatika-token", ALICE);
+    let (answer, _) = requests.send_request(request.body(()).unwrap(), true).unwrap();
     let began = Instant::now();
     let answer = tokio::select! {
         answer = answer => answer.unwrap(),
@@ -165,7 +165,14 @@ async fn a_connection_of_great_age_is_asked_to_come_again_and_what_is_under_way_
     let server = Server::start().await;
     let id = server.post("/api/jobs/test", "{}").await.text("job_id");
     let began = Instant::now();
-    let (idle, connection) = connect(&server, 65_535).await;
+    let (mut idle, mut connection) = connect(&server, 65_535).await;
+    // Strangers do not grow old.
+    let request = http::Request::get(server.url("/api/jobs")).header("x-avtomatika-token", ALICE);
+    let (answer, _) = idle.send_request(request.body(()).unwrap(), true).unwrap();
+    tokio::select! {
+        answer = answer => drop(answer.unwrap()),
+        ended = &mut connection => panic!("{ended:?}"),
+    }
     let (mut busy, mut watched) = connect(&server, 65_535).await;
     let request = http::Request::get(server.url(&format!("/api/jobs/{id}/events")));
     let request = request.header("x-avtomatika-token", ALICE).body(()).unwrap();

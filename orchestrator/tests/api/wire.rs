@@ -4,13 +4,20 @@
 use std::time::Duration;
 
 use avtomatika_orchestrator::api::limits::{
-    HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX, STREAMS_MAX,
+    HEADER_READ_TIMEOUT, HEADERS_MAX, HTTP1_BUFFER_BYTES, LOCAL_RESETS_MAX, PENDING_RESETS_MAX,
+    STRANGER_FAREWELL, STRANGER_TIMEOUT, STREAMS_MAX,
 };
 use bytes::Bytes;
-use tokio::{io::AsyncReadExt as _, io::AsyncWriteExt as _, net::TcpStream, time::Instant};
+use tokio::{
+    io::AsyncReadExt as _,
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use crate::{
-    frames::{GET, HEADERS, RST_STREAM, WINDOW_UPDATE, frame, hello},
+    frames::{END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, WINDOW_UPDATE, frame, header, hello},
     support::{ALICE, BOB, Server, read_to_end},
 };
 
@@ -172,8 +179,45 @@ async fn making_us_reset_streams_in_a_flood_ends_the_connection() {
 async fn a_silent_http_2_peer_that_does_not_answer_pings_is_given_up() {
     let server = Server::start().await;
     let began = Instant::now();
-    goodbye_after(&server, Vec::new()).await;
+    // With a token, for strangers are sent away anyway.
+    let path = header(":path", "/api/jobs");
+    let known = [&[0x82, 0x86][..], &path, &header("x-avtomatika-token", ALICE)].concat();
+    goodbye_after(&server, frame(HEADERS, END_HEADERS | END_STREAM, 1, &known)).await;
+    assert!(began.elapsed() > STRANGER_TIMEOUT + STRANGER_FAREWELL, "{:?}", began.elapsed());
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+}
+
+/// A connection over HTTP/2 whose peer is there, and over which this was asked for.
+async fn asked_over_http_2(server: &Server, path: &str, token: &str) -> JoinHandle<Duration> {
+    let began = Instant::now();
+    let stream = TcpStream::connect(server.address).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    let connection = tokio::spawn(async move {
+        // However it ends.
+        let _ = connection.await;
+        began.elapsed()
+    });
+    let request = http::Request::get(server.url(path)).header("x-avtomatika-token", token).body(()).unwrap();
+    let (answer, _) = requests.send_request(request, true).unwrap();
+    answer.await.unwrap();
+    // With its last handle, a connection ends from this side.
+    tokio::spawn(async move {
+        let _requests = requests;
+        std::future::pending::<()>().await;
+    });
+    connection
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_shows_no_good_token_over_http_2_is_sent_away_and_who_has_shown_one_stays() {
+    let server = Server::start().await;
+    for (path, token) in [("/healthz", ""), ("/_public/metrics", ALICE), ("/api/jobs", "of-nobody")] {
+        let stayed = asked_over_http_2(&server, path, token).await.await.unwrap();
+        let longest = STRANGER_TIMEOUT + STRANGER_FAREWELL + Duration::from_millis(10);
+        assert!(stayed >= STRANGER_TIMEOUT && stayed <= longest, "{path}: {stayed:?}");
+    }
+    let mut known = asked_over_http_2(&server, "/api/jobs", ALICE).await;
+    assert!(timeout(6 * STRANGER_TIMEOUT, &mut known).await.is_err(), "it stays");
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::{
     api::{
         auth::{Auth, Caller},
         callers::{self, Unwelcome, Visitor},
+        strangers::Acquaintance,
     },
     tls::Peer,
     trust::Role,
@@ -91,7 +92,7 @@ impl Gate {
         Ok(match Self::at(request.uri().path()) {
             Self::Open => Visitor::Anybody,
             Self::Client(role) => {
-                let caller = callers::admit(auth, request.headers(), || role)?;
+                let caller = callers::admit(auth, request, || role)?;
                 request.extensions_mut().insert(ClientName(caller.client.clone()));
                 request.extensions_mut().insert(caller.clone());
                 Visitor::Client(caller, role)
@@ -100,6 +101,7 @@ impl Gate {
                 let pass = auth.worker(request.headers())?;
                 let refused = |error| Unwelcome { who: Some(pass.names().into()), error };
                 request.extensions().get::<Peer>().cloned().unwrap_or_default().admit().map_err(refused)?;
+                Acquaintance::made(request.extensions());
                 request.extensions_mut().insert(pass.clone());
                 Visitor::Worker(pass)
             }

@@ -225,7 +225,7 @@ pub(super) async fn decide_by_token(
 ) -> Result<Response, Unwelcome> {
     let in_url = query::token(request.uri())?;
     // Who calls comes first: credentials that are wrong are wrong whatever else is said.
-    let owner = match callers::admit(&inside.auth, request.headers(), || Role::Client) {
+    let owner = match callers::admit(&inside.auth, &request, || Role::Client) {
         Ok(caller) => Some(caller.client),
         Err(Unwelcome { error, .. }) if error.code == ErrorCode::MissingToken => None,
         Err(unwelcome) => return Err(unwelcome),

@@ -63,7 +63,7 @@ async fn client(
     let blueprints = inside.conductor.blueprints();
     let route = route::client(request.method(), call.path, &blueprints);
     let role = route.as_ref().map_or(Role::Client, Route::role);
-    let caller = callers::admit(&inside.auth, request.headers(), || role);
+    let caller = callers::admit(&inside.auth, &request, || role);
     let caller = caller.map_err(|unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome))?;
     takes_turns(&mut request, caller.actor.clone());
     let answer = match route {
