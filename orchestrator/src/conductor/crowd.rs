@@ -3,10 +3,10 @@
 //! A parent is open while it waits for its children, so in a full house some of them must begin all the same, or nobody would get on.
 //! But each may be a parent itself: if every one of them brought another, there would be no bound. So at each depth only so many are
 //! there beyond the limit, and the other families of that depth wait for one of those to end; or for room, for which some of them are
-//! looked at once a second. It promises that somebody gets on as long as the deepest do, and forgets after a restart who came beyond
+//! looked at once a second, and some of those of which a child runs already. It promises that somebody gets on as long as the deepest do, and forgets after a restart who came beyond
 //! the limit. It refuses to know what limits there are.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use avtomatika_proto::JobId;
 
@@ -15,7 +15,7 @@ use crate::engine::CHILD_DEPTH_MAX;
 /// Children of one depth that are there beyond the limit: enough to keep some workers busy.
 pub(super) const BEYOND_MAX: usize = 64;
 
-/// Families of each depth that are looked at once a second.
+/// Families of each depth that are looked at once a second, and of those that have children already.
 const LOOKED_AT: usize = 128;
 
 const DEPTHS: usize = CHILD_DEPTH_MAX as usize + 1;
@@ -27,6 +27,8 @@ pub(super) struct Crowd {
     beyond: HashMap<JobId, usize>,
     /// By the depth of the parents.
     depths: [Depth; DEPTHS],
+    /// Families of which some run and more could, if there were room: they have no place to wait for.
+    cramped: BTreeSet<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -68,6 +70,11 @@ impl Crowd {
         self.depths[place_of(depth)].waiting.push_back(family);
     }
 
+    /// A family waits for nothing but room.
+    pub fn wait_for_room(&mut self, family: i64) {
+        self.cramped.insert(family);
+    }
+
     /// Whether there is a place for a family that waits.
     pub fn is_somebodys_turn(&self) -> bool {
         self.depths.iter().any(|depth| depth.places() > 0 && !depth.waiting.is_empty())
@@ -89,7 +96,10 @@ impl Crowd {
             let count = depth.waiting.len().min(LOOKED_AT);
             depth.waiting.drain(..count).collect::<Vec<i64>>()
         };
-        self.depths.iter_mut().flat_map(some).collect()
+        let mut looked_at: Vec<i64> = self.depths.iter_mut().flat_map(some).collect();
+        // The oldest first. One that is gone by now is nobody's.
+        looked_at.extend(std::iter::from_fn(|| self.cramped.pop_first()).take(LOOKED_AT));
+        looked_at
     }
 
     fn at(&self, depth: u32) -> &Depth {
@@ -131,6 +141,12 @@ mod tests {
         crowd.begins(job(98), 1);
         crowd.begins(job(97), 1);
         crowd.wait(9, 1);
-        assert_eq!((crowd.turns(), crowd.look_at_some(), crowd.look_at_some()), (vec![], vec![9], vec![]));
+        crowd.wait_for_room(6);
+        crowd.wait_for_room(5);
+        crowd.wait_for_room(6);
+        assert_eq!(
+            (crowd.turns(), crowd.look_at_some(), crowd.look_at_some()),
+            (vec![], vec![9, 5, 6], vec![])
+        );
     }
 }

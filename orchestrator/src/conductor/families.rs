@@ -470,7 +470,11 @@ impl Core {
         let mut wanted = family.wanted().min(family.prepared.len() as u32).min(SLICE);
         // A full house takes a few children of those who are in it, one for each, so that all get on.
         if is_full {
-            wanted = wanted.min(u32::from(family.running == 0));
+            if wanted > 0 && family.running > 0 {
+                self.families.crowd.wait_for_room(key);
+                return Ok(());
+            }
+            wanted = wanted.min(1);
             if wanted > 0 && !self.families.crowd.has_place(family.depth) {
                 self.families.crowd.wait(key, family.depth);
                 return Ok(());

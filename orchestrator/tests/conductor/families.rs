@@ -341,6 +341,26 @@ async fn a_house_that_is_full_still_lets_families_get_on_and_so_does_a_client_th
     }
 }
 
+#[tokio::test]
+async fn a_family_that_found_the_house_full_gets_on_when_it_is_not_although_a_child_still_runs() {
+    const FULL: usize = 3;
+    let conductor = start_family_at(Faulty::new(), Arc::new(SystemClock::new()), FULL).conductor;
+    let one = r#"{"n":1}"#;
+    let others = [submit_to(&conductor, "child", one).await, submit_to(&conductor, "child", one).await];
+    submit_to(&conductor, WIDE_PAIR.0, WIDE_PAIR.1).await;
+    let until_open = async |count: u64| {
+        while open_jobs(&conductor).await != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    // The first of its children begins beyond the limit, and does not end: nobody works.
+    until_open(4).await;
+    for other in others {
+        conductor.cancel(&acme(), other, None).await.unwrap();
+    }
+    until_open(3).await;
+}
+
 async fn open_jobs(conductor: &Conductor) -> u64 {
     let jobs = conductor.stats().await.unwrap().jobs;
     jobs.iter().filter(|(status, _)| !status.is_terminal()).map(|(_, count)| count).sum()
