@@ -316,7 +316,11 @@ impl Everything {
 
     /// Lets the worker finish, then the orchestrator.
     async fn stop(self) -> Result<(), Failure> {
-        self.stop_worker.cancel();
+        match self.over.is_cancelled() {
+            // Nobody is there any more to take its results, for which it would wait.
+            true => self.worked.abort(),
+            false => self.stop_worker.cancel(),
+        }
         let _ = self.worked.await;
         self.stop_orchestrator.cancel();
         match self.served.await {
