@@ -259,6 +259,10 @@ async fn a_command_may_save_when_its_time_is_up() {
 #[tokio::test]
 async fn a_checkpoint_that_cannot_be_kept_fails_the_attempt_and_says_why() {
     let large = r#"printf 'checkpoint {"x": "' >&3; head -c 70000 /dev/zero | tr '\0' x >&3; echo '"}' >&3"#;
+    // Only the beginning of a line that is too long is kept. Of these two, one is cut within a letter.
+    let cyrillic = |more: &str| {
+        format!("(printf 'checkpoint {{\"{more}'; yes ж | tr -d '\\n' | head -c 70000; echo '\"}}') >&3")
+    };
     for (command, said) in [
         (
             "echo 'checkpoint page 4' >&3",
@@ -267,6 +271,9 @@ async fn a_checkpoint_that_cannot_be_kept_fails_the_attempt_and_says_why() {
         ("echo checkpoint >&3", "no JSON object on one line (EOF while parsing a value"),
         ("echo 'checkpoint [4]' >&3", r#"the checkpoint is not a JSON object: it starts with "[4]""#),
         (large, "has more than 65536 bytes; save where the work stands"),
+        (&cyrillic(""), "has more than 65536 bytes; save where the work stands"),
+        (&cyrillic("x"), "has more than 65536 bytes; save where the work stands"),
+        (r#"printf 'checkpoint {"a": "\377"}\n' >&3"#, r#"is not UTF-8: "checkpoint {\"a\": \"�\"}""#),
     ] {
         // It would go on for long, but is stopped at once.
         let result = run(&format!("{command}; sleep 1000"), "{}").await;

@@ -119,10 +119,9 @@ impl Reports {
     }
 
     fn hear(&mut self, line: &[u8]) -> Result<(), TaskError> {
-        let Ok(text) = str::from_utf8(line) else {
-            self.complain(&format!("a line is not UTF-8: {}", quoted(line)));
-            return Ok(());
-        };
+        let is_utf8 = str::from_utf8(line).is_ok();
+        // What the line was to be can be seen however broken the rest of it is, or wherever it was cut.
+        let text = String::from_utf8_lossy(line);
         let text = text.trim();
         let (word, said) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         match word {
@@ -134,9 +133,16 @@ impl Reports {
                      work"
                 )));
             }
+            "checkpoint" if !is_utf8 => {
+                return Err(TaskError::permanent(format!(
+                    "a checkpoint on descriptor {DESCRIPTOR} is not UTF-8: {}",
+                    quoted(line)
+                )));
+            }
             _ if self.is_too_long => {
                 self.complain(&format!("a line has more than {LINE_BYTES_MAX} bytes: {}", quoted(line)));
             }
+            _ if !is_utf8 => self.complain(&format!("a line is not UTF-8: {}", quoted(line))),
             "checkpoint" => self.save(said)?,
             "progress" => self.progress(said),
             _ => self.complain(&format!(
