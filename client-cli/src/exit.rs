@@ -2,6 +2,8 @@
 
 use std::{fmt::Write, process::ExitCode};
 
+use crate::failure::Failure;
+
 macro_rules! exits {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $meaning:literal;)*) => {
         /// What the process tells its caller. The numbers are stable.
@@ -61,6 +63,15 @@ exits! {
 }
 
 impl Exit {
+    /// This code, once the answer was `shown`. A reader that left early, as `head` does, changes nothing about it: what was done
+    /// or found is the same. Errors: every other reason why the answer could not be shown.
+    pub fn after(self, shown: Result<(), Failure>) -> Result<Self, Failure> {
+        match shown {
+            Err(failure) if failure.is_closed_pipe() => Ok(self),
+            other => other.map(|()| self),
+        }
+    }
+
     /// The table of codes, as `--help` shows it.
     pub fn help() -> String {
         let mut text = String::from("Exit codes:\n");

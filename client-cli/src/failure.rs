@@ -90,7 +90,8 @@ impl Failure {
         }
     }
 
-    /// Whether the reader of standard output has left, as `head` does: an end, not an error.
+    /// Whether the reader of standard output has left, as `head` does: an end, not an error. A command that has something else to
+    /// say than that all is well ends with [`Exit::after`].
     pub fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }

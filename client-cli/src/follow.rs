@@ -48,7 +48,8 @@ pub fn exit_of(status: JobStatus) -> Exit {
     }
 }
 
-/// Tells every change of the job to `tell` until the job ends, `limit` has passed, or a signal arrives.
+/// Tells every change of the job to `tell` until the job ends, `limit` has passed, a signal arrives, or nobody reads any more what
+/// `tell` writes.
 ///
 /// Errors: what `tell` returns, refusals by the orchestrator, and a connection that stays away longer than 30 s.
 pub async fn follow(
@@ -61,8 +62,8 @@ pub async fn follow(
     let mut job = None;
     let exit = tokio::select! {
         result = watch_to_the_end(server, job_id, &mut job, tell) => {
-            result.map_err(|failure| goes_on(failure, job_id))?;
-            job.as_ref().map_or(Exit::StillOpen, |job| exit_of(job.status()))
+            let exit = job.as_ref().map_or(Exit::StillOpen, |job| exit_of(job.status()));
+            exit.after(result).map_err(|failure| goes_on(failure, job_id))?
         }
         exit = signals.next() => exit,
         () = passed(limit) => Exit::StillOpen,
@@ -98,10 +99,11 @@ async fn watch_to_the_end(
         let mut heard = false;
         let outcome = watch(server, job_id, |news| {
             heard = true;
-            tell(News::Job(&news))?;
+            let told = tell(News::Job(&news));
             let ended = is_terminal(news.status());
+            // Known, whether it could be told or not.
             *job = Some(news);
-            Ok(ended)
+            told.map(|()| ended)
         })
         .await;
         if heard {

@@ -85,11 +85,11 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
         interrupted: ended_by.is_some(),
     };
     let report = Report::new(&plan, around, runs, floor);
-    match format {
-        Format::Json => console.print_line(&json::line(&report))?,
-        Format::Table => console.print(&report.page())?,
-    }
-    Ok(judge(&plan, &report, ended_by, console))
+    let shown = match format {
+        Format::Json => console.print_line(&json::line(&report)),
+        Format::Table => console.print(&report.page()),
+    };
+    judge(&plan, &report, ended_by, console).after(shown)
 }
 
 /// All runs, and the floor after them: the machine is warm, and the orchestrator is gone.

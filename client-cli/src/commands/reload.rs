@@ -43,11 +43,11 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     let request = ReloadConfigRequest { dry_run: args.dry_run };
     let response = server.answer(server.admin().reload_config(request)).await?;
     let failed = response.findings.iter().any(|finding| finding.severity() == FindingSeverity::Error);
-    match console.format() {
-        Format::Json => console.print_line(&json::line(&Shown::of(&response)))?,
-        Format::Table => show(&response, args.dry_run, failed, console)?,
-    }
-    Ok(if failed { Exit::Failed } else { Exit::Ok })
+    let exit = if failed { Exit::Failed } else { Exit::Ok };
+    exit.after(match console.format() {
+        Format::Json => console.print_line(&json::line(&Shown::of(&response))),
+        Format::Table => show(&response, args.dry_run, failed, console),
+    })
 }
 
 fn show(

@@ -145,9 +145,9 @@ pub async fn run_many(
     loop {
         let next = match server.answer(server.jobs().repair_jobs(request.clone())).await {
             Ok(next) => next,
-            // What was done before stays done, and is told.
+            // What was done before stays done, and is told. If that fails too, why the run broke off is worth more.
             Err(failure) if all.count + all.refused_count > 0 => {
-                show_many(done, dry_run, &all, console)?;
+                let _ = show_many(done, dry_run, &all, console);
                 return Err(failure.with_hint("run the command again: what is repaired is not met again"));
             }
             Err(failure) => return Err(failure),
@@ -162,15 +162,16 @@ pub async fn run_many(
             break;
         }
     }
-    show_many(done, dry_run, &all, console)?;
+    let shown = show_many(done, dry_run, &all, console);
     if let Some(stopped) = all.stopped_by {
         console.note(&format!(
             "Stopped early: {} ({}). Run the command again later.",
             stopped.message, stopped.code
         ));
-        return Ok(Exit::TryLater);
+        return Exit::TryLater.after(shown);
     }
-    Ok(if all.refused_count > 0 { Exit::Refused } else { Exit::Ok })
+    let exit = if all.refused_count > 0 { Exit::Refused } else { Exit::Ok };
+    exit.after(shown)
 }
 
 fn show_many(

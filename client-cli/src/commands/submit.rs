@@ -183,11 +183,7 @@ async fn see_through(
         console
             .note(&format!("The wait is over. The job goes on; follow it with `avtomatika watch {job_id}`."));
     }
-    match shown {
-        // The reader left early; the code must still tell how the job ended.
-        Err(failure) if failure.is_closed_pipe() => Ok(exit),
-        other => other.map(|()| exit),
-    }
+    exit.after(shown)
 }
 
 async fn get(server: &Server, job_id: &str) -> Result<Job, Failure> {

@@ -38,18 +38,11 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
             Ok(())
         }
     })
-    .await;
-    match followed {
-        Ok(followed) => {
-            if matches!(followed.exit, Exit::Interrupted | Exit::Terminated) {
-                console.note("Interrupted. The job goes on.");
-            }
-            Ok(followed.exit)
-        }
-        // The reader left, as `head` does, before the end was known.
-        Err(failure) if failure.is_closed_pipe() => Ok(Exit::StillOpen),
-        Err(failure) => Err(failure),
+    .await?;
+    if matches!(followed.exit, Exit::Interrupted | Exit::Terminated) {
+        console.note("Interrupted. The job goes on.");
     }
+    Ok(followed.exit)
 }
 
 fn show(job: &Job, console: &mut Console) -> Result<(), Failure> {

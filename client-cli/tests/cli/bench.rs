@@ -11,7 +11,10 @@ use avtomatika_cli::orchestrator_process::{self, OrchestratorProcess, Settings};
 use avtomatika_worker::{Handler, HandlerFuture, TaskContext, TaskOutcome, Worker};
 use serde_json::Value;
 
-use crate::server::{Ran, avtomatika, ran};
+use crate::{
+    server::{Ran, avtomatika, ran},
+    streams::ran_unread,
+};
 
 /// A benchmark whose report is JSON.
 fn measured(arguments: &str) -> (Ran, Value) {
@@ -211,10 +214,14 @@ fn a_task_that_runs_too_often_or_not_at_all_is_told_and_fails_the_benchmark() {
 
 #[test]
 fn a_ratio_that_is_too_low_fails_the_benchmark() {
-    let (answer, report) = measured("--jobs 20 --in-flight 1 --floor-duration 20ms --min-ratio 1");
+    let slow = "--jobs 20 --in-flight 1 --floor-duration 20ms --min-ratio 1";
+    let (answer, report) = measured(slow);
     assert_eq!(answer.code, 1, "{answer}");
     assert!(answer.stderr.starts_with("error: measured / floor is 0."), "{answer}");
     assert_eq!(report["ok"], true, "no job is at fault");
+    let mut unread = avtomatika(&["bench"]);
+    unread.args(slow.split(' '));
+    assert_eq!(ran_unread(unread).code, 1, "whether anybody reads the report or not");
 }
 
 /// Counts its tasks.

@@ -42,7 +42,7 @@ pub enum Then {
 }
 
 /// What the server knows and how it is to behave.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Script {
     /// Jobs that can be read, newest first.
     pub jobs: Vec<Job>,

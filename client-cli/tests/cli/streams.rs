@@ -6,12 +6,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use avtomatika_proto::v1::{Job, JobStatus};
+use avtomatika_proto::v1::*;
 
 use crate::server::{JOB_ID, Ran, Script, Server, Then, avtomatika, job, ran, told};
 
 /// Runs with a standard output that nobody reads any more, as after `head` has seen enough.
-fn ran_unread(mut command: Command) -> Ran {
+pub fn ran_unread(mut command: Command) -> Ran {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
     told(command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap())
@@ -32,13 +32,71 @@ fn a_reader_that_leaves_early_is_no_error() {
 #[test]
 fn a_reader_that_leaves_does_not_turn_an_unknown_end_into_a_good_one() {
     let server = Server::start(Script {
-        watches: vec![(vec![job(JobStatus::Running)], Then::Stay), (vec![job(JobStatus::Failed)], Then::End)],
+        watches: vec![
+            (vec![job(JobStatus::Running)], Then::Stay),
+            (vec![job(JobStatus::Failed)], Then::End),
+            (vec![job(JobStatus::Failed)], Then::End),
+        ],
         ..Script::default()
     });
     let watch = ran_unread(server.command(&["watch", JOB_ID]));
     assert_eq!((watch.code, watch.stderr.as_str()), (5, ""));
     let wait = ran_unread(server.command(&["submit", "test_workflow", "--wait"]));
     assert_eq!(wait.code, 1, "{wait}");
+    let watch = ran_unread(server.command(&["watch", JOB_ID]));
+    assert_eq!((watch.code, watch.stderr.as_str()), (1, ""), "the end was known when nobody read of it");
+}
+
+const PARCEL: &str = "blueprint: parcel
+states:
+  init: { start: true, task: { type: weigh }, on: { success: done } }
+  done: { end: finished }
+";
+
+#[test]
+fn a_reader_that_leaves_does_not_turn_a_failure_into_a_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let sound = file("sound.yaml", PARCEL);
+    let other = file("other.yaml", &PARCEL.replace("init", "begin"));
+    let broken = file("broken.yaml", &PARCEL.replace("success: done", "success: don"));
+
+    let findings = vec![Finding { severity: FindingSeverity::Error.into(), ..Finding::default() }];
+    let stays = JobMove { refused: "children_run".into(), ..JobMove::default() };
+    let stopped_by = Some(SubmitJobError { code: "TOO_MANY_OPEN_JOBS".into(), ..SubmitJobError::default() });
+    let script = || Script {
+        reload: ReloadConfigResponse { findings: findings.clone(), ..Default::default() },
+        put: PutBlueprintResponse { findings: findings.clone(), ..Default::default() },
+        migrations: vec![MigrateJobsResponse { moves: vec![stays.clone()], ..Default::default() }],
+        ..Script::default()
+    };
+    let repairing = |answer: RepairJobsResponse| Script { repairs: vec![answer], ..Script::default() };
+    let some = RepairJobsResponse { count: 1, ..Default::default() };
+    let refused = RepairJobsResponse { refused_count: 1, ..some.clone() };
+    let stopped = RepairJobsResponse { stopped_by, ..some.clone() };
+    // The call for the next page is answered with an error.
+    let broken_off = RepairJobsResponse { next_cursor: "next".into(), ..some };
+
+    for (args, script, code) in [
+        (&["blueprint", "check", &broken][..], Script::default(), 1),
+        (&["blueprint", "diff", &sound, &other], Script::default(), 1),
+        (&["blueprint", "put", &broken], script(), 1),
+        (&["blueprint", "migrate", "parcel"], script(), 1),
+        (&["reload"], script(), 1),
+        (&["retry", "--all"], repairing(refused), 13),
+        (&["retry", "--all"], repairing(stopped), 14),
+        (&["retry", "--all"], repairing(broken_off), 10),
+    ] {
+        for format in ["table", "json"] {
+            let server = Server::start(script.clone());
+            let answer = ran_unread(server.command(&[&["-o", format], args].concat()));
+            assert_eq!(answer.code, code, "{format} {args:?}: {answer}");
+        }
+    }
 }
 
 #[test]

@@ -45,21 +45,24 @@ pub(super) fn run(args: Args, console: &mut Console) -> Result<Exit, Failure> {
         }
     }
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
-    match console.format() {
+    let exit = if failed { Exit::Failed } else { Exit::Ok };
+    exit.after(match console.format() {
         Format::Json => {
             let shown: Vec<Shown<'_>> = findings.iter().map(Shown::of).collect();
-            console.print_line(&json::line(&shown))?;
+            console.print_line(&json::line(&shown))
         }
-        Format::Table => {
-            for finding in &findings {
-                console.print_line(&finding.to_string())?;
-            }
-            if !failed {
-                console.note(&counted(sound as u64, "blueprint is in order.", "blueprints are in order."));
-            }
-        }
+        Format::Table => show(&findings, (!failed).then_some(sound), console),
+    })
+}
+
+fn show(findings: &[Finding], sound: Option<usize>, console: &mut Console) -> Result<(), Failure> {
+    for finding in findings {
+        console.print_line(&finding.to_string())?;
     }
-    Ok(if failed { Exit::Failed } else { Exit::Ok })
+    if let Some(sound) = sound {
+        console.note(&counted(sound as u64, "blueprint is in order.", "blueprints are in order."));
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Result<Vec<Loaded>, Vec<Finding>> {

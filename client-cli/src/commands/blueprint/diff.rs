@@ -49,11 +49,11 @@ pub struct Args {
 pub(super) async fn run(args: Args, options: &Options, console: &mut Console) -> Result<Exit, Failure> {
     let (old, new) = (blueprint(&args.old, options).await?, blueprint(&args.new, options).await?);
     let diff = Diff::between(&old, &new);
-    match console.format() {
-        Format::Json => console.print_line(&json::line(&Shown::of(&diff)))?,
-        Format::Table => show(&diff, console)?,
-    }
-    Ok(if diff.is_compatible() { Exit::Ok } else { Exit::Failed })
+    let exit = if diff.is_compatible() { Exit::Ok } else { Exit::Failed };
+    exit.after(match console.format() {
+        Format::Json => console.print_line(&json::line(&Shown::of(&diff))),
+        Format::Table => show(&diff, console),
+    })
 }
 
 async fn blueprint(place: &str, options: &Options) -> Result<Blueprint, Failure> {

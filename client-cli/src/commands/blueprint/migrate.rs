@@ -103,11 +103,11 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
         }
     }
     bar.finish_and_clear();
-    match console.format() {
-        Format::Json => console.print_line(&json::line(&summary.shown(&request)))?,
-        Format::Table => summary.show(&request, console)?,
-    }
-    Ok(if summary.refused.is_empty() { Exit::Ok } else { Exit::Failed })
+    let exit = if summary.refused.is_empty() { Exit::Ok } else { Exit::Failed };
+    exit.after(match console.format() {
+        Format::Json => console.print_line(&json::line(&summary.shown(&request))),
+        Format::Table => summary.show(&request, console),
+    })
 }
 
 /// What became of all jobs.

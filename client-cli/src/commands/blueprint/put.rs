@@ -47,11 +47,11 @@ pub(super) async fn run(args: Args, options: &Options, console: &mut Console) ->
     let request = PutBlueprintRequest { definition, name: String::new(), file, dry_run: args.dry_run };
     let response = server.answer(server.admin().put_blueprint(request)).await?;
     let failed = response.findings.iter().any(|finding| finding.severity() == FindingSeverity::Error);
-    match console.format() {
-        Format::Json => console.print_line(&json::line(&Shown::of(&response)))?,
-        Format::Table => show(&response, args.dry_run, console)?,
-    }
-    Ok(if failed { Exit::Failed } else { Exit::Ok })
+    let exit = if failed { Exit::Failed } else { Exit::Ok };
+    exit.after(match console.format() {
+        Format::Json => console.print_line(&json::line(&Shown::of(&response))),
+        Format::Table => show(&response, args.dry_run, console),
+    })
 }
 
 fn show(response: &PutBlueprintResponse, dry_run: bool, console: &mut Console) -> Result<(), Failure> {
