@@ -96,7 +96,8 @@ pub struct WorkerPass {
     pub credential: WorkerCredential,
     /// Whether the token that was shown is still good.
     pub standing: Standing,
-    terms: Arc<WorkerTerms>,
+    /// What holds for whoever shows it.
+    pub terms: Arc<WorkerTerms>,
 }
 
 impl WorkerPass {

@@ -202,8 +202,8 @@ impl Core {
             Request::Stats(reply) => drop(reply.send(self.stats())),
             Request::Measures(reply) => drop(reply.send(self.measures())),
             Request::Register { worker, credential, reply } => self.register(worker, credential, reply),
-            Request::Open { session_id, credential, held, outbox, reply } => {
-                let _ = reply.send(self.open_stream(session_id, credential, &held, outbox));
+            Request::Open { session_id, credential, terms, held, outbox, reply } => {
+                let _ = reply.send(self.open_stream(session_id, credential, terms.as_deref(), &held, outbox));
             }
             Request::FromWorker { session_id, stream, message, admission } => {
                 self.worker_says(session_id, stream, message);

@@ -26,6 +26,7 @@ use crate::{
     engine::{Children, Event, JobError, Submission},
     json::Json,
     store::{NoticeId, NoticeRecord, Removal, ScheduleRecord, WorkerRecord},
+    trust::WorkerTerms,
 };
 
 /// How long a request may wait for a place in the mailbox. Longer, and its sender does better to come again.
@@ -127,6 +128,8 @@ pub(super) enum Request {
     Open {
         session_id: SessionId,
         credential: [u8; 32],
+        /// What must allow the session; `None` where nothing limits it.
+        terms: Option<Arc<WorkerTerms>>,
         held: Vec<TaskId>,
         outbox: Outbox,
         reply: Reply<Result<u64, ApiError>>,

@@ -1,6 +1,8 @@
 //! What a worker's stream may ask of the conductor: the narrow door for workers. They can register, open their stream and
 //! speak on it; they cannot submit, list or cancel.
 
+use std::sync::Arc;
+
 use avtomatika_proto::{ApiError, SessionId, TaskId};
 
 use super::{
@@ -8,7 +10,7 @@ use super::{
     admission::{Admission, Admissions},
     mailbox::{FromWorker, Mailbox, Registered, Request},
 };
-use crate::{dispatch::Outbox, store::WorkerRecord};
+use crate::{dispatch::Outbox, store::WorkerRecord, trust::WorkerTerms};
 
 /// The way into the conductor for everything that serves workers. Cheap to clone.
 #[derive(Clone)]
@@ -52,7 +54,23 @@ impl Sessions {
         held: Vec<TaskId>,
         outbox: Outbox,
     ) -> Result<OpenStream, ApiError> {
-        let open = |reply| Request::Open { session_id, credential, held, outbox, reply };
+        self.open_on(None, session_id, credential, held, outbox).await
+    }
+
+    /// [`Sessions::open`], if these terms allow what was registered. A credential may outlive a change of its terms, and with it the
+    /// session.
+    ///
+    /// # Errors
+    /// Those of [`Sessions::open`]; `SESSION_UNKNOWN` also when the session's name or one of its task types is not allowed.
+    pub async fn open_on(
+        &self,
+        terms: Option<Arc<WorkerTerms>>,
+        session_id: SessionId,
+        credential: [u8; 32],
+        held: Vec<TaskId>,
+        outbox: Outbox,
+    ) -> Result<OpenStream, ApiError> {
+        let open = |reply| Request::Open { session_id, credential, terms, held, outbox, reply };
         let stream = self.mailbox.ask(open).await??;
         let (mailbox, admissions) = (self.mailbox.clone(), self.admissions.clone());
         Ok(OpenStream { mailbox, admissions, session_id, stream })

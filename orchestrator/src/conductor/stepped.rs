@@ -227,7 +227,7 @@ impl Stepped {
         outbox: Outbox,
     ) -> Answer<Result<u64, ApiError>> {
         let (reply, answer) = Answer::new();
-        self.arrived.push(Request::Open { session_id, credential, held, outbox, reply });
+        self.arrived.push(Request::Open { session_id, credential, terms: None, held, outbox, reply });
         answer
     }
 

@@ -16,6 +16,7 @@ use crate::{
     museum::{Mistake, plants},
     store::{SessionRecord, WorkerRecord, Write},
     time::Timestamp,
+    trust::WorkerTerms,
 };
 
 impl Core {
@@ -120,11 +121,17 @@ impl Core {
         &mut self,
         session_id: SessionId,
         credential: [u8; 32],
+        terms: Option<&WorkerTerms>,
         held: &[TaskId],
         outbox: Outbox,
     ) -> Result<u64, ApiError> {
         self.check_serving()?;
-        let record = self.find_session(session_id).filter(|record| record.credential == credential);
+        // Whoever registers anew is told what is no longer allowed.
+        let is_allowed = |worker: &WorkerRecord| {
+            terms.is_none_or(|terms| terms.allow(&worker.worker_id, &worker.task_types))
+        };
+        let record = self.find_session(session_id);
+        let record = record.filter(|record| record.credential == credential && is_allowed(&record.worker));
         let Some(record) = record else {
             return Err(ApiError::new(ErrorCode::SessionUnknown, "The session is not known here"));
         };

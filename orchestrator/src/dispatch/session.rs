@@ -111,7 +111,7 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<DownStream>, Status> {
-        let WorkerPass { credential, standing, .. } = self.pass(&request)?;
+        let WorkerPass { credential, standing, terms } = self.pass(&request)?;
         let credential = peer(&request).bind(credential.to_bytes());
         let mut inbound = request.into_inner();
         let hello = read_hello(&mut inbound).await?;
@@ -121,7 +121,7 @@ impl v1::worker_service_server::WorkerService for WorkerGate {
         // What is no id was never handed out; the worker learns so because it is neither adopted nor dropped.
         let held = hello.held_task_ids.iter().filter_map(|id| id.parse().ok()).collect();
         let (outbox, messages) = Outbox::new();
-        let open = self.sessions.open(session_id, credential, held, outbox).await?;
+        let open = self.sessions.open_on(Some(terms), session_id, credential, held, outbox).await?;
         let pulse = Pulse::default();
         let comes_back_within = self.fleet.adoption_window();
         tokio::spawn(read(inbound, open, standing, pulse.clone(), comes_back_within));

@@ -103,6 +103,12 @@ impl WorkerTerms {
     pub fn may_serve(&self, task_type: &str) -> bool {
         self.allowed_tasks.as_ref().is_none_or(|globs| globs.iter().any(|glob| glob.matches(task_type)))
     }
+
+    /// Whether a worker of this name may serve all of these types.
+    pub fn allow(&self, worker_id: &str, task_types: &[Arc<str>]) -> bool {
+        self.may_be_called(worker_id)
+            && (self.allowed_tasks.is_none() || task_types.iter().all(|task_type| self.may_serve(task_type)))
+    }
 }
 
 #[cfg(test)]

@@ -88,7 +88,10 @@ impl House {
     async fn over(store: Arc<MemoryStore>, access: Access) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let audit = Audit::to_file(&dir.path().join("audit.jsonl")).unwrap();
-        let parts = Parts { auth: Auth::of(access.clone()), ..parts(store.clone(), Duration::from_secs(5)) };
+        let mut parts =
+            Parts { auth: Auth::of(access.clone()), ..parts(store.clone(), Duration::from_secs(5)) };
+        // Longer than any of these tests takes.
+        parts.settings.adoption_window = Duration::from_secs(600);
         let access = Arc::new(Mutex::new(access));
         let read = access.clone();
         let app = assemble(parts)
@@ -417,14 +420,18 @@ async fn register(server: &Server, token: &str, name: &str, task_type: &str) -> 
 
 impl Stream {
     async fn open(server: &Server, token: &str, session_id: String, slots: u32) -> Self {
+        Self::try_open(server, token, session_id, slots).await.unwrap()
+    }
+
+    async fn try_open(server: &Server, token: &str, session_id: String, slots: u32) -> Result<Self, Status> {
         let mut workers = WorkerServiceClient::connect(server.url("")).await.unwrap();
         let (up, mut said) = mpsc::unbounded_channel();
         let say = |message| up.send(WorkerMessage { message: Some(message) }).unwrap();
         say(worker_message::Message::Hello(v1::Hello { session_id, ..Default::default() }));
         say(worker_message::Message::Credits(v1::Credits { slots }));
         let words = futures_util::stream::poll_fn(move |context| said.poll_recv(context));
-        let down = workers.task_stream(with_token(words, token)).await.unwrap().into_inner();
-        Self { up, down }
+        let down = workers.task_stream(with_token(words, token)).await?.into_inner();
+        Ok(Self { up, down })
     }
 
     /// The next task, or how the stream ended before one came.
@@ -546,6 +553,35 @@ async fn a_worker_that_comes_back_with_another_token_of_its_entry_keeps_its_sess
     let job = house.server.by(ACME, "POST", "/api/jobs/test", "{}").await.text("job_id");
     let mut stream = Stream::open(&house.server, "avtw_new", session, 1).await;
     assert_eq!(stream.task().await.unwrap().job_id, job);
+}
+
+/// An entry's workers keep their sessions over a restart and whatever becomes of its tokens: the terms must hold for those as well.
+#[tokio::test]
+async fn a_worker_does_not_come_back_to_a_session_that_its_entry_no_longer_allows() {
+    let only = |names: &str, task_type: &str| {
+        let entry = worker(names, GPU);
+        let allowed_tasks = Some(vec![Glob::new(task_type).unwrap()]);
+        let terms = Arc::new(WorkerTerms { allowed_tasks, names: entry.terms.names.clone() });
+        Access { workers: vec![WorkerEntry { terms, ..entry }], ..everybody() }
+    };
+    let store = Arc::new(MemoryStore::new());
+    let house = House::over(store.clone(), everybody()).await;
+    let session = register(&house.server, GPU, "gpu-1", "process_data").await.unwrap();
+    let job = house.server.by(ACME, "POST", "/api/jobs/test", "{}").await.text("job_id");
+    house.server.stop();
+    house.server.stopped().await;
+
+    let house = House::over(store, only("gpu-*", "mail")).await;
+    let comes_back = async || Stream::try_open(&house.server, GPU, session.clone(), 1).await;
+    let unknown = (Code::FailedPrecondition, ErrorCode::SessionUnknown);
+    let refused = async || comes_back().await.err().map(|status| (status.code(), error(&status)));
+    assert_eq!(refused().await, Some(unknown), "its type is forbidden since a restart");
+    let denied = register(&house.server, GPU, "gpu-1", "process_data").await.unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied, "and so it learns when it registers anew");
+    house.reload(only("cpu-*", "process_data")).await;
+    assert_eq!(refused().await, Some(unknown), "its name is forbidden since a reload");
+    house.reload(only("gpu-*", "process_data")).await;
+    assert_eq!(comes_back().await.unwrap().task().await.unwrap().job_id, job, "all of it is allowed again");
 }
 
 #[tokio::test]
