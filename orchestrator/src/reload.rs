@@ -228,7 +228,7 @@ pub(crate) fn of_access(access: Access, auth: &Arc<Auth>, tenancy: &Tenancy, aud
             "Access reloaded: {clients} clients, {workers} entries of workers, {withdrawn} tokens withdrawn"
         );
         if withdrawn > 0 {
-            let what = format!("{withdrawn} tokens are no longer in the files");
+            let what = format!("{withdrawn} tokens are no longer in the files, or not for the same");
             audit.note(Note { event: "tokens_withdrawn", what: &what, ..Note::default() });
         }
     };

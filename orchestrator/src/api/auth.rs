@@ -20,7 +20,7 @@ use crate::{
     spelling::did_you_mean,
     store::WorkerRecord,
     trust::{
-        Access, Advice, Bucket, ClientEntry, Role, Standing, Terms, Throttle, TokenHash, WorkerEntry,
+        Access, Advice, Allowance, ClientEntry, Role, Standing, Terms, Throttle, TokenHash, WorkerEntry,
         WorkerTerms, is_client_name,
     },
 };
@@ -51,11 +51,11 @@ pub struct Caller {
     pub client: Arc<str>,
     /// Who calls.
     pub actor: Arc<str>,
-    /// What holds for whoever calls.
+    /// What held for whoever calls when it was let in.
     pub terms: Arc<Terms>,
     /// Whether the token that was shown is still good.
     pub standing: Standing,
-    bucket: Arc<Bucket>,
+    allowance: Arc<Allowance>,
 }
 
 impl Caller {
@@ -178,19 +178,21 @@ impl fmt::Debug for Auth {
 }
 
 impl Tables {
-    /// What is in force now stays as it is for whoever keeps the token: its standing, and what is left of its rate.
+    /// What is in force now stays as it is for whoever keeps the token and its rights: its standing, and what is left of its rate.
     fn of(access: Access, before: &Tables) -> Self {
-        let mut buckets: HashMap<Arc<str>, Arc<Bucket>> =
-            before.clients.values().map(|caller| (caller.client.clone(), caller.bucket.clone())).collect();
+        let of_caller = |caller: &Caller| (caller.client.clone(), caller.allowance.clone());
+        let mut allowances: HashMap<Arc<str>, Arc<Allowance>> =
+            before.clients.values().map(of_caller).collect();
         let (mut clients, mut workers) = (HashMap::new(), HashMap::new());
         for ClientEntry { name, tokens, terms, .. } in &access.clients {
-            let bucket = buckets.entry(name.clone()).or_default().clone();
+            let allowance = allowances.entry(name.clone()).or_default().clone();
+            allowance.limit(terms.rate_limit);
             for (hash, _) in tokens {
-                let known = before.clients.get(hash).filter(|known| known.client == *name);
+                let known = before.clients.get(hash).filter(|known| known.may_stay(name, terms));
                 let standing = known.map(|known| known.standing.clone()).unwrap_or_default();
                 let (client, actor) = (name.clone(), name.clone());
-                let caller = Caller { client, actor, terms: terms.clone(), standing, bucket: bucket.clone() };
-                clients.insert(*hash, caller);
+                let (terms, allowance) = (terms.clone(), allowance.clone());
+                clients.insert(*hash, Caller { client, actor, terms, standing, allowance });
             }
         }
         for WorkerEntry { tokens, terms, credential, .. } in &access.workers {
@@ -203,6 +205,14 @@ impl Tables {
         }
         let names = access.clients.iter().map(|client| client.name.clone()).collect();
         Self { clients, workers, names, access }
+    }
+}
+
+impl Caller {
+    /// Whether a stream that was opened with it may go on under this name and these terms: what its role let it begin is still
+    /// allowed. Every other term is looked at when it is used.
+    fn may_stay(&self, name: &str, terms: &Terms) -> bool {
+        *self.client == *name && self.terms.role <= terms.role
     }
 }
 
@@ -229,7 +239,7 @@ impl Auth {
     }
 
     /// Knows these from now on, and nobody else. Tokens that are no longer among them are dead at once, and what was begun
-    /// with them is told so. Returns how many those were.
+    /// with them is told so; so is what was begun with tokens that are not for the same any more. Returns how many those were.
     pub fn replace(&self, access: Access) -> usize {
         let before = {
             let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
@@ -299,13 +309,13 @@ impl Auth {
         ))
     }
 
-    /// Takes one call from the client's rate.
+    /// Takes one call from the rate that the client has now, whatever it was when it was let in.
     ///
     /// # Errors
     /// `RATE_LIMITED`, with the time until the next call.
     pub fn take(&self, caller: &Caller) -> Result<(), ApiError> {
-        let Some(rate) = caller.terms.rate_limit else { return Ok(()) };
-        caller.bucket.take(rate, self.epoch.elapsed()).map_err(|wait| {
+        let Some(rate) = caller.allowance.rate() else { return Ok(()) };
+        caller.allowance.take(rate, self.epoch.elapsed()).map_err(|wait| {
             let text = format!("Client {:?} calls more often than {rate}", caller.actor);
             ApiError::new(ErrorCode::RateLimited, text).with_retry_after(wait.max(Duration::from_millis(1)))
         })
@@ -528,6 +538,20 @@ mod tests {
         assert_eq!(client("l").unwrap_err().code, ErrorCode::InvalidToken);
         assert_eq!(client("s").unwrap().terms.role, Role::Admin, "with its new rights");
         assert!(!client("r").unwrap().standing.is_withdrawn());
+    }
+
+    #[test]
+    fn what_somebody_began_is_withdrawn_when_its_role_falls() {
+        let clients = |roles: [Role; 3]| {
+            let [falls, rises, stays] = roles;
+            access(&[("falls", "f", falls), ("rises", "r", rises), ("stays", "s", stays)], &[])
+        };
+        let auth = Auth::of(clients([Role::Admin, Role::Client, Role::Operator]));
+        let standing = |token| auth.client(&headers(&[("x-avtomatika-token", token)])).unwrap().standing;
+        let before = ["f", "r", "s"].map(standing);
+        assert_eq!(auth.replace(clients([Role::Operator, Role::Admin, Role::Operator])), 1);
+        assert_eq!(before.each_ref().map(Standing::is_withdrawn), [true, false, false]);
+        assert!(!standing("f").is_withdrawn(), "the token itself is good");
     }
 
     #[test]

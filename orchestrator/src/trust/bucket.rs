@@ -4,16 +4,19 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 /// So many in so much time, and so many at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// Calls per period, and in one burst.
+    /// Calls per period, and in one burst. At least one.
     pub count: u32,
-    /// The period.
+    /// The period, in whole seconds.
     pub period: Duration,
 }
 
@@ -37,6 +40,17 @@ impl Rate {
     /// Time in which one more may come. A period is at most an hour and a count at most a million, so it is never 0.
     fn interval(self) -> Duration {
         self.period / self.count
+    }
+
+    /// The rate as one number, which is never 0.
+    fn to_bits(self) -> u64 {
+        (u64::from(self.count) << 32) | (self.period.as_secs() & u64::from(u32::MAX))
+    }
+
+    /// The rate that this number is; `None` for 0.
+    fn from_bits(bits: u64) -> Option<Self> {
+        let (count, seconds) = ((bits >> 32) as u32, bits & u64::from(u32::MAX));
+        (count > 0).then(|| Self { count, period: Duration::from_secs(seconds) })
     }
 }
 
@@ -74,6 +88,35 @@ impl Bucket {
     }
 }
 
+/// How often one client may call as things are now, and what is left of it. Whoever was let in under another rate is held to the
+/// present one, and whoever has none pays for no lock.
+#[derive(Debug, Default)]
+pub struct Allowance {
+    rate: AtomicU64,
+    left: Bucket,
+}
+
+impl Allowance {
+    /// From now on, this rate holds; `None` for any.
+    pub fn limit(&self, rate: Option<Rate>) {
+        // The number says all that there is to know: nothing else need be seen with it.
+        self.rate.store(rate.map_or(0, Rate::to_bits), Ordering::Relaxed);
+    }
+
+    /// The rate that holds.
+    pub fn rate(&self) -> Option<Rate> {
+        Rate::from_bits(self.rate.load(Ordering::Relaxed))
+    }
+
+    /// [`Bucket::take`] of what is left.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub fn take(&self, rate: Rate, now: Duration) -> Result<(), Duration> {
+        self.left.take(rate, now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +124,9 @@ mod tests {
     #[test]
     fn rates_are_read_as_they_are_shown() {
         for text in ["1/s", "600/m", "1000000/h"] {
-            assert_eq!(Rate::parse(text).unwrap().to_string(), text);
+            let rate = Rate::parse(text).unwrap();
+            assert_eq!(rate.to_string(), text);
+            assert_eq!(Rate::from_bits(rate.to_bits()), Some(rate));
         }
         for text in ["", "5", "0/s", "-1/s", "5/d", "5 /s", "1000001/h", "1e3/s", "5/s "] {
             assert_eq!(Rate::parse(text), None, "{text}");

@@ -17,7 +17,7 @@ mod token;
 mod workers;
 
 pub use access::{Access, ClientEntry, INLINE_ROLE, WorkerEntry};
-pub use bucket::{Bucket, Rate};
+pub use bucket::{Allowance, Bucket, Rate};
 pub use clients::{CLIENTS_MAX, clients};
 pub use glob::{Glob, InvalidGlob};
 pub use standing::Standing;

@@ -33,6 +33,6 @@ impl Standing {
     /// What is said to whoever used it.
     pub fn farewell() -> ApiError {
         ApiError::new(ErrorCode::InvalidToken, "The token was withdrawn")
-            .with_hint("Ask the operator for a new token, and come back with it.")
+            .with_hint("If it is still good, what it is for has changed: begin again. Otherwise ask the operator for a new one.")
     }
 }

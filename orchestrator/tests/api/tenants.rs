@@ -24,7 +24,7 @@ use avtomatika_proto::{
 use avtomatika_worker::Worker;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{net::TcpStream, sync::mpsc};
 use tonic::{Code, Request, Status};
 
 use crate::{
@@ -475,6 +475,73 @@ async fn a_worker_that_nobody_has_named_gets_the_name_of_its_entry() {
     running.abort();
 }
 
+/// What a client follows and submits on streams that go on.
+struct Begun {
+    watch: tonic::Streaming<v1::WatchJobResponse>,
+    requests: mpsc::UnboundedSender<SubmitJobRequest>,
+    answers: tonic::Streaming<v1::SubmitJobsResponse>,
+    events: TcpStream,
+}
+
+impl Begun {
+    /// All of it with this token, in the name of this client if there is one.
+    async fn by(server: &Server, token: &'static str, client: &str, job: &str) -> Self {
+        let caller = Caller::new(server, token).await;
+        let mut watch = caller.request(WatchJobRequest { job_id: job.to_owned() });
+        let (requests, mut queue) = mpsc::unbounded_channel();
+        let mut bulk = caller.request(futures_util::stream::poll_fn(move |context| queue.poll_recv(context)));
+        for metadata in [watch.metadata_mut(), bulk.metadata_mut()] {
+            metadata.insert("x-avtomatika-client", client.parse().unwrap());
+        }
+        let watch = caller.jobs().watch_job(watch).await.unwrap().into_inner();
+        let answers = caller.jobs().submit_jobs(bulk).await.unwrap().into_inner();
+        let events = format!(
+            "GET /api/jobs/{job}/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-avtomatika-token: {token}\r\n\
+             x-avtomatika-client: {client}\r\n\r\n"
+        );
+        let events = server.connect(events.as_bytes()).await;
+        let mut begun = Self { watch, requests, answers, events };
+        assert!(begun.watch.message().await.unwrap().is_some());
+        assert_eq!(begun.submit().await, Ok(()));
+        begun
+    }
+
+    /// Submits one more job.
+    async fn submit(&mut self) -> Result<(), String> {
+        let request =
+            SubmitJobRequest { blueprint: "instant".into(), initial_data: "{}".into(), ..Default::default() };
+        self.requests.send(request).unwrap();
+        match self.answers.message().await.unwrap().unwrap().result.unwrap() {
+            submit_jobs_response::Result::Ok(_) => Ok(()),
+            submit_jobs_response::Result::Error(error) => Err(error.code),
+        }
+    }
+
+    /// How each of the streams ends.
+    async fn farewells(&mut self) -> [(Code, String); 3] {
+        let watch = loop {
+            if let Err(status) = self.watch.message().await {
+                break status;
+            }
+        };
+        let answers = self.answers.message().await.unwrap_err();
+        let events = read_to_end(&mut self.events).await;
+        let last = events.split("event: error\ndata: ").nth(1).unwrap_or_else(|| panic!("{events}"));
+        let last: Value = serde_json::from_str(last.lines().next().unwrap()).unwrap();
+        assert_eq!(last["code"], "INVALID_TOKEN", "{last}");
+        let events = (Code::Unauthenticated, last["error"].as_str().unwrap().to_owned());
+        [farewell(watch), farewell(answers), events]
+    }
+}
+
+fn farewell(status: Status) -> (Code, String) {
+    (status.code(), status.message().to_owned())
+}
+
+fn withdrawn() -> (Code, String) {
+    (Code::Unauthenticated, "The token was withdrawn".to_owned())
+}
+
 #[tokio::test]
 async fn s28_a_token_that_was_struck_is_dead_at_once_and_its_streams_end() {
     let house = House::of(everybody()).await;
@@ -484,50 +551,15 @@ async fn s28_a_token_that_was_struck_is_dead_at_once_and_its_streams_end() {
     let mut stream = Stream::open(server, GPU, session, 1).await;
     assert_eq!(stream.task().await.unwrap().job_id, job);
 
-    let caller = Caller::new(server, ACME).await;
-    let watch = caller.jobs().watch_job(caller.request(WatchJobRequest { job_id: job.clone() })).await;
-    let mut watch = watch.unwrap().into_inner();
-    assert!(watch.message().await.unwrap().is_some());
-    let (requests, mut queue) = mpsc::unbounded_channel::<SubmitJobRequest>();
-    let bulk = futures_util::stream::poll_fn(move |context| queue.poll_recv(context));
-    requests
-        .send(SubmitJobRequest {
-            blueprint: "instant".into(),
-            initial_data: "{}".into(),
-            ..Default::default()
-        })
-        .unwrap();
-    let mut answers = caller.jobs().submit_jobs(caller.request(bulk)).await.unwrap().into_inner();
-    assert!(answers.message().await.unwrap().is_some());
-    let events = format!(
-        "GET /api/jobs/{job}/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nx-avtomatika-token: {ACME}\r\n\r\n"
-    );
-    let mut events = server.connect(events.as_bytes()).await;
+    let mut begun = Begun::by(server, ACME, "", &job).await;
 
     let mut fewer = everybody();
     fewer.clients.remove(2);
     fewer.workers = vec![worker("gpu-*", "avtw_new")];
     house.reload(fewer).await;
 
-    let farewell = |status: Status| (status.code(), status.message().to_owned());
-    let withdrawn = (Code::Unauthenticated, "The token was withdrawn".to_owned());
-    assert_eq!(
-        farewell(loop {
-            if let Err(status) = watch.message().await {
-                break status;
-            }
-        }),
-        withdrawn
-    );
-    assert_eq!(farewell(answers.message().await.unwrap_err()), withdrawn);
-    assert_eq!(farewell(stream.task().await.unwrap_err()), withdrawn);
-    let events = read_to_end(&mut events).await;
-    assert!(
-        events.contains(
-            "event: error\ndata: {\"error\":\"The token was withdrawn\",\"code\":\"INVALID_TOKEN\""
-        ),
-        "{events}"
-    );
+    assert_eq!(begun.farewells().await, [withdrawn(), withdrawn(), withdrawn()]);
+    assert_eq!(farewell(stream.task().await.unwrap_err()), withdrawn());
     assert_eq!(server.by(ACME, "GET", "/api/jobs", "").await.status, 401);
     assert_eq!(
         register(server, GPU, "gpu-1", "process_data").await.unwrap_err().code(),
@@ -540,6 +572,40 @@ async fn s28_a_token_that_was_struck_is_dead_at_once_and_its_streams_end() {
     assert_eq!(other.task().await.unwrap().job_id, job);
     drop((stream.up, other.up));
     assert!(house.noted().contains(&["tokens_withdrawn", "", "ok"].map(str::to_owned)));
+}
+
+#[tokio::test]
+async fn what_an_admin_began_ends_when_it_is_no_admin_any_more() {
+    let house = House::of(everybody()).await;
+    let server = &house.server;
+    let job = server.by(ACME, "POST", "/api/jobs/test", "{}").await.text("job_id");
+    let mut as_acme = Begun::by(server, ROOT, "acme", &job).await;
+    let mut by_acme = Begun::by(server, ACME, "", &job).await;
+    let mut demoted = everybody();
+    demoted.clients[0] = client("root", ROOT, role(Role::Operator));
+    demoted.clients[2] = client("acme", ACME, role(Role::Admin));
+    house.reload(demoted).await;
+    assert_eq!(as_acme.farewells().await, [withdrawn(), withdrawn(), withdrawn()]);
+    assert_eq!(server.by(ROOT, "GET", "/api/workers", "").await.status, 200, "its token is still good");
+    assert_eq!(by_acme.submit().await, Ok(()), "whose rights have grown goes on");
+    assert!(house.noted().contains(&["tokens_withdrawn", "", "ok"].map(str::to_owned)));
+}
+
+#[tokio::test]
+async fn a_rate_holds_on_streams_that_were_opened_before_it() {
+    let house = House::of(everybody()).await;
+    let job = house.server.by(ACME, "POST", "/api/jobs/test", "{}").await.text("job_id");
+    let mut begun = Begun::by(&house.server, ACME, "", &job).await;
+    let limited = |rate| {
+        let mut access = everybody();
+        access.clients[2] = client("acme", ACME, Terms { rate_limit: Rate::parse(rate), ..Terms::default() });
+        access
+    };
+    house.reload(limited("1/h")).await;
+    assert_eq!(begun.submit().await, Ok(()));
+    assert_eq!(begun.submit().await, Err("RATE_LIMITED".to_owned()));
+    house.reload(everybody()).await;
+    assert_eq!(begun.submit().await, Ok(()), "it is not limited any more");
 }
 
 #[tokio::test]
