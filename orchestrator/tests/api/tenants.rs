@@ -192,6 +192,30 @@ async fn an_admin_acts_in_the_name_of_any_client_and_that_is_written_down() {
 }
 
 #[tokio::test]
+async fn what_an_admin_decides_at_the_door_of_approvals_is_written_down_as_anywhere_else() {
+    let house = House::of(everybody()).await;
+    let ask = r#"{"blueprint": "ask", "initial_data": {"amount": 7}}"#;
+    let job = house.server.by(ACME, "POST", "/api/v1/jobs", ask).await.text("job_id");
+    let path = format!("/_public/webhooks/approval/{job}");
+    let decide = async |token: &str, client: &str, decision: &str| {
+        let headers = [("x-avtomatika-token", token), ("x-avtomatika-client", client)];
+        let body = json!({ "decision": decision }).to_string();
+        house.server.send("POST", &path, &headers, &body).await.status
+    };
+    assert_eq!(decide(ROOT, "acme", "nonsense").await, 400);
+    assert_eq!(decide(ROOT, "acme", "approved").await, 200);
+    assert_eq!(decide(ACME, "", "approved").await, 200, "its own decision is nobody's news");
+    let note = |line: &str| {
+        let note: Value = serde_json::from_str(line).unwrap();
+        ["event", "who", "client", "what", "outcome"].map(|key| note[key].as_str().unwrap().to_owned())
+    };
+    let what = format!("POST {path}");
+    let by_root = |outcome| ["operator_call", "root", "acme", &what, outcome].map(str::to_owned);
+    let noted: Vec<_> = house.audit_text().lines().map(note).collect();
+    assert_eq!(noted, [by_root("OUTCOME_UNKNOWN"), by_root("ok")]);
+}
+
+#[tokio::test]
 async fn whoever_tries_to_act_as_another_client_is_written_down_by_name() {
     let house = House::of(everybody()).await;
     let as_acme = [("x-avtomatika-token", OPS), ("x-avtomatika-client", "acme")];

@@ -20,14 +20,12 @@ use crate::{
     api::{
         Inside,
         action::{Decider, RepairDraft, RetryDraft, RulingDraft, SignalDraft, SkipDraft},
-        callers::{self, Unwelcome},
         convert, reply,
         shown::Shown,
         submission::invalid,
     },
     conductor::{Admission, JobView, Repair, Repaired},
     store::ListQuery,
-    trust::Role,
 };
 
 /// Largest body: two edits of the largest size, with room for the rest.
@@ -218,24 +216,19 @@ struct ReceivedDocument {
 }
 
 /// For whoever has the approval's token, or the owner's. What the Python system takes is taken here.
-pub(super) async fn decide_by_token(
+pub(super) async fn decide_publicly(
     inside: &Inside,
+    owner: Option<&Arc<str>>,
     id: &str,
     request: Request<Incoming>,
-) -> Result<Response, Unwelcome> {
+) -> Result<Response, ApiError> {
     let in_url = query::token(request.uri())?;
-    // Who calls comes first: credentials that are wrong are wrong whatever else is said.
-    let owner = match callers::admit(&inside.auth, &request, || Role::Client) {
-        Ok(caller) => Some(caller.client),
-        Err(Unwelcome { error, .. }) if error.code == ErrorCode::MissingToken => None,
-        Err(unwelcome) => return Err(unwelcome),
-    };
     let (headers, bytes, admission) = whole(inside, request).await?;
     let body: DecisionBody<'_> = body::object(&bytes)?;
     let in_header = headers.get(headers::APPROVAL_TOKEN).and_then(|token| token.to_str().ok());
     let token = in_header.or(in_url.as_deref()).or(body.token.as_deref()).unwrap_or_default();
     let draft = body.draft("", token);
-    let job_id = match (&owner, token) {
+    let job_id = match (owner, token) {
         (Some(client), _) => {
             let ruling = draft.check(Decider::Owner(client))?;
             let id = convert::job_id(id)?;
@@ -245,7 +238,7 @@ pub(super) async fn decide_by_token(
             let missing = ApiError::new(ErrorCode::MissingToken, "Missing approval token").with_hint(
                 "Send the approval's token as \"token\" in the body, or in the X-Approval-Token header.",
             );
-            return Err(missing.into());
+            return Err(missing);
         }
         (None, _) => {
             let ruling = draft.check(Decider::Holder)?;

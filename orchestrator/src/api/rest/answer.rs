@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use avtomatika_proto::ApiError;
+use avtomatika_proto::{ApiError, ErrorCode};
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, Method, Request, header};
 use hyper::body::{Body as _, Incoming};
@@ -31,9 +31,7 @@ pub(in crate::api) async fn answer(inside: &Inside, from: IpAddr, request: Reque
     let call = Call { from, method: method.as_str(), path: uri.path() };
     let response = match route::is_client_path(uri.path()) {
         true => client(inside, call, request).await,
-        false => public(inside, request)
-            .await
-            .map_err(|unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome)),
+        false => public(inside, call, request).await,
     };
     let response = response.unwrap_or_else(|error| reply::error(&error));
     match head_only {
@@ -42,15 +40,43 @@ pub(in crate::api) async fn answer(inside: &Inside, from: IpAddr, request: Reque
     }
 }
 
-async fn public(inside: &Inside, mut request: Request<Incoming>) -> Result<Response, Unwelcome> {
+async fn public(
+    inside: &Inside,
+    call: Call<'_>,
+    mut request: Request<Incoming>,
+) -> Result<Response, ApiError> {
     let uri = request.uri().clone();
     takes_turns(&mut request, STRANGERS.into());
     match route::public(request.method(), uri.path()) {
-        Ok(PublicRoute::Approval(id)) => actions::decide_by_token(inside, id, request).await,
+        Ok(PublicRoute::Approval(id)) => approval(inside, call, id, request).await,
         Ok(PublicRoute::Probe(probe)) => Ok(operate::public(inside, probe).await),
-        Err(NoRoute::UnknownPath) if route::is_grpc_method(uri.path()) => Err(route::no_grpc().into()),
-        Err(NoRoute::UnknownPath) => Err(route::unknown_path(None).into()),
+        Err(NoRoute::UnknownPath) if route::is_grpc_method(uri.path()) => Err(route::no_grpc()),
+        Err(NoRoute::UnknownPath) => Err(route::unknown_path(None)),
         Err(NoRoute::WrongMethod(allow)) => Ok(wrong_method(allow)),
+    }
+}
+
+/// For whoever has an approval's token, or for a client, whose call is noted as anywhere else.
+async fn approval(
+    inside: &Inside,
+    call: Call<'_>,
+    id: &str,
+    request: Request<Incoming>,
+) -> Result<Response, ApiError> {
+    let turned_away = |unwelcome| call.turned_away(&inside.audit, &inside.auth, unwelcome);
+    // Who calls comes first: credentials that are wrong are wrong whatever else is said.
+    match callers::admit(&inside.auth, &request, || Role::Client) {
+        Ok(caller) => {
+            let answer = actions::decide_publicly(inside, Some(&caller.client), id, request).await;
+            let code = answer.as_ref().err().map(|error| error.code.as_str());
+            call.answered(&inside.audit, &inside.auth, &Visitor::Client(caller, Role::Client), code);
+            answer
+        }
+        Err(Unwelcome { error, .. }) if error.code == ErrorCode::MissingToken => {
+            let answer = actions::decide_publicly(inside, None, id, request).await;
+            answer.map_err(|error| turned_away(error.into()))
+        }
+        Err(unwelcome) => Err(turned_away(unwelcome)),
     }
 }
 
