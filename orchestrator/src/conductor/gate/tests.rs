@@ -431,7 +431,7 @@ fn one_that_waits_for_two_keys_is_not_passed_and_does_not_hold_up_those_for_whom
 fn nobody_is_refused_for_the_sake_of_one_before_it_where_there_is_room_for_both() {
     let mut house = House::new();
     let shares = |own: &str| vec![slot(own, 1, KeyPolicy::Queue), slot("c", 3, KeyPolicy::RefuseNewest)];
-    let mut come = |house: &mut House, own: &str| {
+    let come = |house: &mut House, own: &str| {
         let key = house.come(0, KeyScope::Job, shares(own));
         house.tend();
         key.map(|key| house.jobs[&key].awaited_keys().is_none())
