@@ -31,12 +31,11 @@ pub const ROUND_EVERY: Duration = Duration::from_secs(60);
 pub const KEPT_AT_LEAST: Duration = Duration::from_secs(60);
 
 /// Jobs in a slice where commits are quick.
-pub const SLICE_MIN: usize = 128;
+pub const SLICE_MIN: usize = 192;
 
-/// One job more in a slice for each such time that the last one waited to be durable. A job costs the commit about ten
-/// microseconds, so that commits become longer by a quarter; and some 20,000 jobs can go each second however busy the
-/// store is.
-const WAIT_PER_JOB: Duration = Duration::from_micros(40);
+/// One job more in a slice for each such time that the last one waited to be durable. A removal is a few bytes in the journal,
+/// and the wait is mostly that for other commits; so as many jobs can go each second as end however busy the store is.
+const WAIT_PER_JOB: Duration = Duration::from_micros(30);
 
 /// Rest for each job that a round looked at in vain. Looking takes a few microseconds, so that one reader of the store is busy
 /// with it for some percent of the time at most; a million jobs that are open for long are looked at every few minutes.
@@ -201,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_slice_is_as_large_as_commits_are_slow() {
-        for (wait_ms, jobs) in [(0, 128), (5, 128), (8, 200), (40, 1000), (50, 1024), (u64::MAX, 1024)] {
+        for (wait_ms, jobs) in [(0, 192), (5, 192), (9, 300), (30, 1000), (50, 1024), (u64::MAX, 1024)] {
             assert_eq!(limit_after(Duration::from_millis(wait_ms)), jobs, "{wait_ms} ms");
         }
     }
