@@ -328,8 +328,8 @@ impl Service<Request<Incoming>> for Requests {
             false => Box::pin(async move {
                 let _turn = owed.room(is_read).await;
                 let response = match is_framed_oddly(&request) {
-                    _ if is_astray => reply::error(&elsewhere()),
                     true => framed_oddly(),
+                    false if is_astray => reply::error(&elsewhere()),
                     false => rest::answer(&inside, from, request).await,
                 };
                 newcomer.is_through();
