@@ -316,7 +316,7 @@ impl Store for MemoryStore {
             }
             if slicing.wants(job.status, job.finished_at, 0) {
                 let idempotency = state.names.get(&key).cloned();
-                let standing = Standing { status: job.status, history_len: job.history_len };
+                let standing = Standing::of(job);
                 slicing.take(Removal { job_id: job.id, idempotency }, standing, payload_bytes(job));
             }
         }
@@ -347,7 +347,7 @@ impl Store for MemoryStore {
     }
 
     fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
-        let standing = |job: &Arc<Job>| Standing { status: job.status, history_len: job.history_len };
+        let standing = |job: &Arc<Job>| Standing::of(job);
         Ok(self.state().job(id).map(standing))
     }
 

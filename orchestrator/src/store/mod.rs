@@ -232,6 +232,13 @@ pub struct Standing {
     pub history_len: u64,
 }
 
+impl Standing {
+    /// How far this job has come.
+    pub fn of(job: &Job) -> Self {
+        Self { status: job.status, history_len: job.history_len }
+    }
+}
+
 /// What a store could not do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {

@@ -1270,7 +1270,7 @@ mod tests {
             let origin = decode_submission(job.id, &submission).unwrap();
             prop_assert_eq!(&origin.idempotency_key, &None);
             prop_assert_eq!(&decode_job(job.id, origin, &state).unwrap(), &job);
-            let standing = Standing { status: job.status, history_len: job.history_len };
+            let standing = Standing::of(&job);
             prop_assert_eq!(decode_end(job.id, &state).unwrap(), (standing, job.finished_at));
 
             let mut buffer = vec![1, 2, 3];

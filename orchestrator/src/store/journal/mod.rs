@@ -285,7 +285,7 @@ impl<S: Store> JournaledStore<S> {
                     let ids: Vec<JobId> = run.iter().map(|(id, _)| *id).collect();
                     self.shared.behind.load_many(&ids, &mut |id, job| {
                         let open = job.as_ref().filter(|job| !job.status.is_terminal());
-                        found.extend(open.map(|job| (id, standing_of(job))));
+                        found.extend(open.map(|job| (id, Standing::of(job))));
                         flow = each(id, job);
                         flow
                     })?;
@@ -520,7 +520,7 @@ impl<S: Store> Store for JournaledStore<S> {
     }
 
     fn standing(&self, id: JobId) -> Result<Option<Standing>, StoreError> {
-        let standing = |news: News<'_>| news.job().map(|job| standing_of(job));
+        let standing = |news: News<'_>| news.job().map(|job| Standing::of(job));
         match self.shared.newest(|pending| pending.job(id).map(standing)) {
             Some(standing) => Ok(standing),
             None => self.shared.behind.standing(id),
@@ -655,10 +655,6 @@ impl<S: Store> Drop for JournaledStore<S> {
     }
 }
 
-fn standing_of(job: &Job) -> Standing {
-    Standing { status: job.status, history_len: job.history_len }
-}
-
 fn inserted_key(write: &Write) -> Option<i64> {
     match write {
         Write::InsertJob { job, .. } => Some(job.id.key()),
@@ -684,11 +680,11 @@ mod tests {
         let known = || [&open, &ended].map(|job| store.shared.state().seen.standing(job.id));
 
         store.load_many(&[open.id, ended.id], &mut |_, _| ControlFlow::Continue(())).unwrap();
-        assert_eq!(known(), [Some(standing_of(&open)), None]);
+        assert_eq!(known(), [Some(Standing::of(&open)), None]);
         let (above_key, ended_by) = (PruneQuery::FROM_THE_OLDEST, Timestamp::from_micros(i64::MAX));
         let slice = store.prunable(&PruneQuery { above_key, ended_by, limit: 1 }).unwrap();
-        assert_eq!(known(), [Some(standing_of(&open)), Some(standing_of(&ended))]);
+        assert_eq!(known(), [Some(Standing::of(&open)), Some(Standing::of(&ended))]);
         store.commit(&Batch { writes: slice.removals.into_iter().map(Write::RemoveJob).collect() }).unwrap();
-        assert_eq!(known(), [Some(standing_of(&open)), None]);
+        assert_eq!(known(), [Some(Standing::of(&open)), None]);
     }
 }

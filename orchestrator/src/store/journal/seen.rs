@@ -76,7 +76,7 @@ mod tests {
     fn a_job_is_known_from_its_reading_until_it_is_touched() {
         let mut samples = Samples::new(1);
         let job = samples.job("acme");
-        let standing = Standing { status: job.status, history_len: job.history_len };
+        let standing = Standing::of(&job);
         let mut seen = Seen::default();
         seen.begin_reading();
         seen.end_reading([(job.id, standing)]);
@@ -90,7 +90,7 @@ mod tests {
     fn what_is_touched_while_it_is_read_is_not_known() {
         let mut samples = Samples::new(1);
         let (job, other) = (samples.job("acme"), samples.job("acme"));
-        let standing = Standing { status: job.status, history_len: job.history_len };
+        let standing = Standing::of(&job);
         let moved = samples.moved(&job, JobStatus::Finished);
         let mut seen = Seen::default();
         seen.begin_reading();
