@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use avtomatika_proto::{JobId, SessionId, TaskId, trace::TraceContext};
 use prost::Message;
 
+use self::fields::Fields;
 use super::{
     BlueprintRecord, IdempotencyKey, Reproach, SessionRecord, Standing, Stub, StubKeys, StubTask, Terms,
     WorkerRecord,
@@ -25,6 +26,8 @@ use crate::{
     json::Json,
     time::Timestamp,
 };
+
+mod fields;
 
 /// The first byte of every record.
 const FORMAT: u8 = 1;
@@ -92,7 +95,8 @@ impl Origin {
     }
 }
 
-// The messages. Tags are for ever: a tag that goes out of use is never given away again.
+// The messages. Tags are for ever: a tag that goes out of use is never given away again. Those that are written with every change of a
+// job are written field by field, with the same tags, and as messages they are only read.
 
 /// Written once per job.
 #[derive(Message)]
@@ -464,9 +468,14 @@ struct StoredIdempotency {
 
 /// Replaces what is in `buffer` by the record of the message.
 pub(super) fn seal(kind: Kind, owner: &[u8], message: &impl Message, buffer: &mut Vec<u8>) {
+    seal_fields(kind, owner, buffer, |fields| fields.all_of(message));
+}
+
+/// Replaces what is in `buffer` by the record of the message with these fields.
+fn seal_fields(kind: Kind, owner: &[u8], buffer: &mut Vec<u8>, write: impl FnOnce(&mut Fields<'_>)) {
     buffer.clear();
     buffer.push(FORMAT);
-    message.encode(buffer).expect("a Vec grows as needed, and encoding fails for lack of room only");
+    write(&mut Fields::behind(buffer));
     buffer.extend_from_slice(&checksum(kind, owner, buffer).to_le_bytes());
 }
 
@@ -488,38 +497,30 @@ fn checksum(kind: Kind, owner: &[u8], body: &[u8]) -> u32 {
     Crc32::new().with(&[kind as u8]).with(owner).with(body).value()
 }
 
-/// The part of the job that is written once.
+/// The part of the job that is written once: a [`StoredSubmission`].
 pub(super) fn encode_submission(job: &Job, idempotency_key: Option<&str>, buffer: &mut Vec<u8>) {
     let submission = &job.submission;
-    let message = StoredSubmission {
-        client: job.client.to_string(),
-        blueprint: job.blueprint.to_string(),
-        blueprint_version: job.blueprint_version,
-        created_at_us: job.created_at.as_micros(),
-        initial_data: submission.initial_data.as_str().to_owned(),
-        labels: submission.labels.clone(),
-        priority: submission.priority,
-        dispatch_timeout_ns: submission.dispatch_timeout.map(to_nanos),
-        result_timeout_ns: submission.result_timeout.map(to_nanos),
-        idempotency_key: idempotency_key.map(str::to_owned),
-        start_at_us: submission.start_at.map(Timestamp::as_micros),
-        webhook_url: submission.webhook_url.as_deref().map(str::to_owned),
-        parent: submission.parent.as_ref().map(|parent| StoredParent {
-            job_id: parent.job_id.as_bytes().to_vec(),
-            index: parent.index,
-            depth: parent.depth,
-            kind: parent.kind as u32,
-            claim: parent.claim.as_deref().map(claim_to_stored),
-            slots: parent.slots.iter().map(ToString::to_string).collect(),
-        }),
-        trace: submission.trace.as_deref().map(|trace| StoredTrace {
-            trace_id: trace.trace_id.to_vec(),
-            span_id: trace.span_id.to_vec(),
-            is_sampled: trace.is_sampled,
-            state: trace.state.as_deref().map(str::to_owned),
-        }),
-    };
-    seal(Kind::Submission, job.id.as_bytes(), &message, buffer);
+    seal_fields(Kind::Submission, job.id.as_bytes(), buffer, |fields| {
+        fields.text(1, &job.client);
+        fields.text(2, &job.blueprint);
+        fields.number(3, job.blueprint_version.into());
+        fields.number(4, micros(job.created_at));
+        fields.text(5, submission.initial_data.as_str());
+        for (label, value) in &submission.labels {
+            fields.nested(6, |entry| {
+                entry.text(1, label);
+                entry.text(2, value);
+            });
+        }
+        fields.zigzag(7, submission.priority);
+        fields.maybe_number(8, submission.dispatch_timeout.map(to_nanos));
+        fields.maybe_number(9, submission.result_timeout.map(to_nanos));
+        fields.maybe_text(10, idempotency_key);
+        fields.maybe_number(11, submission.start_at.map(micros));
+        fields.maybe_text(12, submission.webhook_url.as_deref());
+        fields.maybe_message(13, submission.parent.as_ref().map(parent_to_stored));
+        fields.maybe_message(20, submission.trace.as_deref().map(trace_to_stored));
+    });
 }
 
 /// The part of a job that was written once.
@@ -546,6 +547,15 @@ pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Dama
     })
 }
 
+fn trace_to_stored(trace: &TraceContext) -> StoredTrace {
+    StoredTrace {
+        trace_id: trace.trace_id.to_vec(),
+        span_id: trace.span_id.to_vec(),
+        is_sampled: trace.is_sampled,
+        state: trace.state.as_deref().map(str::to_owned),
+    }
+}
+
 fn trace_from_stored(stored: StoredTrace) -> Result<Arc<TraceContext>, Damaged> {
     let damaged = |_| Damaged("a trace has ids of another length".to_owned());
     Ok(Arc::new(TraceContext {
@@ -556,38 +566,39 @@ fn trace_from_stored(stored: StoredTrace) -> Result<Arc<TraceContext>, Damaged> 
     }))
 }
 
-/// The part of the job that changes.
+/// The part of the job that changes: a [`StoredJob`].
 pub(super) fn encode_job(job: &Job, buffer: &mut Vec<u8>) {
-    let message = StoredJob {
-        status: job.status as u32,
-        state: job.state.to_string(),
-        state_history: job.state_history.as_str().to_owned(),
-        result: job.result.as_ref().map(|json| json.as_str().to_owned()),
-        error: job.error.as_ref().map(error_to_stored),
-        retry_count: job.retry_count,
-        transitions: job.transitions,
-        workers_lost: job.workers_lost,
-        attempt: job.attempt.as_ref().map(attempt_to_stored),
-        resumes_at_us: job.resumes_at.map(Timestamp::as_micros),
-        settled_task: job.settled_task.map(|id| id.as_bytes().to_vec()),
-        history_len: job.history_len,
-        updated_at_us: job.updated_at.as_micros(),
-        finished_at_us: job.finished_at.map(Timestamp::as_micros),
-        wait: job.wait.as_ref().map(wait_to_stored),
-        results: job.results.as_deref().map(str::to_owned),
-        outcome: job.outcome.as_deref().map(str::to_owned),
-        failed_state: job.failed_state.as_deref().map(str::to_owned),
-        checkpoint: job.checkpoint.as_ref().map(|json| json.as_str().to_owned()),
-        signals: job.signals.iter().map(signal_to_stored).collect(),
-        signal_ids: job.signal_ids.iter().map(ToString::to_string).collect(),
-        edited_data: job.edited_data.as_ref().map(|json| json.as_str().to_owned()),
-        restarted_at_us: job.restarted_at.map(Timestamp::as_micros),
-        blueprint_version: job.migrated.then_some(job.blueprint_version),
-        repair_keys: job.repair_keys.iter().map(repair_key_to_stored).collect(),
-        claim: job.claim.as_ref().map(hold_to_stored),
-        task_claim: job.task_claim.as_ref().map(hold_to_stored),
-    };
-    seal(Kind::Job, job.id.as_bytes(), &message, buffer);
+    seal_fields(Kind::Job, job.id.as_bytes(), buffer, |fields| {
+        fields.number(1, job.status as u64);
+        fields.text(2, &job.state);
+        fields.text(3, job.state_history.as_str());
+        fields.maybe_text(4, job.result.as_ref().map(Json::as_str));
+        fields.maybe_message(5, job.error.as_ref().map(error_to_stored));
+        fields.number(6, job.retry_count.into());
+        fields.number(7, job.transitions.into());
+        fields.number(8, job.workers_lost.into());
+        if let Some(attempt) = &job.attempt {
+            fields.nested(9, |fields| put_attempt(attempt, fields));
+        }
+        fields.maybe_number(10, job.resumes_at.map(micros));
+        fields.maybe_bytes(11, job.settled_task.as_ref().map(|id| id.as_bytes().as_slice()));
+        fields.number(12, job.history_len);
+        fields.number(13, micros(job.updated_at));
+        fields.maybe_number(14, job.finished_at.map(micros));
+        fields.maybe_message(15, job.wait.as_ref().map(wait_to_stored));
+        fields.maybe_text(16, job.results.as_deref());
+        fields.maybe_text(17, job.outcome.as_deref());
+        fields.maybe_text(18, job.failed_state.as_deref());
+        fields.maybe_text(19, job.checkpoint.as_ref().map(Json::as_str));
+        job.signals.iter().for_each(|signal| fields.maybe_message(20, Some(signal_to_stored(signal))));
+        job.signal_ids.iter().for_each(|id| fields.maybe_text(21, Some(id)));
+        fields.maybe_text(22, job.edited_data.as_ref().map(Json::as_str));
+        fields.maybe_number(23, job.restarted_at.map(micros));
+        fields.maybe_number(24, job.migrated.then(|| job.blueprint_version.into()));
+        job.repair_keys.iter().for_each(|key| fields.maybe_message(25, Some(repair_key_to_stored(key))));
+        fields.maybe_message(26, job.claim.as_ref().map(hold_to_stored));
+        fields.maybe_message(27, job.task_claim.as_ref().map(hold_to_stored));
+    });
 }
 
 /// A job from the part that was written once and the one that changes.
@@ -641,32 +652,42 @@ pub(super) fn decode_end(id: JobId, record: &[u8]) -> Result<(Standing, Option<T
     Ok((standing, message.finished_at_us.map(Timestamp::from_micros)))
 }
 
-/// The stub of an open job.
+/// The stub of an open job: a [`StoredStub`].
 pub(super) fn encode_stub(stub: &Stub, buffer: &mut Vec<u8>) {
-    let message = StoredStub {
-        job_id: stub.id.as_bytes().to_vec(),
-        client: if stub.task.is_some() { String::new() } else { stub.client.to_string() },
-        status: stub.status as u32,
-        history_len: stub.history_len,
-        next_due_us: stub.next_due.map(Timestamp::as_micros),
-        task: stub.task.as_ref().map(|task| StoredStubTask {
-            task_id: task.task_id.as_bytes().to_vec(),
-            task_type: task.task_type.to_string(),
-            priority: task.priority,
-            ready_at_us: task.ready_at.as_micros(),
-            client: task.client.to_string(),
-            needs: task.needs.as_deref().map(str::to_owned),
-        }),
-        children: stub.children.as_ref().map(children_to_stored),
-        parent: stub.parent.map(|parent| parent.as_bytes().to_vec()),
-        keys: stub.keys.as_ref().map(|keys| StoredStubKeys {
-            job: keys.job.as_ref().map(hold_to_stored),
-            task: keys.task.as_ref().map(hold_to_stored),
-            waits: keys.waits.map_or(0, |scope| scope as u32),
-            priority: keys.priority,
-        }),
-    };
-    seal(Kind::Stub, &stub.id.key().to_le_bytes(), &message, buffer);
+    seal_fields(Kind::Stub, &stub.id.key().to_le_bytes(), buffer, |fields| {
+        fields.maybe_bytes(1, Some(stub.id.as_bytes()));
+        fields.number(2, stub.status as u64);
+        fields.number(3, stub.history_len);
+        fields.maybe_number(4, stub.next_due.map(micros));
+        if let Some(task) = &stub.task {
+            fields.nested(5, |fields| put_stub_task(task, fields));
+        }
+        fields.maybe_message(6, stub.children.as_ref().map(children_to_stored));
+        fields.maybe_bytes(7, stub.parent.as_ref().map(|parent| parent.as_bytes().as_slice()));
+        fields.maybe_message(8, stub.keys.as_deref().map(stub_keys_to_stored));
+        if stub.task.is_none() {
+            fields.text(9, &stub.client);
+        }
+    });
+}
+
+/// A [`StoredStubTask`].
+fn put_stub_task(task: &StubTask, fields: &mut Fields<'_>) {
+    fields.maybe_bytes(1, Some(task.task_id.as_bytes()));
+    fields.text(2, &task.task_type);
+    fields.zigzag(3, task.priority);
+    fields.number(4, micros(task.ready_at));
+    fields.text(5, &task.client);
+    fields.maybe_text(6, task.needs.as_deref());
+}
+
+fn stub_keys_to_stored(keys: &StubKeys) -> StoredStubKeys {
+    StoredStubKeys {
+        job: keys.job.as_ref().map(hold_to_stored),
+        task: keys.task.as_ref().map(hold_to_stored),
+        waits: keys.waits.map_or(0, |scope| scope as u32),
+        priority: keys.priority,
+    }
 }
 
 /// The stub of the open job with this key; without a client, if it is from before stubs held one. `shared` gives one text for each
@@ -714,10 +735,11 @@ fn stub_keys_from_stored(
     })
 }
 
-/// Entries of one job's history.
+/// Entries of one job's history: a [`StoredHistory`].
 pub(super) fn encode_history(id: JobId, entries: &[HistoryEntry], buffer: &mut Vec<u8>) {
-    let message = StoredHistory { entries: entries.iter().map(entry_to_stored).collect() };
-    seal(Kind::History, id.as_bytes(), &message, buffer);
+    seal_fields(Kind::History, id.as_bytes(), buffer, |fields| {
+        entries.iter().for_each(|entry| fields.nested(1, |fields| put_entry(entry, fields)));
+    });
 }
 
 /// Entries of one job's history.
@@ -830,23 +852,21 @@ fn idempotency_owner(client: &str, key: &str) -> Vec<u8> {
     [client, "\0", key].concat().into_bytes()
 }
 
-fn entry_to_stored(entry: &HistoryEntry) -> StoredEntry {
-    let text = |text: &Option<Arc<str>>| text.as_ref().map(ToString::to_string);
-    StoredEntry {
-        sequence: entry.sequence,
-        at_us: entry.at.as_micros(),
-        event: entry.event as u32,
-        state: entry.state.to_string(),
-        from_state: text(&entry.from_state),
-        outcome: text(&entry.outcome),
-        task_id: entry.task_id.map(|id| id.as_bytes().to_vec()),
-        attempt: entry.attempt,
-        worker_id: text(&entry.worker_id),
-        error: entry.error.as_ref().map(error_to_stored),
-        duration_ns: entry.duration.map(to_nanos),
-        by: text(&entry.by),
-        detail: text(&entry.detail),
-    }
+/// A [`StoredEntry`].
+fn put_entry(entry: &HistoryEntry, fields: &mut Fields<'_>) {
+    fields.number(1, entry.sequence);
+    fields.number(2, micros(entry.at));
+    fields.number(3, entry.event as u64);
+    fields.text(4, &entry.state);
+    fields.maybe_text(5, entry.from_state.as_deref());
+    fields.maybe_text(6, entry.outcome.as_deref());
+    fields.maybe_bytes(7, entry.task_id.as_ref().map(|id| id.as_bytes().as_slice()));
+    fields.maybe_number(8, entry.attempt.map(u64::from));
+    fields.maybe_text(9, entry.worker_id.as_deref());
+    fields.maybe_message(10, entry.error.as_ref().map(error_to_stored));
+    fields.maybe_number(11, entry.duration.map(to_nanos));
+    fields.maybe_text(12, entry.by.as_deref());
+    fields.maybe_text(13, entry.detail.as_deref());
 }
 
 fn entry_from_stored(stored: StoredEntry) -> Result<HistoryEntry, Damaged> {
@@ -879,14 +899,13 @@ pub(super) fn error_from_stored(stored: StoredError) -> JobError {
     JobError { code: stored.code.into(), message: stored.message.into() }
 }
 
-fn attempt_to_stored(attempt: &Attempt) -> StoredAttempt {
-    StoredAttempt {
-        task_id: attempt.task_id.as_bytes().to_vec(),
-        task_type: attempt.task_type.to_string(),
-        number: attempt.number,
-        ready_at_us: attempt.ready_at.as_micros(),
-        needs: attempt.needs.as_deref().map(str::to_owned),
-    }
+/// A [`StoredAttempt`].
+fn put_attempt(attempt: &Attempt, fields: &mut Fields<'_>) {
+    fields.maybe_bytes(1, Some(attempt.task_id.as_bytes()));
+    fields.text(2, &attempt.task_type);
+    fields.number(3, attempt.number.into());
+    fields.number(4, micros(attempt.ready_at));
+    fields.maybe_text(5, attempt.needs.as_deref());
 }
 
 fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
@@ -897,6 +916,17 @@ fn attempt_from_stored(stored: StoredAttempt) -> Result<Attempt, Damaged> {
         number: stored.number,
         ready_at: Timestamp::from_micros(stored.ready_at_us),
     })
+}
+
+fn parent_to_stored(parent: &Parent) -> StoredParent {
+    StoredParent {
+        job_id: parent.job_id.as_bytes().to_vec(),
+        index: parent.index,
+        depth: parent.depth,
+        kind: parent.kind as u32,
+        claim: parent.claim.as_deref().map(claim_to_stored),
+        slots: parent.slots.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn parent_from_stored(stored: StoredParent) -> Result<Parent, Damaged> {
@@ -1006,6 +1036,11 @@ fn task_id(bytes: &[u8]) -> Result<TaskId, Damaged> {
 
 pub(super) fn exactly<const N: usize>(bytes: &[u8]) -> Result<[u8; N], Damaged> {
     bytes.try_into().map_err(|_| Damaged(format!("a field of {N} bytes has {}", bytes.len())))
+}
+
+/// As an `int64` is written, which it is where this is read.
+fn micros(at: Timestamp) -> u64 {
+    at.as_micros() as u64
 }
 
 /// 584 years fit; nobody may ask for more than one.
@@ -1260,7 +1295,33 @@ mod tests {
         (submission, state)
     }
 
+    /// Whether these are the bytes that prost writes of what it reads in them.
+    fn is_as_prost_writes<M: Message + Default>(kind: Kind, owner: &[u8], record: &[u8]) -> bool {
+        let message: M = unseal(kind, owner, record).unwrap();
+        let mut again = Vec::new();
+        seal(kind, owner, &message, &mut again);
+        record == again
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_field_by_field_is_written_as_prost_does(
+            job in job(), entries in proptest::collection::vec(entry(), 0..4), name in option::of(text()),
+        ) {
+            let (id, mut buffer) = (job.id.as_bytes(), Vec::new());
+            encode_submission(&job, name.as_deref(), &mut buffer);
+            prop_assert!(is_as_prost_writes::<StoredSubmission>(Kind::Submission, id, &buffer));
+            encode_job(&job, &mut buffer);
+            prop_assert!(is_as_prost_writes::<StoredJob>(Kind::Job, id, &buffer));
+            encode_history(job.id, &entries, &mut buffer);
+            prop_assert!(is_as_prost_writes::<StoredHistory>(Kind::History, id, &buffer));
+            if let Some(stub) = Stub::of(&job) {
+                encode_stub(&stub, &mut buffer);
+                let owner = job.id.key().to_le_bytes();
+                prop_assert!(is_as_prost_writes::<StoredStub>(Kind::Stub, &owner, &buffer));
+            }
+        }
+
         #[test]
         fn what_is_written_is_read(
             job in job(), entries in proptest::collection::vec(entry(), 0..4), session in session(), name in text(),
@@ -1345,6 +1406,20 @@ mod tests {
         record.extend(checksum.to_le_bytes());
         let damaged = decode_submission(job.id, &record).unwrap_err();
         assert_eq!(damaged.to_string(), "a record has the unknown format 2");
+    }
+
+    #[test]
+    fn entries_of_any_length_are_written_as_prost_does() {
+        let mut samples = Samples::new(1);
+        let job = samples.job("acme");
+        let entry = samples.entries(&job, 1..2).remove(0);
+        let mut record = Vec::new();
+        // Where the length of an entry, or of its text, gets another byte.
+        for len in (0..300).chain(16_200..16_500).chain([3_000_000]) {
+            let entry = HistoryEntry { detail: Some("x".repeat(len).into()), ..entry.clone() };
+            encode_history(job.id, &[entry.clone(), entry], &mut record);
+            assert!(is_as_prost_writes::<StoredHistory>(Kind::History, job.id.as_bytes(), &record), "{len}");
+        }
     }
 
     fn hex(bytes: &[u8]) -> String {
