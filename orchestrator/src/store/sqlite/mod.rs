@@ -10,6 +10,7 @@
 
 mod lock;
 mod read;
+mod rows;
 mod schema;
 mod wal;
 mod write;

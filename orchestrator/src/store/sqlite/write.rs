@@ -8,17 +8,16 @@ use std::{
     time::Duration,
 };
 
-use avtomatika_proto::JobId;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::{At, PARTITION, schema, store_error};
-use crate::{
-    engine::{HistoryEntry, Job},
-    store::{
-        Batch, IdempotencyKey, NoticeRecord, NoticeStatus, Removal, StoreError, Stub, Write, bucket,
-        files::{self, Identity},
-        notice, record, schedule, usage,
-    },
+use super::{
+    At,
+    rows::{Fault, Rows, execute},
+    schema, store_error,
+};
+use crate::store::{
+    Batch, StoreError,
+    files::{self, Identity},
 };
 
 /// Log size at which its pages are moved into the database. Commits pause for that: some 15 ms at this size, and four
@@ -127,207 +126,8 @@ impl Writer {
 
     fn transact(&mut self, batch: &Batch) -> Result<(), Fault> {
         execute(&self.connection, "BEGIN IMMEDIATE", ())?;
-        let removal = |write: &Write| matches!(write, Write::RemoveJob(_));
-        for run in batch.writes.chunk_by(|one, next| removal(one) && removal(next)) {
-            match run {
-                [Write::RemoveJob(_), ..] => self.remove_jobs(run)?,
-                _ => run.iter().try_for_each(|write| self.apply(write))?,
-            }
-        }
-        execute(&self.connection, "COMMIT", ())?;
-        Ok(())
-    }
-
-    fn apply(&mut self, write: &Write) -> Result<(), Fault> {
-        match write {
-            Write::InsertJob { job, entries, idempotency } => {
-                self.insert_job(job, idempotency.as_ref())?;
-                self.append_history(job.id, entries)?;
-                idempotency.as_ref().map_or(Ok(()), |key| self.put_idempotency(job.id, key))
-            }
-            Write::UpdateJob { job, entries } => {
-                self.update_job(job)?;
-                self.append_history(job.id, entries)
-            }
-            Write::RemoveJob(_) => self.remove_jobs(std::slice::from_ref(write)),
-            Write::PutNotice(notice) => self.put_notice(notice),
-            Write::PutSession(session) => {
-                record::encode_session(session, &mut self.buffer);
-                let sql = "INSERT OR REPLACE INTO sessions (id, record) VALUES (?1, ?2)";
-                execute(&self.connection, sql, (session.session_id.as_bytes(), &self.buffer))
-            }
-            Write::RemoveSession(id) => {
-                execute(&self.connection, "DELETE FROM sessions WHERE id = ?1", [id.as_bytes()])
-            }
-            Write::PutBlueprint(blueprint) => {
-                record::encode_blueprint(blueprint, &mut self.buffer);
-                let sql = "INSERT INTO blueprints (name, version, record) VALUES (?1, ?2, ?3)";
-                execute(&self.connection, sql, (&*blueprint.name, blueprint.version, &self.buffer))
-            }
-            Write::PutSchedule(record) => {
-                schedule::encode(record, &mut self.buffer);
-                let sql = "INSERT OR REPLACE INTO schedules (name, record) VALUES (?1, ?2)";
-                execute(&self.connection, sql, (&*record.name, &self.buffer))
-            }
-            Write::RemoveSchedule(name) => {
-                execute(&self.connection, "DELETE FROM schedules WHERE name = ?1", [&**name])
-            }
-            Write::PutBucket(bucket) => {
-                bucket::encode(bucket, &mut self.buffer);
-                let sql =
-                    "INSERT OR REPLACE INTO buckets (key, per, full_at, record) VALUES (?1, ?2, ?3, ?4)";
-                let (per, full_at) = (bucket::micros(bucket.per), bucket.full_at.as_micros());
-                execute(&self.connection, sql, (&*bucket.key, per, full_at, &self.buffer))
-            }
-            Write::ForgetBuckets(full_by) => {
-                execute(&self.connection, "DELETE FROM buckets WHERE full_at <= ?1", [full_by.as_micros()])
-            }
-            Write::PutUsage(record) => {
-                usage::encode(record, &mut self.buffer);
-                let sql = "INSERT OR REPLACE INTO usage (client, record) VALUES (?1, ?2)";
-                execute(&self.connection, sql, (&*record.client, &self.buffer))
-            }
-            Write::JournalApplied(sequence) => {
-                let sql = "INSERT OR REPLACE INTO journal (id, applied) VALUES (1, ?1)";
-                let sequence = i64::try_from(*sequence)
-                    .map_err(|_| Fault::Ours("the journal has no number left for another frame".into()))?;
-                execute(&self.connection, sql, [sequence])
-            }
-        }
-    }
-
-    fn insert_job(&mut self, job: &Job, idempotency: Option<&IdempotencyKey>) -> Result<(), Fault> {
-        let key = job.id.key();
-        record::encode_job(job, &mut self.buffer);
-        execute(
-            &self.connection,
-            "INSERT INTO jobs (key, id, partition, client, blueprint, status, record)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            (
-                key,
-                job.id.as_bytes(),
-                PARTITION,
-                &*job.client,
-                &*job.blueprint,
-                job.status as u8,
-                &self.buffer,
-            ),
-        )?;
-        record::encode_submission(job, idempotency.map(|key| &*key.key), &mut self.buffer);
-        let sql = "INSERT INTO submissions (key, record) VALUES (?1, ?2)";
-        execute(&self.connection, sql, (key, &self.buffer))?;
-        match Stub::of(job) {
-            Some(stub) => self.put_stub(&stub),
-            None => Ok(()),
-        }
-    }
-
-    fn update_job(&mut self, job: &Job) -> Result<(), Fault> {
-        record::encode_job(job, &mut self.buffer);
-        let rows = self
-            .connection
-            .prepare_cached("UPDATE jobs SET status = ?3, record = ?4 WHERE key = ?1 AND id = ?2")?
-            .execute((job.id.key(), job.id.as_bytes(), job.status as u8, &self.buffer))?;
-        if rows != 1 {
-            return Err(Fault::Ours(format!("job {} is not there", job.id)));
-        }
-        match Stub::of(job) {
-            Some(stub) => self.put_stub(&stub),
-            None => execute(&self.connection, "DELETE FROM open_jobs WHERE key = ?1", [job.id.key()]),
-        }
-    }
-
-    fn put_stub(&mut self, stub: &Stub) -> Result<(), Fault> {
-        record::encode_stub(stub, &mut self.buffer);
-        let sql = "INSERT OR REPLACE INTO open_jobs (key, record) VALUES (?1, ?2)";
-        execute(&self.connection, sql, (stub.id.key(), &self.buffer))
-    }
-
-    fn append_history(&mut self, id: JobId, entries: &[HistoryEntry]) -> Result<(), Fault> {
-        let Some(first) = entries.first() else { return Ok(()) };
-        let sequence = i64::try_from(first.sequence)
-            .map_err(|_| Fault::Ours(format!("job {id} has no room for another history entry")))?;
-        record::encode_history(id, entries, &mut self.buffer);
-        let sql = "INSERT INTO history (key, sequence, record) VALUES (?1, ?2, ?3)";
-        execute(&self.connection, sql, (id.key(), sequence, &self.buffer))
-    }
-
-    fn put_idempotency(&mut self, id: JobId, key: &IdempotencyKey) -> Result<(), Fault> {
-        record::encode_idempotency(key, id, &mut self.buffer);
-        let sql = "INSERT INTO idempotency (client, key, record) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-        let rows = self.connection.prepare_cached(sql)?.execute((&*key.client, &*key.key, &self.buffer))?;
-        if rows == 1 { Ok(()) } else { self.take_over_idempotency(key) }
-    }
-
-    /// The key has been used. If the job that used it was removed, the key is free: the records of early jobs do not hold
-    /// their keys, so that they could not be removed together.
-    fn take_over_idempotency(&mut self, key: &IdempotencyKey) -> Result<(), Fault> {
-        let name = (&*key.client, &*key.key);
-        let select = "SELECT record FROM idempotency WHERE client = ?1 AND key = ?2";
-        let record: Vec<u8> = self.connection.prepare_cached(select)?.query_row(name, |row| row.get(0))?;
-        let (owner, _) = record::decode_idempotency(name.0, name.1, &record)
-            .map_err(|damaged| Fault::Ours(damaged.to_string()))?;
-        let is_there = "SELECT 1 FROM jobs WHERE key = ?1 AND id = ?2";
-        if self.connection.prepare_cached(is_there)?.exists((owner.key(), owner.as_bytes()))? {
-            return Err(Fault::Ours(format!("the idempotency key of job {owner} is there already")));
-        }
-        let update = "UPDATE idempotency SET record = ?3 WHERE client = ?1 AND key = ?2";
-        execute(&self.connection, update, (name.0, name.1, &self.buffer))
-    }
-
-    fn put_notice(&mut self, notice: &NoticeRecord) -> Result<(), Fault> {
-        let (key, sequence) = notice.place();
-        let sequence = i64::try_from(sequence)
-            .map_err(|_| Fault::Ours(format!("job {} has no room for a notice", notice.id.job_id)))?;
-        let pending = notice.status == NoticeStatus::Pending;
-        notice::encode(notice, &mut self.buffer);
-        execute(
-            &self.connection,
-            "INSERT OR REPLACE INTO notices (key, sequence, pending, record)
-             SELECT ?1, ?3, ?4, ?5 WHERE EXISTS (SELECT 1 FROM jobs WHERE key = ?1 AND id = ?2)",
-            (key, notice.id.job_id.as_bytes(), sequence, pending, &self.buffer),
-        )
-    }
-
-    /// Removes jobs in the order of their keys, so that whole pages become free one after the other. When none that stays is between
-    /// the first and the last of them, what belongs to them goes by one statement for all.
-    fn remove_jobs(&self, run: &[Write]) -> Result<(), Fault> {
-        let mut keys = Vec::with_capacity(run.len());
-        for write in run {
-            let Write::RemoveJob(removal) = write else { continue };
-            if self.remove_job(removal)? {
-                keys.push(removal.job_id.key());
-            }
-        }
-        let (Some(&first), Some(&last)) = (keys.iter().min(), keys.iter().max()) else { return Ok(()) };
-        let others = "SELECT 1 FROM jobs WHERE key BETWEEN ?1 AND ?2";
-        if self.connection.prepare_cached(others)?.exists((first, last))? {
-            keys.into_iter().try_for_each(|key| self.remove_belongings(key, key))
-        } else {
-            self.remove_belongings(first, last)
-        }
-    }
-
-    /// Whether the job was there and had ended. What belongs to it is for the caller, but for its name.
-    fn remove_job(&self, removal: &Removal) -> Result<bool, Fault> {
-        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status BETWEEN 9 AND 12";
-        let id = removal.job_id;
-        let rows = self.connection.prepare_cached(sql)?.execute((id.key(), id.as_bytes()))?;
-        if let Some((client, name)) = &removal.idempotency
-            && rows > 0
-        {
-            let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
-            execute(&self.connection, sql, (&**client, &**name))?;
-        }
-        Ok(rows > 0)
-    }
-
-    /// Removes what is kept beside the rows of the jobs with these keys.
-    fn remove_belongings(&self, first: i64, last: i64) -> Result<(), Fault> {
-        let keys = (first, last);
-        execute(&self.connection, "DELETE FROM submissions WHERE key BETWEEN ?1 AND ?2", keys)?;
-        execute(&self.connection, "DELETE FROM history WHERE key BETWEEN ?1 AND ?2", keys)?;
-        execute(&self.connection, "DELETE FROM notices WHERE key BETWEEN ?1 AND ?2", keys)
+        Rows::new(&self.connection, &mut self.buffer)?.write(&batch.writes)?;
+        execute(&self.connection, "COMMIT", ())
     }
 
     /// Undoes what was begun. A full disk and a fault of ours leave the store as it was; after anything else
@@ -431,21 +231,6 @@ impl Drop for Writer {
     }
 }
 
-/// Why a batch could not be stored.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// The batch contradicts what is stored.
-    #[error("{0}")]
-    Ours(String),
-}
-
-fn execute(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<(), Fault> {
-    connection.prepare_cached(sql)?.execute(params)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -456,7 +241,7 @@ mod tests {
     use super::*;
     use crate::{
         engine::JobStatus,
-        store::{PruneQuery, Store, conformance::Samples, sqlite::SqliteStore},
+        store::{PruneQuery, Removal, Store, Write, conformance::Samples, record, sqlite::SqliteStore},
     };
 
     /// Jobs that were stored when their records did not hold their keys.
