@@ -142,13 +142,14 @@ impl JobService for Jobs {
             let (told, turn) = takes_a_turn.then(oneshot::channel).unzip();
             // Whoever has a turn, or waits in the line for one, has others wait for it: it must not wait itself until its sender
             // takes an answer.
-            let answer = answer(index, request, told);
+            // In a box, since it is handed on several times.
+            let answer = answer(index, request, told).boxed();
             async move {
-                let Some(turn) = turn else { return answer.right_future() };
+                let Some(turn) = turn else { return answer };
                 let going = by_itself(answer);
                 // The next one is read when this one has its turn, or will have none.
                 let _ = turn.await;
-                going.left_future()
+                going.boxed()
             }
         };
         let answers = request.into_inner().enumerate().then(start).buffered(BULK_IN_FLIGHT_MAX);
