@@ -104,6 +104,14 @@ impl Afterwards {
 }
 
 impl Batch {
+    /// An empty one with room for as much as this one holds.
+    pub fn with_room_of(other: &Self) -> Self {
+        Self {
+            writes: store::Batch { writes: Vec::with_capacity(other.writes.writes.len()) },
+            afterwards: Vec::with_capacity(other.afterwards.len()),
+        }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.writes.writes.is_empty() && self.afterwards.is_empty()

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use super::{
     BATCH_MAX,
-    batch::Afterwards,
+    batch::{self, Afterwards},
     core::Core,
     loader::{Loaded, Wanted},
     mailbox::Request,
@@ -116,7 +116,9 @@ impl House {
         let now = self.core.clock.now();
         self.core.store_buckets(now);
         self.core.write_usage();
-        let mut batch = std::mem::take(&mut self.core.batch);
+        // The next one is likely to be as large.
+        let next = batch::Batch::with_room_of(&self.core.batch);
+        let mut batch = std::mem::replace(&mut self.core.batch, next);
         helpers.commit(batch.writes);
         if plants(Mistake::AckBeforeSync) {
             self.core.perform(std::mem::take(&mut batch.afterwards));
