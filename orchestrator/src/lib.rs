@@ -77,6 +77,7 @@ pub mod functions;
 #[cfg(test)]
 mod fuzz;
 pub mod graph;
+pub mod hash;
 pub mod json;
 pub mod live;
 pub mod memory;

@@ -6,10 +6,13 @@ use std::{
     time::Duration,
 };
 
-use avtomatika_orchestrator::blueprint::{
-    ApprovalState, Blueprint, Branch, ChoiceState, End, EndState, EventState, Expr, KeyLimit, KeyPolicy,
-    KeyRule, MapState, Over, PassState, Rate, Registry, RetryPolicy, RunState, RunWork, State, StateKind,
-    TaskState, TaskWork, Template, Tolerance, Transitions, WaitState, WaitUntil,
+use avtomatika_orchestrator::{
+    blueprint::{
+        ApprovalState, Blueprint, Branch, ChoiceState, End, EndState, EventState, Expr, KeyLimit, KeyPolicy,
+        KeyRule, MapState, Over, PassState, Rate, Registry, RetryPolicy, RunState, RunWork, State, StateKind,
+        TaskState, TaskWork, Template, Tolerance, Transitions, WaitState, WaitUntil,
+    },
+    hash::FastIndexMap,
 };
 use serde_json::{Value, json};
 
@@ -176,7 +179,7 @@ fn blueprint(name: &str, states: Vec<(&str, StateKind)>) -> Blueprint {
         let name: Arc<str> = Arc::from(name);
         (name.clone(), State { name, kind })
     });
-    let states: indexmap::IndexMap<Arc<str>, State> = states.collect();
+    let states: FastIndexMap<Arc<str>, State> = states.collect();
     let start = states[0].name.clone();
     Blueprint {
         name: Arc::from(name),

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -17,6 +16,7 @@ use super::{
     states::Draft,
     yaml::{self, Node},
 };
+use crate::hash::FastIndexMap;
 
 /// Largest blueprint file. A hundred times a large one; bounds what a mistaken path can make the loader read.
 pub const FILE_BYTES_MAX: usize = 1024 * 1024;
@@ -45,7 +45,7 @@ pub struct Definition {
     max_transitions: u32,
     input_schema: Option<Schema>,
     keys: Vec<KeyRule>,
-    states: IndexMap<Arc<str>, State>,
+    states: FastIndexMap<Arc<str>, State>,
     canonical: Arc<str>,
 }
 

@@ -6,9 +6,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use avtomatika_proto::names::CODE_PREFIX;
-use indexmap::IndexMap;
 
-use crate::time::Timestamp;
+use crate::{hash::FastIndexMap, time::Timestamp};
 
 mod asking;
 pub mod builder;
@@ -69,7 +68,7 @@ pub struct Blueprint {
     /// The keys that a job takes from its start to its end.
     pub keys: Vec<KeyRule>,
     /// The states by name, in the order of the definition.
-    pub states: IndexMap<Arc<str>, State>,
+    pub states: FastIndexMap<Arc<str>, State>,
     /// The definition in its one canonical form (JSON), from which the same blueprint can be made again.
     pub definition: Arc<str>,
 }

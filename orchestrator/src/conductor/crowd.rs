@@ -6,11 +6,11 @@
 //! looked at once a second, and some of those of which a child runs already. It promises that somebody gets on as long as the deepest do, and forgets after a restart who came beyond
 //! the limit. It refuses to know what limits there are.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use avtomatika_proto::JobId;
 
-use crate::engine::CHILD_DEPTH_MAX;
+use crate::{engine::CHILD_DEPTH_MAX, hash::FastMap};
 
 /// Children of one depth that are there beyond the limit: enough to keep some workers busy.
 pub(super) const BEYOND_MAX: usize = 64;
@@ -24,7 +24,7 @@ const DEPTHS: usize = CHILD_DEPTH_MAX as usize + 1;
 #[derive(Debug, Default)]
 pub(super) struct Crowd {
     /// Children beyond the limit, and the depth of their parents.
-    beyond: HashMap<JobId, usize>,
+    beyond: FastMap<JobId, usize>,
     /// By the depth of the parents.
     depths: [Depth; DEPTHS],
     /// Families of which some run and more could, if there were room: they have no place to wait for.

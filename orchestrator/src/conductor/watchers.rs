@@ -1,12 +1,12 @@
 //! Who wants to know what becomes of which job.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use avtomatika_proto::JobId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::view::JobView;
-use crate::engine::Job;
+use crate::{engine::Job, hash::FastMap};
 
 /// Watchers of one job. Each costs a message for each of its changes.
 const WATCHERS_MAX: usize = 1000;
@@ -17,7 +17,7 @@ const UNNOTICED_MAX: usize = 64;
 /// Watchers by job. Only jobs that somebody watches have an entry, and at most twice as many again that somebody watched.
 #[derive(Debug, Default)]
 pub(super) struct Watchers {
-    jobs: HashMap<JobId, Watched>,
+    jobs: FastMap<JobId, Watched>,
     /// With how many entries those are let go of whose watchers are gone: a job that rests says nothing by which that would show.
     sweep_at: usize,
 }

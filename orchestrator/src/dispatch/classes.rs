@@ -6,7 +6,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::blueprint::{About, Comparison, Condition, Needs, Strategy, Test};
+use crate::{
+    blueprint::{About, Comparison, Condition, Needs, Strategy, Test},
+    hash::FastMap,
+};
 
 /// Classes that are added without asking which are still in use. Whoever is placed is looked at for each that it suits, so more would cost
 /// time, and fewer would be found anew too often.
@@ -49,7 +52,7 @@ pub struct Classes {
     /// By number.
     all: Vec<Option<Class>>,
     vacant: Vec<ClassId>,
-    by_type: HashMap<Arc<str>, OfType>,
+    by_type: FastMap<Arc<str>, OfType>,
     /// How many there ever were.
     added: u64,
     /// So many, and it is time to forget some.
@@ -58,7 +61,13 @@ pub struct Classes {
 
 impl Default for Classes {
     fn default() -> Self {
-        Self { all: Vec::new(), vacant: Vec::new(), by_type: HashMap::new(), added: 0, many: CLASSES_KEPT }
+        Self {
+            all: Vec::new(),
+            vacant: Vec::new(),
+            by_type: FastMap::default(),
+            added: 0,
+            many: CLASSES_KEPT,
+        }
     }
 }
 

@@ -56,6 +56,7 @@ use self::{
 use crate::{
     conductor::{LeaseView, Progress},
     engine::Offer,
+    hash::FastMap,
     json::Json,
     store::{Reproach, SessionRecord, WorkerRecord},
     time::Timestamp,
@@ -146,7 +147,7 @@ pub struct Dispatch {
     reputations: Reputations,
     /// Those that have left while they were set aside, until their time is over: they come back as they were.
     left_aside: HashMap<Arc<str>, Arc<WorkerRecord>>,
-    leases: HashMap<TaskId, Lease>,
+    leases: FastMap<TaskId, Lease>,
     deadlines: BTreeSet<(Timestamp, TaskId)>,
     saving: Saving,
     stopping: Stopping,

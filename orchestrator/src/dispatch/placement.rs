@@ -7,7 +7,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeSet, hash_map::Entry},
 };
 
 use avtomatika_proto::SessionId;
@@ -17,7 +17,10 @@ use super::{
     classes::{Class, Classes},
     suit,
 };
-use crate::blueprint::{About, Strategy};
+use crate::{
+    blueprint::{About, Strategy},
+    hash::FastMap,
+};
 
 /// A place in the order of one class: most preferred first, then by the strategy, then longest unchosen first.
 type Spot = (Reverse<u32>, u64, u64, u64, SessionId);
@@ -27,7 +30,7 @@ type Spot = (Reverse<u32>, u64, u64, u64, SessionId);
 pub struct Placement {
     /// By class.
     orders: Vec<BTreeSet<Spot>>,
-    placed: HashMap<SessionId, Placed>,
+    placed: FastMap<SessionId, Placed>,
     /// How many sessions suit each class.
     suiting: Vec<usize>,
     turns: u64,

@@ -10,6 +10,7 @@ use avtomatika_proto::{SessionId, TaskId};
 use super::{Farewell, Outbox, ToWorker};
 use crate::{
     conductor::{WorkerStatus, WorkerView},
+    hash::FastMap,
     store::{SessionRecord, WorkerRecord},
     time::Timestamp,
 };
@@ -45,7 +46,7 @@ pub struct Session {
     pub connected_at: Timestamp,
     /// Tasks that fill its slots: those it holds, and those withdrawn that it has not let go of yet. With the own limit that
     /// each counts against.
-    occupied: HashMap<TaskId, Option<usize>>,
+    occupied: FastMap<TaskId, Option<usize>>,
     /// Its own limits.
     limits: Vec<OwnLimit>,
 }
@@ -155,7 +156,7 @@ fn own_limits(worker: &WorkerRecord) -> Vec<OwnLimit> {
 /// The connected workers.
 #[derive(Debug, Default)]
 pub struct Roster {
-    sessions: HashMap<SessionId, Session>,
+    sessions: FastMap<SessionId, Session>,
     by_worker: HashMap<Arc<str>, SessionId>,
     /// The sessions that serve each task type.
     serving: HashMap<Arc<str>, BTreeSet<SessionId>>,
@@ -180,7 +181,7 @@ impl Roster {
             hot_cache: Vec::new(),
             load: None,
             connected_at: now,
-            occupied: HashMap::new(),
+            occupied: FastMap::default(),
             limits: own_limits(&record.worker),
         };
         self.by_worker.insert(record.worker.worker_id.clone(), record.session_id);

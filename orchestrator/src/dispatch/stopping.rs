@@ -3,14 +3,11 @@
 //! A worker that obeys answers within the grace that it was given. It promises that each order comes to exactly one end, unless the
 //! worker's stream ends before. It refuses to know why a task was to be stopped.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use avtomatika_proto::{SessionId, TaskId, limits::CANCEL_GRACE};
 
-use crate::time::Timestamp;
+use crate::{hash::FastMap, time::Timestamp};
 
 /// How long after the order a task has to be let go: its grace, and time for the order and the answer to travel through queues.
 pub const STOPPED_WITHIN: Duration = Duration::from_secs(3).saturating_add(CANCEL_GRACE);
@@ -43,7 +40,7 @@ impl Obedience {
 /// Orders to stop that have not come to an end.
 #[derive(Debug, Default)]
 pub(super) struct Stopping {
-    orders: HashMap<(SessionId, TaskId), Timestamp>,
+    orders: FastMap<(SessionId, TaskId), Timestamp>,
     due: BTreeSet<(Timestamp, SessionId, TaskId)>,
 }
 

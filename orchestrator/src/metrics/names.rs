@@ -4,10 +4,11 @@
 //! name that is known costs one look-up. It refuses to know what is counted.
 
 use std::{
-    collections::HashMap,
     fmt,
     sync::{Arc, PoisonError, RwLock},
 };
+
+use crate::hash::FastMap;
 
 /// Names that have figures of their own, of blueprints and of task types each. Further ones share the figures of [`OTHER`].
 pub const NAMES_MAX: usize = 200;
@@ -20,7 +21,7 @@ type Make<M> = Box<dyn Fn(&Arc<str>) -> M + Send + Sync>;
 
 /// The figures of each name. The first names that come are kept for as long as the process runs, so that no counter goes back.
 pub(super) struct ByName<M> {
-    meters: RwLock<HashMap<Arc<str>, Arc<M>>>,
+    meters: RwLock<FastMap<Arc<str>, Arc<M>>>,
     make: Make<M>,
 }
 

@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::Terms;
-use crate::live::Live;
+use crate::{hash::FastMap, live::Live};
 
 /// The terms of every client that has some.
 #[derive(Debug, Default)]
-pub struct Tenants(HashMap<Arc<str>, Arc<Terms>>);
+pub struct Tenants(FastMap<Arc<str>, Arc<Terms>>);
 
 static NO_TERMS: LazyLock<Terms> = LazyLock::new(Terms::default);
 

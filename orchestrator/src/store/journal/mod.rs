@@ -18,7 +18,7 @@ mod seen;
 pub mod torn;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -39,7 +39,10 @@ use super::{
     PruneSlice, ScheduleRecord, SessionRecord, Standing, Store, StoreError, StoreMeasures, Stub, UsageRecord,
     Write, files, listing::Listing, sqlite::SqliteStore,
 };
-use crate::engine::{HistoryEntry, Job};
+use crate::{
+    engine::{HistoryEntry, Job},
+    hash::FastMap,
+};
 
 /// Name of the journal in the data directory.
 pub const FILE_NAME: &str = "avtomatika.journal";
@@ -216,7 +219,7 @@ impl<S: Store> JournaledStore<S> {
         let mut last_key = writer.last_job_key;
         let mut names = HashSet::new();
         // Entries in the histories of the jobs that this batch has touched so far.
-        let mut lens: HashMap<JobId, u64> = HashMap::new();
+        let mut lens: FastMap<JobId, u64> = FastMap::default();
         for write in &batch.writes {
             let (job, entries, before) = match write {
                 Write::InsertJob { job, entries, idempotency } => {

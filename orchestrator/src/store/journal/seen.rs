@@ -4,11 +4,14 @@
 //! far the job has come, which the reader knew already. It promises to forget a job as soon as a commit touches it, also when
 //! the commit comes between the reading and the note of it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use avtomatika_proto::JobId;
 
-use crate::store::{Batch, Standing, Write};
+use crate::{
+    hash::FastMap,
+    store::{Batch, Standing, Write},
+};
 
 /// Jobs that are remembered. The queues of most orchestrators are read ahead by fewer; what is not remembered is read again.
 const SEEN_MAX: usize = 64 * 1024;
@@ -16,7 +19,7 @@ const SEEN_MAX: usize = 64 * 1024;
 /// What was read and has not changed since.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    standings: HashMap<JobId, Standing>,
+    standings: FastMap<JobId, Standing>,
     /// Readings under way.
     readings: usize,
     /// What was touched while there were any.
