@@ -70,16 +70,12 @@ impl<'c> Rows<'c> {
     /// Writes all of these, in their order.
     pub(super) fn write(&mut self, writes: &[Write]) -> Result<(), Fault> {
         let removal = |write: &Write| matches!(write, Write::RemoveJob(_));
-        for run in writes.chunk_by(|one, next| removal(one) && removal(next)) {
-            match run {
-                [Write::RemoveJob(_), ..] => self.remove_jobs(run)?,
-                _ => run.iter().try_for_each(|write| self.apply(write))?,
-            }
-        }
-        Ok(())
+        writes.chunk_by(|one, next| removal(one) && removal(next)).try_for_each(|run| self.apply(run))
     }
 
-    fn apply(&mut self, write: &Write) -> Result<(), Fault> {
+    /// One write, or removals that follow each other.
+    fn apply(&mut self, run: &[Write]) -> Result<(), Fault> {
+        let [write, ..] = run else { return Ok(()) };
         match write {
             Write::InsertJob { job, entries, idempotency } => {
                 self.insert_job(job, idempotency.as_ref())?;
@@ -90,7 +86,7 @@ impl<'c> Rows<'c> {
                 self.update_job(job)?;
                 self.append_history(job.id, entries)
             }
-            Write::RemoveJob(_) => self.remove_jobs(std::slice::from_ref(write)),
+            Write::RemoveJob(_) => self.remove_jobs(run),
             Write::PutNotice(notice) => self.put_notice(notice),
             Write::PutSession(session) => {
                 record::encode_session(session, self.buffer);
