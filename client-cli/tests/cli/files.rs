@@ -22,7 +22,8 @@ states:
   done: { end: finished }
 ";
 
-fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> String {
+/// Makes a file with this text, and says where it is.
+pub fn file(dir: &tempfile::TempDir, name: &str, text: &str) -> String {
     let path = dir.path().join(name);
     fs::write(&path, text).unwrap();
     path.display().to_string()

@@ -8,7 +8,10 @@ use std::{
 
 use avtomatika_proto::v1::*;
 
-use crate::server::{JOB_ID, Ran, Script, Server, Then, avtomatika, job, ran, told};
+use crate::{
+    files::file,
+    server::{JOB_ID, Ran, Script, Server, Then, avtomatika, job, ran, told},
+};
 
 /// Runs with a standard output that nobody reads any more, as after `head` has seen enough.
 pub fn ran_unread(mut command: Command) -> Ran {
@@ -56,14 +59,9 @@ states:
 #[test]
 fn a_reader_that_leaves_does_not_turn_a_failure_into_a_success() {
     let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let sound = file("sound.yaml", PARCEL);
-    let other = file("other.yaml", &PARCEL.replace("init", "begin"));
-    let broken = file("broken.yaml", &PARCEL.replace("success: done", "success: don"));
+    let sound = file(&dir, "sound.yaml", PARCEL);
+    let other = file(&dir, "other.yaml", &PARCEL.replace("init", "begin"));
+    let broken = file(&dir, "broken.yaml", &PARCEL.replace("success: done", "success: don"));
 
     let findings = vec![Finding { severity: FindingSeverity::Error.into(), ..Finding::default() }];
     let stays = JobMove { refused: "children_run".into(), ..JobMove::default() };

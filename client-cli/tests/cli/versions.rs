@@ -6,7 +6,10 @@ use avtomatika_proto::v1::{
 };
 use insta::assert_snapshot;
 
-use crate::server::{JOB_ID, Script, Server, avtomatika, ran};
+use crate::{
+    files::file,
+    server::{JOB_ID, Script, Server, avtomatika, ran},
+};
 
 fn change(name: &str, previous_version: u32, version: u32) -> BlueprintChange {
     BlueprintChange { name: name.into(), version, previous_version }
@@ -66,9 +69,7 @@ fn a_reload_that_finds_a_mistake_shows_all_of_them_and_ends_with_1() {
 #[test]
 fn put_sends_the_file_and_says_what_new_jobs_take() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("order.yaml");
-    std::fs::write(&path, NEW).unwrap();
-    let file = path.display().to_string();
+    let file = file(&dir, "order.yaml", NEW);
     let put = |change, findings: Vec<Finding>| {
         let put = PutBlueprintResponse { applied: true, change, findings };
         Server::start(Script { put, ..Script::default() })
@@ -164,18 +165,13 @@ states:
 #[test]
 fn diff_tells_what_changes_and_what_that_means_for_jobs() {
     let dir = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = dir.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.display().to_string()
-    };
-    let (old, new) = (file("old.yaml", OLD), file("new.yaml", NEW));
+    let (old, new) = (file(&dir, "old.yaml", OLD), file(&dir, "new.yaml", NEW));
     let diff = |arguments: &[&str]| ran(&mut avtomatika(&[&["blueprint", "diff"], arguments].concat()));
     assert_snapshot!("diff_table", diff(&[&old, &new]));
     assert_snapshot!("diff_json", diff(&[&old, &new, "-o", "json"]));
     let same = diff(&[&old, &old]);
     assert_eq!((same.code, same.stdout.as_str(), same.stderr.as_str()), (0, "", "The two mean the same.\n"));
-    let broken = file("broken.yaml", "blueprint: [");
+    let broken = file(&dir, "broken.yaml", "blueprint: [");
     assert_eq!(diff(&[&old, &broken]).code, 2);
     assert!(diff(&[&old, "order@x"]).stderr.contains("names no version"));
 
