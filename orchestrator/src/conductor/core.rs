@@ -36,7 +36,7 @@ use crate::{
     live::Live,
     metrics::{Metrics, Tally},
     museum::{Mistake, plants},
-    store::{IdempotencyKey, Store, Write},
+    store::{IdempotencyKey, KeyName, Store, Write},
     time::{Clock, Timestamp},
     trust::{Tenancy, Tenants},
     webhook,
@@ -91,9 +91,6 @@ impl Settings {
     }
 }
 
-/// A client and one of its idempotency keys.
-type ClientKey = (Arc<str>, Arc<str>);
-
 /// Everything the conductor owns.
 pub(super) struct Core {
     pub store: Arc<dyn Store>,
@@ -126,7 +123,7 @@ pub(super) struct Core {
     /// What has been decided and is not with the store yet.
     pub batch: Batch,
     /// Keys on their way into the store.
-    pub keys: HashMap<ClientKey, (JobId, [u8; 32])>,
+    pub keys: HashMap<KeyName, (JobId, [u8; 32])>,
     /// Jobs that the store still has, and that are to be forgotten.
     pub forgetting: HashSet<JobId>,
     /// Jobs that had ended a moment ago, and were repaired.
@@ -397,7 +394,7 @@ impl Core {
                 Afterwards::Registered { record, reply } => self.session_stored(record, reply, now),
                 Afterwards::Pruned { forgotten, reply } => {
                     self.metrics.pruned(forgotten.len());
-                    self.forgetting.retain(|job_id| !forgotten.contains(job_id));
+                    self.forgetting_is_over(&forgotten);
                     let _ = reply.send(Ok(forgotten.len()));
                 }
                 Afterwards::Owed(notice) => self.mail.put(&notice),
@@ -540,7 +537,7 @@ impl Core {
             }
             Afterwards::Acted { reply, .. } => drop(reply.send(Err(full()))),
             Afterwards::Pruned { forgotten, reply } => {
-                self.forgetting.retain(|job_id| !forgotten.contains(job_id));
+                self.forgetting_is_over(&forgotten);
                 let _ = reply.send(Err(full()));
             }
             Afterwards::Amended { job, before } => self.book.roll_back(job.id, before),

@@ -66,6 +66,13 @@ impl Core {
         self.batch.afterwards.push(Afterwards::Pruned { forgotten, reply });
     }
 
+    /// These are no longer on their way out: they are gone, or they stay.
+    pub(super) fn forgetting_is_over(&mut self, job_ids: &[JobId]) {
+        for job_id in job_ids {
+            self.forgetting.remove(job_id);
+        }
+    }
+
     /// Whether a parent waits for this job, in the store at least: one that could not be told yet how its children have ended will be
     /// told again, and after a crash from the children themselves.
     fn is_needed(&self, job_id: JobId) -> bool {

@@ -22,11 +22,12 @@ fn again(kind: u8, record: &[u8]) -> Result<Option<(String, Vec<u8>)>, Damaged> 
     let read = match kind % KINDS {
         1 => {
             let origin = decode_submission(id(), record)?;
-            let read = format!("{origin:?}");
+            let name = decode_name(id(), record)?;
+            let read = format!("{origin:?}, {name:?}");
             let job = Job { id: id(), client: origin.client, ..Samples::new(1).job(OWNER) };
             let job = Job { blueprint: origin.blueprint, blueprint_version: origin.blueprint_version, ..job };
             let job = Job { submission: origin.submission, created_at: origin.created_at, ..job };
-            encode_submission(&job, origin.idempotency_key.as_deref(), &mut buffer);
+            encode_submission(&job, name.as_ref().map(|(_, key)| &**key), &mut buffer);
             read
         }
         2 => {

@@ -653,8 +653,10 @@ fn a_removed_job_leaves_nothing(open: Open<'_>) {
 fn what_stays_between_removed_jobs_stays_whole(open: Open<'_>) {
     let mut samples = Samples::new(22);
     let store = open();
-    let jobs: Vec<Job> = (0..4).map(|_| samples.job("acme")).collect();
-    let ended: Vec<Job> = jobs.iter().map(|job| samples.moved(job, JobStatus::Finished)).collect();
+    let jobs: Vec<Job> = (0..6).map(|_| samples.job("acme")).collect();
+    let standing = |n| [JobStatus::Finished, JobStatus::WaitingForTimer][usize::from(n == 4)];
+    let moved = |(n, job)| samples.moved(job, standing(n));
+    let ended: Vec<Job> = jobs.iter().enumerate().map(moved).collect();
     let notices: Vec<NoticeRecord> = ended.iter().map(|job| samples.notice(job)).collect();
     for ((job, moved), notice) in jobs.iter().zip(&ended).zip(&notices) {
         let writes = [samples.insert(job), samples.update(moved), put(notice)];
@@ -662,17 +664,21 @@ fn what_stays_between_removed_jobs_stays_whole(open: Open<'_>) {
     }
     drop(store);
     let store = open();
-    let (gone, stays) = ([&ended[0], &ended[1], &ended[3]], &ended[2]);
-    commit(&*store, gone.map(|job| Write::RemoveJob(removal(job, None))));
+    // One that nobody asked to remove, one that is open, and one that is not there although another job has its key.
+    let unknown = Job { id: JobId::of_key(jobs[2].id.key(), 1), ..ended[2].clone() };
+    let asked = [&ended[0], &ended[1], &unknown, &ended[3], &ended[4], &ended[5]];
+    commit(&*store, asked.map(|job| Write::RemoveJob(removal(job, None))));
     drop(store);
     let store = open();
-    for job in gone {
+    for job in [0, 1, 3, 5].map(|gone: usize| &ended[gone]) {
         assert_eq!((ok(store.load(job.id)), ok(store.history(job.id, 0, 10))), (None, Vec::new()));
         assert_eq!(ok(store.notices(job.id)), []);
     }
-    assert_eq!(ok(store.load(stays.id)).as_ref(), Some(stays));
-    assert_eq!(ok(store.history(stays.id, 0, 10)).len(), 3);
-    assert_eq!(ok(store.notices(stays.id)), [notices[2].clone()]);
+    for (job, notice) in [2, 4].map(|stays: usize| (&ended[stays], &notices[stays])) {
+        assert_eq!(ok(store.load(job.id)).as_ref(), Some(job));
+        assert_eq!(ok(store.history(job.id, 0, 10)).len(), 3);
+        assert_eq!(ok(store.notices(job.id)), std::slice::from_ref(notice));
+    }
 }
 
 fn notices_stay_with_their_job(open: Open<'_>) {

@@ -14,9 +14,9 @@ use std::{
 use avtomatika_proto::{JobId, SessionId};
 
 use super::{
-    Batch, BlueprintRecord, BucketRecord, EachLoaded, IdempotencyKey, ListPage, ListQuery, NoticeRecord,
-    NoticeStatus, PruneQuery, PruneSlice, Removal, ScheduleRecord, SessionRecord, Standing, Store,
-    StoreError, Stub, UsageRecord, Write,
+    Batch, BlueprintRecord, BucketRecord, EachLoaded, IdempotencyKey, KeyName, ListPage, ListQuery,
+    NoticeRecord, NoticeStatus, PruneQuery, PruneSlice, Removal, ScheduleRecord, SessionRecord, Standing,
+    Store, StoreError, Stub, UsageRecord, Write,
     listing::{Listing, payload_bytes},
     pruning::Slicing,
 };
@@ -28,8 +28,6 @@ pub struct MemoryStore {
     state: Mutex<State>,
 }
 
-type IdempotencyName = (Arc<str>, Arc<str>);
-
 #[derive(Debug, Default)]
 struct State {
     jobs: BTreeMap<i64, Arc<Job>>,
@@ -37,9 +35,9 @@ struct State {
     history: BTreeMap<i64, Vec<HistoryEntry>>,
     /// By the job's key and their sequence.
     notices: BTreeMap<(i64, u64), Arc<NoticeRecord>>,
-    idempotency: BTreeMap<IdempotencyName, (JobId, [u8; 32])>,
+    idempotency: BTreeMap<KeyName, (JobId, [u8; 32])>,
     /// The idempotency keys of jobs that have one.
-    names: BTreeMap<i64, IdempotencyName>,
+    names: BTreeMap<i64, KeyName>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     blueprints: BTreeMap<(Arc<str>, u32), BlueprintRecord>,
     schedules: BTreeMap<Arc<str>, ScheduleRecord>,
@@ -79,11 +77,11 @@ struct Changes {
     /// The jobs that it puts, and whether they have ended; `None` for those that it removes.
     jobs: BTreeMap<i64, Option<(JobId, bool)>>,
     history: BTreeSet<(i64, u64)>,
-    idempotency: BTreeSet<IdempotencyName>,
+    idempotency: BTreeSet<KeyName>,
     /// Keys of jobs that it has removed, whatever came after.
     removed: BTreeSet<i64>,
     /// Idempotency keys that it makes free.
-    freed: BTreeSet<IdempotencyName>,
+    freed: BTreeSet<KeyName>,
     blueprints: BTreeSet<(Arc<str>, u32)>,
 }
 
@@ -250,7 +248,7 @@ impl State {
     }
 }
 
-fn name_of(key: &IdempotencyKey) -> IdempotencyName {
+fn name_of(key: &IdempotencyKey) -> KeyName {
     (key.client.clone(), key.key.clone())
 }
 
@@ -314,10 +312,10 @@ impl Store for MemoryStore {
             if slicing.reach(key).is_break() {
                 break;
             }
-            if slicing.wants(job.status, job.finished_at, 0) {
+            let bytes = if job.status.is_terminal() { payload_bytes(job) } else { 0 };
+            if slicing.wants(job.status, job.finished_at, bytes) {
                 let idempotency = state.names.get(&key).cloned();
-                let standing = Standing::of(job);
-                slicing.take(Removal { job_id: job.id, idempotency }, standing, payload_bytes(job));
+                slicing.take(Removal { job_id: job.id, idempotency }, Standing::of(job));
             }
         }
         Ok(slicing.finish())

@@ -92,6 +92,9 @@ pub enum Write {
     JournalApplied(u64),
 }
 
+/// A client and one of its idempotency keys.
+pub type KeyName = (Arc<str>, Arc<str>);
+
 /// The client's promise that two requests with this key are one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey {

@@ -4,17 +4,14 @@
 //! are too young: a job's key holds the time of its creation, and no job ends before that. Hence no index by the time of the
 //! end is needed. It refuses to know where the jobs come from, and how long jobs are kept.
 
-use std::{
-    ops::{ControlFlow, Range},
-    sync::Arc,
-};
+use std::ops::{ControlFlow, Range};
 
 use avtomatika_proto::JobId;
 
-use super::{KEY_UNIX_MS_MAX, Standing};
+use super::{KEY_UNIX_MS_MAX, KeyName, Standing};
 use crate::{engine::JobStatus, time::Timestamp};
 
-/// Jobs in one slice at most: removing one lengthens the commit that does it by some ten microseconds.
+/// Jobs in one slice at most: removing one lengthens the transaction that does it by some five microseconds.
 pub const PRUNE_JOBS_MAX: usize = 1024;
 
 /// Jobs that one slice looks at, so that jobs which are open for long cannot hold a reader.
@@ -22,6 +19,9 @@ pub const PRUNE_SCAN_MAX: usize = 10_000;
 
 /// Bytes of records after which a slice ends, so that a few large jobs make no long commit either.
 pub const PRUNE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// About how many bytes an entry of history takes, and rather too many: what a slice counts for it, without reading any.
+const HISTORY_ENTRY_BYTES: usize = 512;
 
 /// Which jobs to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Removal {
     /// The job.
     pub job_id: JobId,
     /// Its client and the idempotency key under which it was submitted, if it was.
-    pub idempotency: Option<(Arc<str>, Arc<str>)>,
+    pub idempotency: Option<KeyName>,
 }
 
 /// A slice in the making.
@@ -105,9 +105,10 @@ impl Slicing {
         status.is_terminal() && finished_at.is_some_and(|at| at <= self.query.ended_by)
     }
 
-    /// Puts a wanted job into the slice, with the bytes that go with it.
-    pub(super) fn take(&mut self, removal: Removal, standing: Standing, bytes: usize) {
-        self.bytes += bytes;
+    /// Puts a wanted job into the slice.
+    pub(super) fn take(&mut self, removal: Removal, standing: Standing) {
+        let entries = usize::try_from(standing.history_len).unwrap_or(usize::MAX);
+        self.bytes = self.bytes.saturating_add(entries.saturating_mul(HISTORY_ENTRY_BYTES));
         self.slice.removals.push(removal);
         self.slice.standings.push(standing);
     }

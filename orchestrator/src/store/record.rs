@@ -13,8 +13,8 @@ use prost::Message;
 
 use self::fields::Fields;
 use super::{
-    BlueprintRecord, IdempotencyKey, Reproach, SessionRecord, Standing, Stub, StubKeys, StubTask, Terms,
-    WorkerRecord,
+    BlueprintRecord, IdempotencyKey, KeyName, Reproach, SessionRecord, Standing, Stub, StubKeys, StubTask,
+    Terms, WorkerRecord,
     checksum::Crc32,
     claim::{StoredHold, claim_to_stored, hold_from_stored, hold_to_stored, scope_from_stored},
 };
@@ -77,8 +77,6 @@ pub(super) struct Origin {
     pub(super) blueprint_version: u32,
     pub(super) created_at: Timestamp,
     pub(super) submission: Arc<Submission>,
-    /// The key under which its client may repeat the submission. Records did not always hold it.
-    pub(super) idempotency_key: Option<Arc<str>>,
 }
 
 impl Origin {
@@ -90,7 +88,6 @@ impl Origin {
             blueprint_version: job.blueprint_version,
             created_at: job.created_at,
             submission: job.submission.clone(),
-            idempotency_key: None,
         }
     }
 }
@@ -129,6 +126,15 @@ struct StoredSubmission {
     parent: Option<StoredParent>,
     #[prost(message, optional, tag = "20")]
     trace: Option<StoredTrace>,
+}
+
+/// What it takes of a [`StoredSubmission`] to see whether it came with a key.
+#[derive(Message)]
+struct StoredName {
+    #[prost(string, tag = "1")]
+    client: String,
+    #[prost(string, optional, tag = "10")]
+    idempotency_key: Option<String>,
 }
 
 #[derive(Message)]
@@ -543,7 +549,6 @@ pub(super) fn decode_submission(id: JobId, record: &[u8]) -> Result<Origin, Dama
         blueprint_version: message.blueprint_version,
         created_at: Timestamp::from_micros(message.created_at_us),
         submission: Arc::new(submission),
-        idempotency_key: message.idempotency_key.map(Into::into),
     })
 }
 
@@ -643,6 +648,12 @@ pub(super) fn decode_job(id: JobId, origin: Origin, record: &[u8]) -> Result<Job
         updated_at: Timestamp::from_micros(message.updated_at_us),
         finished_at: message.finished_at_us.map(Timestamp::from_micros),
     })
+}
+
+/// The client and the idempotency key of a [`StoredSubmission`], if it came with one. Records did not always hold it.
+pub(super) fn decode_name(id: JobId, record: &[u8]) -> Result<Option<KeyName>, Damaged> {
+    let StoredName { client, idempotency_key } = unseal(Kind::Submission, id.as_bytes(), record)?;
+    Ok(idempotency_key.map(|key| (client.into(), key.into())))
 }
 
 /// Where a job stands, when it ended if it did, and how many entries its history has.
@@ -1329,7 +1340,7 @@ mod tests {
         ) {
             let (submission, state) = job_records(&job);
             let origin = decode_submission(job.id, &submission).unwrap();
-            prop_assert_eq!(&origin.idempotency_key, &None);
+            prop_assert_eq!(decode_name(job.id, &submission).unwrap(), None);
             prop_assert_eq!(&decode_job(job.id, origin, &state).unwrap(), &job);
             let standing = Standing::of(&job);
             prop_assert_eq!(decode_end(job.id, &state).unwrap(), (standing, job.finished_at));
@@ -1337,7 +1348,8 @@ mod tests {
             let mut buffer = vec![1, 2, 3];
             encode_submission(&job, Some(&name), &mut buffer);
             let origin = decode_submission(job.id, &buffer).unwrap();
-            prop_assert_eq!(&origin.idempotency_key, &Some(name.clone()));
+            let named = Some((job.client.clone(), (*name).into()));
+            prop_assert_eq!(decode_name(job.id, &buffer).unwrap(), named);
             prop_assert_eq!(&origin.submission, &job.submission);
             if let Some(stub) = Stub::of(&job) {
                 encode_stub(&stub, &mut buffer);

@@ -14,15 +14,15 @@ use avtomatika_proto::JobId;
 use super::ring::Appended;
 use crate::{
     engine::{HistoryEntry, Job},
-    store::{Batch, BucketRecord, IdempotencyKey, NoticeRecord, Removal, ScheduleRecord, UsageRecord, Write},
+    store::{
+        Batch, BucketRecord, IdempotencyKey, KeyName, NoticeRecord, Removal, ScheduleRecord, UsageRecord,
+        Write,
+    },
     time::Timestamp,
 };
 
 /// A rate key and its period.
 pub(super) type BucketName = (Arc<str>, Duration);
-
-/// A client and one of its idempotency keys.
-type KeyName = (Arc<str>, Arc<str>);
 
 /// What is new of a job.
 #[derive(Debug)]

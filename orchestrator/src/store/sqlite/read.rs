@@ -140,14 +140,12 @@ const JOBS_WITHOUT_STUBS: &str = select_job!("WHERE jobs.status < 9 ORDER BY job
 const LIST: &str =
     select_job!("WHERE jobs.client = ?1 AND jobs.key >= ?2 AND jobs.key < ?3 ORDER BY jobs.key DESC");
 
-/// The record of an open job is not read: it may be large, and there may be many.
-const ENDED: &str = "SELECT id, status, CASE WHEN status BETWEEN 9 AND 12 THEN record END, key
-     FROM jobs WHERE key >= ?1 AND key < ?2 ORDER BY key";
-
-/// What goes with a job, and how many bytes of history. Reading it here, off the hot path, also brings it into the system's
-/// memory, so that the commit that removes it need not wait for the disk.
-const GOES_WITH: &str = "SELECT record, (SELECT sum(length(record)) FROM history WHERE key = ?1)
-     FROM submissions WHERE key = ?1";
+/// The records of an open job are not read: they may be large, and there may be many.
+const ENDED: &str = "SELECT jobs.id, jobs.status, jobs.key,
+         CASE WHEN jobs.status BETWEEN 9 AND 12 THEN jobs.record END,
+         CASE WHEN jobs.status BETWEEN 9 AND 12 THEN submissions.record END
+     FROM jobs LEFT JOIN submissions ON submissions.key = jobs.key
+     WHERE jobs.key >= ?1 AND jobs.key < ?2 ORDER BY jobs.key";
 
 const NOTICES: &str = "SELECT key, sequence, record FROM notices WHERE key = ?1 ORDER BY sequence";
 
@@ -249,33 +247,31 @@ impl Reader<'_> {
         let mut statement = self.prepare_cached(ENDED).at(path)?;
         let mut rows = statement.query((keys.start, keys.end)).at(path)?;
         while let Some(row) = rows.next().at(path)? {
-            let key = row.get(3).at(path)?;
+            let key = row.get(2).at(path)?;
             if slicing.reach(key).is_break() {
                 break;
             }
-            let wanted = self.wanted_end(row, &mut slicing);
-            if let Some(Some((id, standing))) = unless_damaged(key, job_id(row, 0).ok(), wanted)? {
-                self.goes_with(id, standing, &mut slicing)?;
-            }
+            unless_damaged(key, job_id(row, 0).ok(), self.prunable_row(row, &mut slicing))?;
         }
         Ok(slicing.finish())
     }
 
-    /// The job of this row and how far it had come, if it may be forgotten.
-    fn wanted_end(
-        &self,
-        row: &Row<'_>,
-        slicing: &mut Slicing,
-    ) -> Result<Option<(JobId, Standing)>, StoreError> {
+    /// Puts the job of this row of [`ENDED`] into the slice if it may be forgotten.
+    fn prunable_row(&self, row: &Row<'_>, slicing: &mut Slicing) -> Result<(), StoreError> {
         let path = &self.readers.path;
         let (id, status) = (job_id(row, 0).at(path)?, status(path, row, 1)?);
         if !status.is_terminal() {
-            return Ok(None);
+            return Ok(());
         }
-        let record = blob(row, 2).at(path)?;
+        let record = blob(row, 3).at(path)?;
         let (standing, finished_at) = record::decode_end(id, record).at(path)?;
         check_status(path, id, status, standing.status)?;
-        Ok(slicing.wants(status, finished_at, record.len()).then_some((id, standing)))
+        let submission = submission(path, row, 4, id)?;
+        if slicing.wants(status, finished_at, record.len() + submission.len()) {
+            let idempotency = record::decode_name(id, submission).at(path)?;
+            slicing.take(Removal { job_id: id, idempotency }, standing);
+        }
+        Ok(())
     }
 
     /// Counts the narrowest index and the open jobs, and looks at no job.
@@ -284,17 +280,6 @@ impl Reader<'_> {
         let sql = "SELECT (SELECT count(*) FROM jobs) - (SELECT count(*) FROM open_jobs)";
         let total: i64 = self.prepare_cached(sql).at(path)?.query_row([], |row| row.get(0)).at(path)?;
         Ok(u64::try_from(total).unwrap_or(0))
-    }
-
-    fn goes_with(&self, job_id: JobId, standing: Standing, slicing: &mut Slicing) -> Result<(), StoreError> {
-        let path = &self.readers.path;
-        let mut statement = self.prepare_cached(GOES_WITH).at(path)?;
-        let mut rows = statement.query([job_id.key()]).at(path)?;
-        let removal = removal(path, job_id, rows.next().at(path)?);
-        if let Some((removal, bytes)) = unless_damaged(job_id.key(), Some(job_id), removal)? {
-            slicing.take(removal, standing, bytes);
-        }
-        Ok(())
     }
 
     /// Reads no more of the row than it takes to see that it is not wanted.
@@ -523,28 +508,15 @@ fn unless_damaged<T>(
     }
 }
 
-/// The removal of a job with this row of `GOES_WITH`, and how many bytes go with it.
-fn removal(path: &Path, job_id: JobId, row: Option<&Row<'_>>) -> Result<(Removal, usize), StoreError> {
-    let row = row.ok_or_else(|| no_submission(path, job_id))?;
-    let record = blob(row, 0).at(path)?;
-    let history_bytes: Option<i64> = row.get(1).at(path)?;
-    let origin = record::decode_submission(job_id, record).at(path)?;
-    let idempotency = origin.idempotency_key.map(|key| (origin.client, key));
-    let bytes = record.len() + usize::try_from(history_bytes.unwrap_or(0)).unwrap_or(usize::MAX);
-    Ok((Removal { job_id, idempotency }, bytes))
-}
-
-fn no_submission(path: &Path, id: JobId) -> StoreError {
-    corrupt(path, format!("the submission of job {id} is missing"))
+/// The record of what the job was submitted with.
+fn submission<'r>(path: &Path, row: &'r Row<'_>, column: usize, id: JobId) -> Result<&'r [u8], StoreError> {
+    let record = row.get_ref(column).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
+    record.ok_or_else(|| corrupt(path, format!("the submission of job {id} is missing")))
 }
 
 /// The part of the job that was written once. The columns are checked against it: they have no checksum of their own.
 fn origin(path: &Path, row: &Row<'_>, id: JobId) -> Result<Origin, StoreError> {
-    let record = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).at(path)?;
-    let Some(record) = record else {
-        return Err(no_submission(path, id));
-    };
-    let origin = record::decode_submission(id, record).at(path)?;
+    let origin = record::decode_submission(id, submission(path, row, 5, id)?).at(path)?;
     let text = |column| row.get_ref(column).and_then(|value| Ok(value.as_str()?)).at(path);
     if text(1)? == &*origin.client && text(2)? == &*origin.blueprint {
         Ok(origin)
@@ -598,15 +570,10 @@ mod tests {
         for (sql, jobs) in [
             (LOAD, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
             (LIST, "SEARCH jobs USING INDEX jobs_by_client (client=? AND rowid>? AND rowid<?)"),
+            (ENDED, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"),
         ] {
             assert_eq!(plan(&store, sql), format!("{jobs}; {submission}"));
         }
-        assert_eq!(plan(&store, ENDED), "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)");
-        assert_eq!(
-            plan(&store, GOES_WITH),
-            "SEARCH submissions USING INTEGER PRIMARY KEY (rowid=?); SCALAR SUBQUERY 1; \
-             SEARCH history USING PRIMARY KEY (key=?)"
-        );
         assert_eq!(plan(&store, OPEN_JOBS), "SCAN open_jobs");
         assert_eq!(plan(&store, NOTICES), "SEARCH notices USING PRIMARY KEY (key=?)");
         assert_eq!(plan(&store, PENDING_NOTICES), "SCAN notices USING INDEX notices_pending");

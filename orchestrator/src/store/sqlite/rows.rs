@@ -219,44 +219,59 @@ impl<'c> Rows<'c> {
         )
     }
 
-    /// Removes jobs in the order of their keys, so that whole pages become free one after the other. When none that stays is between
-    /// the first and the last of them, what belongs to them goes by one statement for all.
-    fn remove_jobs(&self, run: &[Write]) -> Result<(), Fault> {
-        let mut keys = Vec::with_capacity(run.len());
-        for write in run {
-            let Write::RemoveJob(removal) = write else { continue };
-            if self.remove_job(removal)? {
-                keys.push(removal.job_id.key());
+    /// Removes those of the jobs that are there and have ended. They come in the order of their keys, so that whole pages become free one
+    /// after the other; and neighbours go together, by one statement for each table.
+    fn remove_jobs<'w>(&self, run: &'w [Write]) -> Result<(), Fault> {
+        let removal = |write: &'w Write| match write {
+            Write::RemoveJob(removal) => Some(removal),
+            _ => None,
+        };
+        let removals: Vec<&Removal> = run.iter().filter_map(removal).collect();
+        let mut rest = &removals[..];
+        while let [first, after @ ..] = rest {
+            let (gone, others) = rest.split_at(self.neighbours(rest)?);
+            rest = match gone.last() {
+                Some(last) => {
+                    self.remove_between(first.job_id.key(), last.job_id.key())?;
+                    gone.iter().try_for_each(|removal| self.remove_name(removal))?;
+                    others
+                }
+                // The first one stays.
+                None => after,
+            };
+        }
+        Ok(())
+    }
+
+    /// How many of these jobs, from the first on, are there, have ended, and have no other job between them.
+    fn neighbours(&self, removals: &[&Removal]) -> Result<usize, Fault> {
+        let sql = "SELECT id, status BETWEEN 9 AND 12 FROM jobs WHERE key >= ?1 ORDER BY key";
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query([removals[0].job_id.key()])?;
+        for (count, removal) in removals.iter().enumerate() {
+            let is_next = match rows.next()? {
+                Some(row) => row.get_ref(0)?.as_blob() == Ok(removal.job_id.as_bytes()) && row.get(1)?,
+                None => false,
+            };
+            if !is_next {
+                return Ok(count);
             }
         }
-        let (Some(&first), Some(&last)) = (keys.iter().min(), keys.iter().max()) else { return Ok(()) };
-        let others = "SELECT 1 FROM jobs WHERE key BETWEEN ?1 AND ?2";
-        if self.connection.prepare_cached(others)?.exists((first, last))? {
-            keys.into_iter().try_for_each(|key| self.remove_belongings(key, key))
-        } else {
-            self.remove_belongings(first, last)
-        }
+        Ok(removals.len())
     }
 
-    /// Whether the job was there and had ended. What belongs to it is for the caller, but for its name.
-    fn remove_job(&self, removal: &Removal) -> Result<bool, Fault> {
-        let sql = "DELETE FROM jobs WHERE key = ?1 AND id = ?2 AND status BETWEEN 9 AND 12";
-        let id = removal.job_id;
-        let rows = self.connection.prepare_cached(sql)?.execute((id.key(), id.as_bytes()))?;
-        if let Some((client, name)) = &removal.idempotency
-            && rows > 0
-        {
-            let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
-            execute(self.connection, sql, (&**client, &**name))?;
-        }
-        Ok(rows > 0)
-    }
-
-    /// Removes what is kept beside the rows of the jobs with these keys.
-    fn remove_belongings(&self, first: i64, last: i64) -> Result<(), Fault> {
+    /// Removes the jobs with these keys, with all that is kept beside them.
+    fn remove_between(&self, first: i64, last: i64) -> Result<(), Fault> {
         let keys = (first, last);
+        execute(self.connection, "DELETE FROM jobs WHERE key BETWEEN ?1 AND ?2", keys)?;
         execute(self.connection, "DELETE FROM submissions WHERE key BETWEEN ?1 AND ?2", keys)?;
         execute(self.connection, "DELETE FROM history WHERE key BETWEEN ?1 AND ?2", keys)?;
         execute(self.connection, "DELETE FROM notices WHERE key BETWEEN ?1 AND ?2", keys)
+    }
+
+    fn remove_name(&self, removal: &Removal) -> Result<(), Fault> {
+        let Some((client, name)) = &removal.idempotency else { return Ok(()) };
+        let sql = "DELETE FROM idempotency WHERE client = ?1 AND key = ?2";
+        execute(self.connection, sql, (&**client, &**name))
     }
 }
