@@ -1,7 +1,7 @@
 //! What the conductor owns, and what it does with a batch: decide into it, perform it, undo it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     io,
     sync::Arc,
     time::Duration,
@@ -33,6 +33,7 @@ use crate::{
     engine::{
         ChildSpec, Children, Context, Decision, Effect, Entropy, Event, Job, JobStatus, Refusal, decide,
     },
+    hash::FastSet,
     live::Live,
     metrics::{Metrics, Tally},
     museum::{Mistake, plants},
@@ -125,7 +126,7 @@ pub(super) struct Core {
     /// Keys on their way into the store.
     pub keys: HashMap<KeyName, (JobId, [u8; 32])>,
     /// Jobs that the store still has, and that are to be forgotten.
-    pub forgetting: HashSet<JobId>,
+    pub forgetting: FastSet<JobId>,
     /// Jobs that had ended a moment ago, and were repaired.
     pub reopened: Reopened,
     /// Sessions that have no stream yet.

@@ -1,7 +1,7 @@
 //! After a start: memory is made again from the store.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
 };
 
@@ -23,6 +23,7 @@ use crate::{
     blueprint::Catalog,
     dispatch::{Adoption, Dispatch},
     engine::Entropy,
+    hash::FastSet,
     live::Live,
     metrics::Metrics,
     museum::{Mistake, plants},
@@ -94,7 +95,7 @@ impl Core {
             watchers: Watchers::default(),
             batch: Batch::default(),
             keys: HashMap::new(),
-            forgetting: HashSet::new(),
+            forgetting: FastSet::default(),
             reopened: Reopened::default(),
             detached: 0,
             waiting: Waiting::default(),

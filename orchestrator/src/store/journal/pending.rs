@@ -41,7 +41,7 @@ pub(super) struct Pending {
     /// What the keys of the new jobs stand for.
     keys: HashMap<KeyName, (JobId, [u8; 32])>,
     /// Jobs that the store behind has, and shall no longer have; with the end that it does not know of.
-    removed: BTreeMap<JobId, (Option<PendingJob>, Removal)>,
+    removed: BTreeMap<JobId, (Option<Box<PendingJob>>, Removal)>,
     /// Their keys.
     freed: HashSet<KeyName>,
     /// How far schedules have come.
@@ -155,7 +155,7 @@ impl Pending {
         }
         let known = self.jobs.remove(&key);
         if known.as_ref().is_none_or(|known| known.inserted.is_none()) {
-            self.removed.insert(removal.job_id, (known, removal.clone()));
+            self.removed.insert(removal.job_id, (known.map(Box::new), removal.clone()));
         }
     }
 
@@ -173,7 +173,7 @@ impl Pending {
         // Removals first: the key of a removed job may stand for a new one.
         let removals = self.removed.values().flat_map(|(ended, removal)| {
             // A store removes nothing but what has ended, as far as it knows.
-            ended.as_ref().map(write).into_iter().chain([Write::RemoveJob(removal.clone())])
+            ended.as_deref().map(write).into_iter().chain([Write::RemoveJob(removal.clone())])
         });
         let mut writes: Vec<Write> = removals.chain(self.jobs.values().map(write)).collect();
         writes.extend(self.schedules.values().cloned().map(Write::PutSchedule));

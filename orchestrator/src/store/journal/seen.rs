@@ -4,12 +4,10 @@
 //! far the job has come, which the reader knew already. It promises to forget a job as soon as a commit touches it, also when
 //! the commit comes between the reading and the note of it.
 
-use std::collections::HashSet;
-
 use avtomatika_proto::JobId;
 
 use crate::{
-    hash::FastMap,
+    hash::{FastMap, FastSet},
     store::{Batch, Standing, Write},
 };
 
@@ -22,8 +20,9 @@ pub(super) struct Seen {
     standings: FastMap<JobId, Standing>,
     /// Readings under way.
     readings: usize,
-    /// What was touched while there were any.
-    touched: HashSet<JobId>,
+    /// What was touched while there were any. Readings that relieve each other without a pause would make it grow for ever: when it is
+    /// more than [`SEEN_MAX`], it is not complete, and nothing that was read meanwhile is believed.
+    touched: FastSet<JobId>,
 }
 
 impl Seen {
@@ -34,8 +33,9 @@ impl Seen {
 
     /// A reading is over, and found this.
     pub(super) fn end_reading(&mut self, found: impl IntoIterator<Item = (JobId, Standing)>) {
+        let is_complete = self.touched.len() <= SEEN_MAX;
         for (id, standing) in found {
-            if self.standings.len() < SEEN_MAX && !self.touched.contains(&id) {
+            if is_complete && self.standings.len() < SEEN_MAX && !self.touched.contains(&id) {
                 self.standings.insert(id, standing);
             }
         }
@@ -63,7 +63,7 @@ impl Seen {
                 _ => continue,
             };
             self.standings.remove(&id);
-            if self.readings > 0 {
+            if self.readings > 0 && self.touched.len() <= SEEN_MAX {
                 self.touched.insert(id);
             }
         }
@@ -73,7 +73,10 @@ impl Seen {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{engine::JobStatus, store::conformance::Samples};
+    use crate::{
+        engine::JobStatus,
+        store::{Removal, conformance::Samples},
+    };
 
     #[test]
     fn a_job_is_known_from_its_reading_until_it_is_touched() {
@@ -103,5 +106,24 @@ mod tests {
         seen.end_reading([(job.id, standing), (other.id, standing)]);
         assert_eq!((seen.standing(job.id), seen.standing(other.id)), (None, Some(standing)));
         assert!(seen.touched.is_empty(), "nobody reads any more");
+    }
+
+    #[test]
+    fn readings_without_a_pause_are_not_believed_rather_than_remembered_for_ever() {
+        let mut samples = Samples::new(1);
+        let job = samples.job("acme");
+        let found = [(job.id, Standing::of(&job))];
+        let mut seen = Seen::default();
+        seen.begin_reading();
+        let removal = |key| Write::RemoveJob(Removal { job_id: JobId::of_key(key, 0), idempotency: None });
+        seen.touch(&Batch { writes: (0..2 * SEEN_MAX as i64).map(removal).collect() });
+        seen.begin_reading();
+        assert_eq!(seen.touched.len(), SEEN_MAX + 1);
+        seen.end_reading(found);
+        seen.end_reading([]);
+        assert_eq!((seen.touched.len(), seen.standing(job.id)), (0, None));
+        seen.begin_reading();
+        seen.end_reading(found);
+        assert_eq!(seen.standing(job.id), Some(found[0].1));
     }
 }
