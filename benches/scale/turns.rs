@@ -15,7 +15,8 @@ use crate::{
     worker::{Tally, Workers},
 };
 
-const ROUNDS: usize = 5;
+/// That count.
+pub const ROUNDS: usize = 5;
 const SLOTS: u32 = 256;
 
 /// Medians of the rounds.
