@@ -31,7 +31,7 @@ pub const ROUND_EVERY: Duration = Duration::from_secs(60);
 pub const KEPT_AT_LEAST: Duration = Duration::from_secs(60);
 
 /// Jobs in a slice where commits are quick.
-pub const SLICE_MIN: usize = 256;
+pub const SLICE_MIN: usize = 288;
 
 /// One job more in a slice for each such time that the last one waited to be durable. A removal is a few bytes in the journal,
 /// and the wait is mostly that for other commits; so as many jobs can go each second as end however busy the store is.
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_slice_is_as_large_as_commits_are_slow() {
-        for (wait_ms, jobs) in [(0, 256), (5, 256), (9, 300), (30, 1000), (50, 1024), (u64::MAX, 1024)] {
+        for (wait_ms, jobs) in [(0, 288), (5, 288), (9, 300), (30, 1000), (50, 1024), (u64::MAX, 1024)] {
             assert_eq!(limit_after(Duration::from_millis(wait_ms)), jobs, "{wait_ms} ms");
         }
     }
