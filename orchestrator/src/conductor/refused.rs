@@ -106,6 +106,19 @@ pub(super) fn refused(
                 false => error.with_hint("Wait until it has ended, or skip its state."),
             }
         }
+        Refusal::NeverBegan => {
+            let cause = job.error.as_ref().map_or("its parent could not start it", |error| &*error.message);
+            let text =
+                format!("The job failed before it began, so that there is nothing to go on with: {cause}");
+            let error = ApiError::new(ErrorCode::NotRepairable, text);
+            match &job.submission.parent {
+                Some(parent) => error.with_hint(format!(
+                    "Retry its parent, job {}, which starts its children anew, or submit a job with what it needs.",
+                    parent.job_id
+                )),
+                None => error,
+            }
+        }
         Refusal::RepairKeyTaken => {
             let text = "This idempotency key came with another repair of this job";
             ApiError::new(ErrorCode::IdempotencyConflict, text)
@@ -131,13 +144,12 @@ pub(super) fn refused(
     }
 }
 
-/// Where the edited input is not what the blueprint wants.
+/// Where the input, edited or not, is not what the blueprint wants.
 fn misfit(blueprints: &Registry, job: &Job, edit: Option<&Edit>) -> ApiError {
     let input = edit.map_or_else(|| job.initial_data().clone(), |edit| edit.apply(job.initial_data()));
     let blueprint = blueprints.version(&job.blueprint, job.blueprint_version);
     let misfit = blueprint.and_then(|blueprint| check_input(blueprint, &input).err());
-    misfit
-        .unwrap_or_else(|| ApiError::new(ErrorCode::InputInvalid, "The edited input does not fit its schema"))
+    misfit.unwrap_or_else(|| ApiError::new(ErrorCode::InputInvalid, "The input does not fit its schema"))
 }
 
 /// The state of the job has no transition of that name; the hint says which it has.

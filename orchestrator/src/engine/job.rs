@@ -84,6 +84,9 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
 }
 
+/// That it was accepted and that it failed. Whoever begins enters a state first, and nothing is added to these two.
+const STILLBORN_HISTORY_LEN: u64 = 2;
+
 /// What a job was submitted with.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Submission {
@@ -397,6 +400,14 @@ impl Job {
     /// Whether it is one task of its parent's map.
     pub fn is_branch(&self) -> bool {
         self.submission.parent.as_ref().is_some_and(|parent| parent.kind == ChildKind::Branch)
+    }
+
+    /// Whether it is a child that ended before it entered any state, because its parent could not give it what it needs: its
+    /// blueprint, its input or its keys. Nothing can start it later: it has none of them.
+    pub fn never_began(&self) -> bool {
+        self.submission.parent.is_some()
+            && self.status == JobStatus::Failed
+            && self.history_len == STILLBORN_HISTORY_LEN
     }
 
     /// The parent that waits for it. A child that a human has started again is on its own: its parent has gone on.

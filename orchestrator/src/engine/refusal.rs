@@ -48,10 +48,13 @@ pub enum Refusal {
     /// Only a job that failed or was quarantined can be tried again.
     #[error("not_retryable")]
     NotRetryable,
+    /// The job failed before it began: it lacks what its parent could not give it.
+    #[error("never_began")]
+    NeverBegan,
     /// The blueprint has no state with this name.
     #[error("no_such_state")]
     NoSuchState,
-    /// The edited input is not what the blueprint wants.
+    /// The input is not what the blueprint wants.
     #[error("input_invalid")]
     InputInvalid,
     /// The edited data is larger than data may be.
@@ -99,6 +102,7 @@ impl Refusal {
             Self::RepairKeyTaken => "repair_key_taken",
             Self::SignalsFull => "signals_full",
             Self::NotRetryable => "not_retryable",
+            Self::NeverBegan => "never_began",
             Self::NoSuchState => "no_such_state",
             Self::InputInvalid => "input_invalid",
             Self::DataTooLarge => "data_too_large",

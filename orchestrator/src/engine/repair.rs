@@ -7,6 +7,7 @@ use avtomatika_proto::limits::PAYLOAD_BYTES_MAX;
 
 use super::{
     HistoryEvent, JobStatus, REPAIR_KEYS_MAX, Refusal, RepairKey, Retry, STATE_HISTORY_BYTES_MAX, Skip, Wait,
+    code,
     draft::{Draft, Step},
 };
 use crate::{blueprint::StateKind, json::Json};
@@ -15,6 +16,9 @@ impl Draft<'_, '_> {
     pub fn retry(&mut self, retry: &Retry) -> Result<Step, Refusal> {
         if !self.job.status.is_repairable() {
             return Err(Refusal::NotRetryable);
+        }
+        if self.job.never_began() {
+            return Err(Refusal::NeverBegan);
         }
         let state = retry.state.clone().unwrap_or_else(|| self.failed_state());
         if self.context.blueprint.state(&state).is_none() || self.job.is_branch() && state != self.job.state {
@@ -25,9 +29,14 @@ impl Draft<'_, '_> {
         }
         if let Some(edit) = &retry.initial_data {
             self.job.edited_data = Some(within(edit.apply(self.job.initial_data()), PAYLOAD_BYTES_MAX)?);
-            if !self.job.is_branch() && self.check_input().is_err() {
-                return Err(Refusal::InputInvalid);
-            }
+        }
+        // A child may have failed because of its input.
+        let was_invalid = self.job.error.as_ref().is_some_and(|error| &*error.code == code::INPUT_INVALID);
+        if (was_invalid || retry.initial_data.is_some())
+            && !self.job.is_branch()
+            && self.check_input().is_err()
+        {
+            return Err(Refusal::InputInvalid);
         }
         self.reopen();
         self.remember(retry.key.as_ref());
@@ -42,6 +51,9 @@ impl Draft<'_, '_> {
         let ended = self.job.status.is_terminal();
         if ended && !self.job.status.is_repairable() {
             return Err(Refusal::NotRetryable);
+        }
+        if self.job.never_began() {
+            return Err(Refusal::NeverBegan);
         }
         if matches!(self.job.wait, Some(Wait::Start)) || self.job.is_branch() {
             return Err(Refusal::NoSuchTransition);

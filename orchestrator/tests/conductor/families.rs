@@ -320,6 +320,25 @@ async fn a_child_of_an_unknown_blueprint_fails_and_so_its_parent() {
 }
 
 #[tokio::test]
+async fn a_child_that_never_began_is_not_repaired_and_says_who_can_be() {
+    let conductor = start_family(Faulty::new()).conductor;
+    let parent = submit_to(&conductor, "lost", "{}").await;
+    assert_eq!(end_of(&conductor, parent).await, JobStatus::Failed);
+    let jobs = all_jobs(&conductor).await;
+    let child = jobs.iter().map(|view| view.job.id).find(|id| *id != parent).unwrap();
+    let refused = conductor.retry(&acme(), child, retry(), conductor.admit(0).await).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotRepairable);
+    assert_eq!(
+        refused.message,
+        "The job failed before it began, so that there is nothing to go on with: There is no blueprint \"nowhere\" to run"
+    );
+    let hint = format!(
+        "Retry its parent, job {parent}, which starts its children anew, or submit a job with what it needs."
+    );
+    assert_eq!(refused.hint, hint);
+}
+
+#[tokio::test]
 async fn a_house_that_is_full_still_lets_families_get_on_and_so_does_a_client_that_may_have_no_more() {
     const FULL: usize = 3;
     for (of_all, of_client) in [(FULL, None), (JOBS_MAX, Some(FULL))] {

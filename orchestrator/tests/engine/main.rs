@@ -554,6 +554,8 @@ stories! {
     a_child_that_is_not_waited_for_lives_by_itself
     a_child_without_input_is_a_failure
     the_input_of_a_child_is_checked
+    a_child_whose_input_does_not_fit_is_retried_with_one_that_does
+    a_child_that_never_began_stays_as_it_is
     jobs_nest_ten_deep
     a_cancelled_job_stays_cancelled
     cancelling_takes_the_branches_along

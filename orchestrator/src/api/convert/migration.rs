@@ -59,6 +59,7 @@ fn why(refusal: Refusal) -> &'static str {
             "it would fail there at once: look at the state's expressions and at where it leads"
         }
         Refusal::TooManyMoves => "it has made as many moves as the version allows",
+        Refusal::NeverBegan => "it failed before it began and cannot be retried: its parent can",
         Refusal::HasGoneOn => "it has gone on meanwhile: ask again",
         Refusal::UnknownJob => "it is not there any more",
         _ => "it does not take this",
