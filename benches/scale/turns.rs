@@ -15,8 +15,9 @@ use crate::{
     worker::{Tally, Workers},
 };
 
-/// That count.
+/// Rounds that count, of whatever is measured in turns.
 pub const ROUNDS: usize = 5;
+
 const SLOTS: u32 = 256;
 
 /// Medians of the rounds.

@@ -410,6 +410,11 @@ impl Job {
             && self.history_len == STILLBORN_HISTORY_LEN
     }
 
+    /// Whether a human can let it go on although it has ended.
+    pub fn is_repairable(&self) -> bool {
+        self.status.is_repairable() && !self.never_began()
+    }
+
     /// The parent that waits for it. A child that a human has started again is on its own: its parent has gone on.
     pub fn waiting_parent(&self) -> Option<&Parent> {
         let parent = self.submission.parent.as_ref();

@@ -65,9 +65,6 @@ impl Draft<'_, '_> {
         if job.blueprint_version == blueprint.version {
             return Err(Refusal::SameVersion);
         }
-        if job.never_began() {
-            return Err(Refusal::NeverBegan);
-        }
         // It stands in its parent's version, which has to be the version by which the parent gathers it.
         if job.is_branch() {
             return Err(Refusal::BranchOfParent);

@@ -28,8 +28,7 @@ pub fn decisions(job: &Job, blueprint: &Blueprint) -> Vec<Arc<str>> {
 /// The outcomes with which a human may let the job go on past its state; none when it cannot be skipped.
 pub fn skips(job: &Job, blueprint: &Blueprint) -> Vec<Arc<str>> {
     let ended = job.status.is_terminal();
-    let is_over = ended && (!job.status.is_repairable() || job.never_began());
-    if is_over || matches!(job.wait, Some(Wait::Start)) || job.is_branch() {
+    if ended && !job.is_repairable() || matches!(job.wait, Some(Wait::Start)) || job.is_branch() {
         return Vec::new();
     }
     let state = job.failed_state.as_ref().filter(|_| ended).unwrap_or(&job.state);

@@ -17,9 +17,6 @@ impl Draft<'_, '_> {
         if !self.job.status.is_repairable() {
             return Err(Refusal::NotRetryable);
         }
-        if self.job.never_began() {
-            return Err(Refusal::NeverBegan);
-        }
         let state = retry.state.clone().unwrap_or_else(|| self.failed_state());
         if self.context.blueprint.state(&state).is_none() || self.job.is_branch() && state != self.job.state {
             return Err(Refusal::NoSuchState);
@@ -51,9 +48,6 @@ impl Draft<'_, '_> {
         let ended = self.job.status.is_terminal();
         if ended && !self.job.status.is_repairable() {
             return Err(Refusal::NotRetryable);
-        }
-        if self.job.never_began() {
-            return Err(Refusal::NeverBegan);
         }
         if matches!(self.job.wait, Some(Wait::Start)) || self.job.is_branch() {
             return Err(Refusal::NoSuchTransition);

@@ -35,6 +35,11 @@ pub fn decide(job: &Job, event: &Event, context: &mut Context<'_>) -> Result<Dec
             Event::Reported(_) if job.status == JobStatus::Cancelled && plants(Mistake::CancelledRevived) => {
             }
             Event::RetryRequested(_) | Event::SkipRequested(_) | Event::MigrateRequested(_)
+                if job.never_began() =>
+            {
+                return Err(Refusal::NeverBegan);
+            }
+            Event::RetryRequested(_) | Event::SkipRequested(_) | Event::MigrateRequested(_)
                 if job.status.is_repairable() => {}
             Event::RetryRequested(_) | Event::SkipRequested(_) => return Err(Refusal::NotRetryable),
             _ => return Err(Refusal::JobTerminal),

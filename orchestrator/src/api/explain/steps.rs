@@ -28,7 +28,7 @@ pub(in crate::api) struct NextStep {
 pub(in crate::api) fn next_steps(explanation: &Explanation) -> Vec<NextStep> {
     let job = &explanation.view.job;
     let mut steps = of_the_situation(explanation);
-    if job.status.is_repairable() && !job.never_began() {
+    if job.is_repairable() {
         let state = job.failed_state.as_ref().unwrap_or(&job.state);
         let what = format!("try again from state {state:?}");
         steps.push(NextStep { action: "retry", what, command: format!("avtomatika retry {}", job.id) });
